@@ -1,0 +1,132 @@
+"""Element types: their names, NumPy storage, and how two of them combine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tilewright.errors import DTypeError
+
+
+@dataclass(frozen=True)
+class DType:
+    """One element type. `kind` is one of "float", "int", "uint", "bool"; `bits` is the storage width."""
+
+    name: str
+    short: str
+    kind: str
+    bits: int
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "float"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in ("int", "uint")
+
+    @property
+    def is_bool(self) -> bool:
+        return self.kind == "bool"
+
+    @property
+    def itemsize(self) -> int:
+        return max(1, self.bits // 8)
+
+    @property
+    def numpy(self) -> np.dtype:
+        return _numpy_dtype(self.name)
+
+    @property
+    def compute(self) -> DType:
+        """The type that arithmetic runs in: half precision is widened on reading and narrowed on writing."""
+        return float32 if self.is_float and self.bits < 32 else self
+
+    def __repr__(self) -> str:
+        return f"tilewright.{self.name}"
+
+    def __str__(self) -> str:
+        return self.short
+
+
+float64 = DType("float64", "f64", "float", 64)
+float32 = DType("float32", "f32", "float", 32)
+float16 = DType("float16", "f16", "float", 16)
+bfloat16 = DType("bfloat16", "bf16", "float", 16)
+int64 = DType("int64", "i64", "int", 64)
+int32 = DType("int32", "i32", "int", 32)
+int16 = DType("int16", "i16", "int", 16)
+int8 = DType("int8", "i8", "int", 8)
+uint8 = DType("uint8", "u8", "uint", 8)
+bool_ = DType("bool", "bool", "bool", 1)
+
+ALL = (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool_)
+BY_NAME = {d.name: d for d in ALL} | {d.short: d for d in ALL}
+
+
+@cache
+def _numpy_dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+@cache
+def _from_numpy(dtype: np.dtype) -> DType | None:
+    known = BY_NAME.get(dtype.name)
+    return known if known and dtype.isnative else None
+
+
+def as_dtype(value: Any) -> DType:
+    """The `DType` that a name, a NumPy dtype or a `DType` stands for.
+
+    Raises `DTypeError` for types that the library does not compute with.
+    """
+    if isinstance(value, DType):
+        return value
+    if isinstance(value, str) and value in BY_NAME:
+        return BY_NAME[value]
+    try:
+        found = _from_numpy(np.dtype(value))
+    except TypeError:
+        found = None
+    if found is None:
+        raise DTypeError(
+            f"{value!r} is not a dtype of the language; use one of {', '.join(d.name for d in ALL)}"
+        )
+    return found
+
+
+def of_array(array: np.ndarray) -> DType | None:
+    """The `DType` of a NumPy array, or None if the language has none for it."""
+    return _from_numpy(array.dtype)
+
+
+_SIGNED = (int8, int16, int32, int64)
+
+
+def promote(first: DType, second: DType) -> DType:
+    """The type in which two operands meet.
+
+    Within a kind as NumPy has it; a float and an integer meet in the float (as torch and JAX have it, so
+    that int64 labels never turn a float32 loss into float64); float16 and bfloat16 meet in float32.
+    """
+    if first == second:
+        return first
+    if first.is_float or second.is_float:
+        floats = [d for d in (first, second) if d.is_float]
+        if len(floats) == 1:
+            return floats[0]
+        wide = max(floats, key=lambda d: d.bits)
+        return float32 if wide.bits == 16 else wide
+    if first.is_bool or second.is_bool:
+        return second if first.is_bool else first
+    if first.kind != second.kind:
+        unsigned, signed = (first, second) if first.kind == "uint" else (second, first)
+        return next(d for d in _SIGNED if d.bits >= signed.bits and d.bits > unsigned.bits)
+    return first if first.bits >= second.bits else second

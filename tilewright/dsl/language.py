@@ -1,0 +1,195 @@
+"""What an op's body may call: `tw.sum`, `tw.index`, `tw.where` and their kin.
+
+Everything here builds expressions; what is not a row of the scalar table or a reduction is a formula of those.
+Outside of an op the same names act on arrays and Tensors (`eager` is set by the layer that knows them).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tilewright.dsl import scalars
+from tilewright.dsl.axes import ELLIPSIS, split_names
+from tilewright.dsl.dtypes import float32
+from tilewright.dsl.expression import Expr, cast, constant, lift, reduce, resolve_axes
+from tilewright.dsl.program import Index, Node, Size
+from tilewright.errors import AxisError, LanguageError
+
+inf = math.inf
+nan = math.nan
+pi = math.pi
+
+# Set by the layer that knows Tensors: called with (function name, operands, keywords) outside of ops.
+eager: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
+
+
+def _is_symbolic(*values: Any) -> bool:
+    return any(isinstance(value, (Expr, Node)) for value in values)
+
+
+def _eagerly(name: str, *operands: Any, **keywords: Any) -> Any:
+    if eager is None:
+        raise LanguageError(f"tw.{name} works on tiles inside an op and on arrays and Tensors outside of one")
+    return eager(name, operands, keywords)
+
+
+def _single_axis(axis: Any, what: str) -> str:
+    names = split_names(axis) if isinstance(axis, str) else ()
+    if len(names) != 1 or names[0] == ELLIPSIS:
+        raise AxisError(f"tw.{what} takes one axis name, as in tw.{what}('i'); got {axis!r}")
+    return names[0]
+
+
+def index(axis: str) -> Expr:
+    """The position along `axis`, 0 … size - 1, int64."""
+    return Expr(Index(_single_axis(axis, "index")))
+
+
+def size(axes: str) -> Expr:
+    """The extent of `axes` (their product if there are several), int64."""
+    result: Expr | None = None
+    for axis in split_names(axes):
+        extent = Expr(Size(axis))
+        result = extent if result is None else result * extent
+    if result is None:
+        raise AxisError("tw.size takes an axis name, as in tw.size('i')")
+    return result
+
+
+def _extent(value: Expr, over: tuple[str, ...]) -> Expr:
+    result = constant(1, value.dtype.compute if value.dtype.is_float else float32)
+    for axis in over:
+        result = result * cast(Expr(Size(axis)), result.dtype)
+    return result
+
+
+def sum(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """Σ value over `axes` (all of them if omitted). Integers and bool sum in int64."""
+    return reduce("sum", value, axes) if _is_symbolic(value) else _eagerly("sum", value, axes, **keywords)
+
+
+def prod(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """Π value over `axes`."""
+    return reduce("prod", value, axes) if _is_symbolic(value) else _eagerly("prod", value, axes, **keywords)
+
+
+def max(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """The largest value over `axes`; NaN if there is one; -inf over no elements."""
+    return reduce("max", value, axes) if _is_symbolic(value) else _eagerly("max", value, axes, **keywords)
+
+
+def min(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """The smallest value over `axes`; NaN if there is one; inf over no elements."""
+    return reduce("min", value, axes) if _is_symbolic(value) else _eagerly("min", value, axes, **keywords)
+
+
+def any(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """Whether any value over `axes` is true (not 0); False over no elements."""
+    return reduce("any", value, axes) if _is_symbolic(value) else _eagerly("any", value, axes, **keywords)
+
+
+def all(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """Whether every value over `axes` is true (not 0); True over no elements."""
+    return reduce("all", value, axes) if _is_symbolic(value) else _eagerly("all", value, axes, **keywords)
+
+
+def mean(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """Σ value / n over `axes`; NaN over no elements."""
+    if not _is_symbolic(value):
+        return _eagerly("mean", value, axes, **keywords)
+    value = lift(value)
+    over = resolve_axes(value, axes, "mean")
+    if not value.dtype.is_float:
+        value = cast(value, float32)
+    return reduce("sum", value, over) / _extent(value, over)
+
+
+def var(value: Any, axes: Any = None, *, correction: int = 0, **keywords: Any) -> Any:
+    """Σ (value - mean)² / (n - correction) over `axes`."""
+    if not _is_symbolic(value):
+        return _eagerly("var", value, axes, correction=correction, **keywords)
+    value = lift(value)
+    over = resolve_axes(value, axes, "var")
+    centred = value - mean(value, over)
+    return reduce("sum", centred * centred, over) / (_extent(value, over) - correction)
+
+
+def logsumexp(value: Any, axes: Any = None, **keywords: Any) -> Any:
+    """log Σ exp(value) over `axes`, shifted by the largest value; -inf where every value is -inf."""
+    if not _is_symbolic(value):
+        return _eagerly("logsumexp", value, axes, **keywords)
+    value = lift(value)
+    over = resolve_axes(value, axes, "logsumexp")
+    largest = reduce("max", value, over)
+    shift = where(isfinite(largest), largest, 0)
+    return log(reduce("sum", exp(value - shift), over)) + shift
+
+
+def _argument(combine: str, value: Any, axis: str, keywords: dict[str, Any]) -> Any:
+    if not _is_symbolic(value):
+        return _eagerly(f"arg{combine}", value, axis, **keywords)
+    value = lift(value)
+    (name,) = resolve_axes(value, _single_axis(axis, f"arg{combine}"), f"arg{combine}")
+    extreme = reduce(combine, value, name)
+    hit = value == extreme
+    if value.dtype.is_float:
+        hit = hit | isnan(value)
+    return reduce("min", where(hit, index(name), size(name)), name)
+
+
+def argmax(value: Any, axis: Any = None, **keywords: Any) -> Any:
+    """The first position of the largest value along one axis (of the first NaN, if any), int64."""
+    return _argument("max", value, axis, keywords)
+
+
+def argmin(value: Any, axis: Any = None, **keywords: Any) -> Any:
+    """The first position of the smallest value along one axis (of the first NaN, if any), int64."""
+    return _argument("min", value, axis, keywords)
+
+
+def clip(value: Any, low: Any = None, high: Any = None) -> Any:
+    """min(max(value, low), high); NaN stays NaN. The gradient is 1 inside, ½ at a bound, 0 outside."""
+    if low is not None:
+        value = scalars.maximum(value, low)
+    return value if high is None else scalars.minimum(value, high)
+
+
+def square(value: Any) -> Any:
+    """value²"""
+    return value * value
+
+
+def einsum(*operands: Any, axes: str) -> Expr:
+    """Σ Π operands over `axes`: a product and a sum under one name."""
+    product = operands[0]
+    for operand in operands[1:]:
+        product = product * operand
+    return reduce("sum", product, axes)
+
+
+abs = scalars.abs_
+round = scalars.round_
+pow = scalars.power
+exp, exp2, expm1 = scalars.exp, scalars.exp2, scalars.expm1
+log, log2, log1p = scalars.log, scalars.log2, scalars.log1p
+sqrt, rsqrt = scalars.sqrt, scalars.rsqrt
+sin, cos, tan = scalars.sin, scalars.cos, scalars.tan
+asin, acos, atan, atan2 = scalars.asin, scalars.acos, scalars.atan, scalars.atan2
+sinh, cosh, tanh = scalars.sinh, scalars.cosh, scalars.tanh
+asinh, acosh, atanh = scalars.asinh, scalars.acosh, scalars.atanh
+erf, erfc, lgamma, digamma = scalars.erf, scalars.erfc, scalars.lgamma, scalars.digamma
+sigmoid, softplus = scalars.sigmoid, scalars.softplus
+sign, floor, ceil, trunc = scalars.sign, scalars.floor, scalars.ceil, scalars.trunc
+minimum, maximum, fmod = scalars.minimum, scalars.maximum, scalars.fmod
+isnan, isinf, isfinite = scalars.isnan, scalars.isinf, scalars.isfinite
+where, stop_gradient = scalars.where, scalars.stop_gradient
+
+__all__ = [
+    "abs", "acos", "acosh", "all", "any", "argmax", "argmin", "asin", "asinh", "atan", "atan2", "atanh",
+    "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp", "exp2", "expm1", "floor",
+    "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p", "log2", "logsumexp", "max",
+    "maximum", "mean", "min", "minimum", "nan", "pi", "pow", "prod", "round", "rsqrt", "sigmoid", "sign", "sin",
+    "sinh", "size", "softplus", "sqrt", "square", "stop_gradient", "sum", "tan", "tanh", "trunc", "var", "where",
+]  # fmt: skip

@@ -1,0 +1,131 @@
+"""The float64 meaning of a Program, by NumPy: the oracle of every test.
+
+Floating-point values are computed in float64 whatever their dtype says; integers and bool in their own dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tilewright.dsl.axes import base
+from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.program import (
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Program,
+    Read,
+    Reduce,
+    Size,
+    combine_identity,
+)
+from tilewright.dsl.scalars import SCALARS
+from tilewright.errors import InternalError
+
+_UFUNCS = {
+    "sum": np.add,
+    "prod": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "any": np.logical_or,
+    "all": np.logical_and,
+}
+
+
+def reference(program: Program, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """The results of a Program for these operands, in float64 where they are floating-point.
+
+    Exact up to float64 rounding; half-precision narrowing is not applied. Raises `ShapeError` on extents that
+    disagree.
+    """
+    arrays = {p.name: _widen(arguments[p.name], p.dtype) for p in program.params}
+    extents = bind_extents(program, {p.name: arrays[p.name].shape for p in program.tiles})
+    evaluator = _Evaluator(arrays, extents)
+    with np.errstate(all="ignore"):
+        return tuple(evaluator.result(r.node, r.axes) for r in program.results)
+
+
+def _widen(value: Any, dtype: Any) -> np.ndarray:
+    return np.asarray(value).astype(np.float64 if dtype.is_float else dtype.numpy)
+
+
+class _Evaluator:
+    """Evaluates nodes to arrays whose dimensions are the node's axes, in the node's order."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], extents: Mapping[str, int]):
+        self.arrays = arrays
+        self.extents = extents
+        self.values: dict[Node, np.ndarray] = {}
+
+    def result(self, node: Node, axes: tuple[str, ...]) -> np.ndarray:
+        value = self._align(self.evaluate(node), node.axes, axes)
+        return np.ascontiguousarray(np.broadcast_to(value, [self._extent(a) for a in axes])).reshape(
+            [self._extent(a) for a in axes]
+        )
+
+    def evaluate(self, root: Node) -> np.ndarray:
+        from tilewright.dsl.program import topological
+
+        for node in topological([root]):
+            if node not in self.values:
+                self.values[node] = self._evaluate(node)
+        return self.values[root]
+
+    def _extent(self, axis: str) -> int:
+        return self.extents[base(axis)]
+
+    def _align(self, value: np.ndarray, axes: tuple[str, ...], target: tuple[str, ...]) -> np.ndarray:
+        """`value` transposed and padded with unit dimensions to the axes of `target`."""
+        present = [a for a in target if a in axes]
+        value = np.transpose(value, [axes.index(a) for a in present])
+        return value.reshape([self._extent(a) if a in axes else 1 for a in target])
+
+    def _evaluate(self, node: Node) -> np.ndarray:
+        match node:
+            case Const():
+                return np.asarray(node.value, np.float64 if node.dtype.is_float else node.dtype.numpy)
+            case Read():
+                return self._read(node)
+            case Index():
+                return np.arange(self._extent(node.axis), dtype=np.int64)
+            case Size():
+                return np.asarray(self._extent(node.axis), np.int64)
+            case Cast():
+                return _convert(self.values[node.arg], node)
+            case Map():
+                operands = [self._align(self.values[a], a.axes, node.axes) for a in node.operands]
+                return self._map(node, operands)
+            case Reduce():
+                return self._reduce(node)
+        raise InternalError(f"the reference does not know the node {node!r}")
+
+    def _read(self, node: Read) -> np.ndarray:
+        value = self.arrays[node.param]
+        if len(set(node.names)) == len(node.names):
+            return value
+        letters = {axis: chr(ord("a") + position) for position, axis in enumerate(node.axes)}
+        subscripts = "".join(letters[a] for a in node.names)
+        return np.einsum(f"{subscripts}->{''.join(letters[a] for a in node.axes)}", value)
+
+    def _map(self, node: Map, operands: list[np.ndarray]) -> np.ndarray:
+        value = SCALARS[node.function].numpy(*operands)
+        dtype = np.float64 if node.dtype.is_float else node.dtype.numpy
+        shape = [self._extent(a) for a in node.axes]
+        return np.broadcast_to(np.asarray(value, dtype), shape)
+
+    def _reduce(self, node: Reduce) -> np.ndarray:
+        value = self.values[node.arg]
+        positions = tuple(node.arg.axes.index(a) for a in node.over)
+        identity = combine_identity(node.combine, node.dtype)
+        return np.asarray(_UFUNCS[node.combine].reduce(value, axis=positions, initial=identity), value.dtype)
+
+
+def _convert(value: np.ndarray, node: Cast) -> np.ndarray:
+    if node.dtype.is_float:
+        return value.astype(np.float64)
+    return value.astype(node.dtype.numpy)

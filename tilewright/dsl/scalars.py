@@ -1,0 +1,365 @@
+"""The scalar table: every function of numbers that the language has, one row each.
+
+A row holds the name, the NumPy and sympy meanings, the typing rule, and where needed a stable partial
+derivative (`grad`, written with the result `y` and the operands; a test proves it equal to sympy's) or an
+`expand`: the function in terms of other rows, for targets that have no spelling of their own. A row is callable on
+the language's expressions, so rows are written in terms of each other. Targets keep their spellings by row name.
+
+To add a function, add a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tilewright.dsl.dtypes import DType, bool_
+from tilewright.errors import DTypeError
+
+SCALARS: dict[str, ScalarFunction] = {}
+
+TypeRule = Callable[[str, tuple[DType, ...]], DType]
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarFunction:
+    """One row. `infix` is the operator that formulas print; `smooth` is False where sympy cannot differentiate."""
+
+    name: str
+    arity: int
+    numpy: Callable[..., Any]
+    types: TypeRule
+    sympy: Callable[..., Any] | None = None
+    grad: Callable[..., tuple[Any, ...]] | None = None
+    expand: Callable[..., Any] | None = None
+    infix: str | None = None
+    domain: tuple[float, float] = (-4.0, 4.0)
+    ulp: float = 2.0
+
+    def result_dtype(self, operands: tuple[DType, ...]) -> DType:
+        return self.types(self.name, operands)
+
+    def __call__(self, *operands: Any) -> Any:
+        from tilewright.dsl.expression import apply
+
+        return apply(self, operands)
+
+
+def scalar(name: str, arity: int = 1, **fields: Any) -> ScalarFunction:
+    row = ScalarFunction(name, arity, **fields)
+    SCALARS[name] = row
+    return row
+
+
+# --- typing rules ---------------------------------------------------------------------------------------------
+
+
+def _same(name: str, operands: tuple[DType, ...]) -> DType:
+    if len(set(operands)) != 1:
+        raise DTypeError(f"{name} needs operands of one dtype, got {', '.join(d.name for d in operands)}")
+    return operands[0]
+
+
+def arithmetic(name: str, operands: tuple[DType, ...]) -> DType:
+    dtype = _same(name, operands)
+    if dtype.is_bool:
+        raise DTypeError(
+            f"{name} has no meaning for bool; write tw.cast(x, tw.float32), or & | ^ ~ for logic"
+        )
+    return dtype
+
+
+def floating(name: str, operands: tuple[DType, ...]) -> DType:
+    dtype = _same(name, operands)
+    if not dtype.is_float:
+        raise DTypeError(
+            f"{name} needs floating-point operands, got {dtype.name}; write tw.cast(x, tw.float32)"
+        )
+    return dtype
+
+
+def predicate(name: str, operands: tuple[DType, ...]) -> DType:
+    floating(name, operands)
+    return bool_
+
+
+def comparison(name: str, operands: tuple[DType, ...]) -> DType:
+    _same(name, operands)
+    return bool_
+
+
+def bitwise(name: str, operands: tuple[DType, ...]) -> DType:
+    dtype = _same(name, operands)
+    if dtype.is_float:
+        raise DTypeError(
+            f"{name} works on integers and bool, got {dtype.name}; compare first, as in (x > 0) & (y > 0)"
+        )
+    return dtype
+
+
+def shifting(name: str, operands: tuple[DType, ...]) -> DType:
+    dtype = bitwise(name, operands)
+    if dtype.is_bool:
+        raise DTypeError(f"{name} works on integers, got bool")
+    return dtype
+
+
+def choice(name: str, operands: tuple[DType, ...]) -> DType:
+    condition, *branches = operands
+    if not condition.is_bool:
+        raise DTypeError(f"where(condition, a, b) needs a bool condition, got {condition.name}; write x != 0")
+    return _same(name, tuple(branches))
+
+
+# --- meanings that need more than one NumPy call --------------------------------------------------------------
+
+
+def _sp(name: str) -> Callable[..., Any]:
+    """The sympy function called `name`, looked up when used: sympy is imported only to derive."""
+
+    def call(*operands: Any) -> Any:
+        import sympy
+
+        return getattr(sympy, name)(*operands)
+
+    return call
+
+
+def _elementwise(function: str) -> Callable[..., Any]:
+    """A `math`-module function over arrays, for functions that NumPy lacks (the reference only)."""
+    import math
+
+    vectorised = np.vectorize(getattr(math, function), otypes=[np.float64])
+
+    def call(x: Any) -> Any:
+        return vectorised(x) if np.size(x) else np.asarray(x, np.float64)
+
+    return call
+
+
+def _np_lgamma(x: Any) -> Any:
+    import math
+
+    def one(v: float) -> float:
+        if np.isnan(v) or v == -np.inf:
+            return np.inf if v == -np.inf else v
+        if v <= 0 and v == np.floor(v):
+            return np.inf
+        return math.lgamma(v)
+
+    return np.vectorize(one, otypes=[np.float64])(x) if np.size(x) else np.asarray(x, np.float64)
+
+
+def _np_polygamma(order: Any, x: Any) -> Any:
+    import mpmath
+
+    n = int(np.max(order)) if np.size(order) else 0
+
+    def one(v: float) -> float:
+        if np.isnan(v) or v == -np.inf:
+            return np.nan
+        if v == np.inf:
+            return np.inf if n == 0 else 0.0
+        if v <= 0 and v == np.floor(v):
+            return np.nan if n % 2 == 0 else np.inf
+        return float(mpmath.polygamma(n, v))
+
+    return np.vectorize(one, otypes=[np.float64])(x) if np.size(x) else np.asarray(x, np.float64)
+
+
+def _np_sigmoid(x: Any) -> Any:
+    small = np.exp(-np.abs(x))
+    return np.where(np.asarray(x) >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _np_floordiv(x: Any, y: Any) -> Any:
+    if np.issubdtype(np.asarray(x).dtype, np.integer):
+        return np.floor_divide(x, y)
+    return np.floor(np.true_divide(x, y))
+
+
+def _np_mod(x: Any, y: Any) -> Any:
+    return np.mod(x, y)
+
+
+def _np_sign(x: Any) -> Any:
+    return np.sign(x)
+
+
+# --- arithmetic -----------------------------------------------------------------------------------------------
+
+add = scalar("add", 2, numpy=np.add, sympy=lambda x, y: x + y, types=arithmetic, infix="+")
+sub = scalar("sub", 2, numpy=np.subtract, sympy=lambda x, y: x - y, types=arithmetic, infix="-")
+mul = scalar("mul", 2, numpy=np.multiply, sympy=lambda x, y: x * y, types=arithmetic, infix="*")
+div = scalar(
+    "div", 2, numpy=np.divide, sympy=lambda x, y: x / y, types=floating, infix="/",
+    grad=lambda y, a, b: (1 / b, -(y / b)),
+)  # fmt: skip
+neg = scalar("neg", numpy=np.negative, sympy=lambda x: -x, types=arithmetic)
+floordiv = scalar(
+    "floordiv", 2, numpy=_np_floordiv, types=arithmetic, infix="//", grad=lambda y, a, b: (None, None)
+)
+mod = scalar("mod", 2, numpy=_np_mod, types=arithmetic, infix="%", grad=lambda y, a, b: (1, -floor(a / b)))
+fmod = scalar("fmod", 2, numpy=np.fmod, types=floating, grad=lambda y, a, b: (1, -trunc(a / b)))
+power = scalar(
+    "pow", 2, numpy=np.power, sympy=lambda x, y: x**y, types=floating, infix="**", domain=(0.1, 4.0),
+    grad=lambda y, a, b: (
+        where(b == 0, 0, b * power(a, b - 1)),
+        where(a == 0, where(b == 0, 0, where(b > 0, 0, y)), y * log(a)),
+    ),
+)  # fmt: skip
+abs_ = scalar("abs", numpy=np.abs, sympy=_sp("Abs"), types=arithmetic, grad=lambda y, x: (sign(x),))
+sign = scalar("sign", numpy=_np_sign, types=arithmetic, grad=lambda y, x: (None,))
+minimum = scalar(
+    "minimum", 2, numpy=np.minimum, types=arithmetic,
+    grad=lambda y, a, b: (_share(a < b, a == b, a), _share(b < a, a == b, a)),
+)  # fmt: skip
+maximum = scalar(
+    "maximum", 2, numpy=np.maximum, types=arithmetic,
+    grad=lambda y, a, b: (_share(a > b, a == b, a), _share(b > a, a == b, a)),
+)  # fmt: skip
+
+
+def _share(wins: Any, ties: Any, like: Any) -> Any:
+    """1 where an operand wins, 1/2 at a tie, 0 where it loses."""
+    return where(wins, 1, where(ties, 0.5, 0))
+
+
+# --- exponentials and powers ----------------------------------------------------------------------------------
+
+exp = scalar("exp", numpy=np.exp, sympy=_sp("exp"), types=floating, grad=lambda y, x: (y,), domain=(-30, 30))
+exp2 = scalar(
+    "exp2", numpy=np.exp2, sympy=lambda x: 2**x, types=floating, grad=lambda y, x: (y * 0.6931471805599453,),
+    domain=(-30, 30),
+)  # fmt: skip
+expm1 = scalar(
+    "expm1", numpy=np.expm1, sympy=lambda x: _sp("exp")(x) - 1, types=floating, grad=lambda y, x: (y + 1,)
+)
+log = scalar("log", numpy=np.log, sympy=_sp("log"), types=floating, domain=(0.01, 100))
+log2 = scalar(
+    "log2", numpy=np.log2, sympy=lambda x: _sp("log")(x, 2), types=floating, domain=(0.01, 100),
+    grad=lambda y, x: (1.4426950408889634 / x,),
+)  # fmt: skip
+log1p = scalar("log1p", numpy=np.log1p, sympy=lambda x: _sp("log")(1 + x), types=floating, domain=(-0.9, 100))
+sqrt = scalar(
+    "sqrt", numpy=np.sqrt, sympy=_sp("sqrt"), types=floating, grad=lambda y, x: (0.5 / y,), domain=(0.01, 100)
+)
+rsqrt = scalar(
+    "rsqrt", numpy=lambda x: 1 / np.sqrt(x), sympy=lambda x: 1 / _sp("sqrt")(x), types=floating, domain=(0.01, 100),
+    grad=lambda y, x: (-0.5 * y / x,),
+)  # fmt: skip
+
+# --- trigonometric and hyperbolic -----------------------------------------------------------------------------
+
+sin = scalar("sin", numpy=np.sin, sympy=_sp("sin"), types=floating, domain=(-10, 10))
+cos = scalar("cos", numpy=np.cos, sympy=_sp("cos"), types=floating, domain=(-10, 10))
+tan = scalar(
+    "tan", numpy=np.tan, sympy=_sp("tan"), types=floating, grad=lambda y, x: (1 + y * y,), domain=(-1.4, 1.4)
+)
+asin = scalar("asin", numpy=np.arcsin, sympy=_sp("asin"), types=floating, domain=(-0.95, 0.95))
+acos = scalar("acos", numpy=np.arccos, sympy=_sp("acos"), types=floating, domain=(-0.95, 0.95))
+atan = scalar("atan", numpy=np.arctan, sympy=_sp("atan"), types=floating)
+atan2 = scalar("atan2", 2, numpy=np.arctan2, sympy=_sp("atan2"), types=floating)
+sinh = scalar("sinh", numpy=np.sinh, sympy=_sp("sinh"), types=floating)
+cosh = scalar("cosh", numpy=np.cosh, sympy=_sp("cosh"), types=floating)
+tanh = scalar("tanh", numpy=np.tanh, sympy=_sp("tanh"), types=floating, grad=lambda y, x: (1 - y * y,))
+asinh = scalar("asinh", numpy=np.arcsinh, sympy=_sp("asinh"), types=floating)
+acosh = scalar(
+    "acosh", numpy=np.arccosh, sympy=_sp("acosh"), types=floating, domain=(1.05, 100),
+    grad=lambda y, x: (rsqrt((x - 1) * (x + 1)),),
+)  # fmt: skip
+atanh = scalar("atanh", numpy=np.arctanh, sympy=_sp("atanh"), types=floating, domain=(-0.95, 0.95))
+
+# --- special functions ----------------------------------------------------------------------------------------
+
+erf = scalar("erf", numpy=_elementwise("erf"), sympy=_sp("erf"), types=floating)
+erfc = scalar("erfc", numpy=_elementwise("erfc"), sympy=_sp("erfc"), types=floating)
+lgamma = scalar(
+    "lgamma", numpy=_np_lgamma, sympy=_sp("loggamma"), types=floating, domain=(0.05, 30),
+    grad=lambda y, x: (digamma(x),),
+)  # fmt: skip
+digamma = scalar(
+    "digamma", numpy=lambda x: _np_polygamma(0, x), sympy=_sp("digamma"), types=floating, domain=(0.1, 30), ulp=16,
+    grad=lambda y, x: (polygamma(1, x),),
+)  # fmt: skip
+polygamma = scalar(
+    "polygamma", 2, numpy=_np_polygamma, sympy=_sp("polygamma"), types=floating, domain=(0.1, 30), ulp=64,
+    grad=lambda y, n, x: (None, polygamma(n + 1, x)),
+    expand=lambda n, x: _polygamma_series(n, x),
+)  # fmt: skip
+sigmoid = scalar(
+    "sigmoid", numpy=_np_sigmoid, sympy=lambda x: 1 / (1 + _sp("exp")(-x)), types=floating, domain=(-30, 30),
+    grad=lambda y, x: (y * (1 - y),),
+)  # fmt: skip
+softplus = scalar(
+    "softplus", numpy=lambda x: np.logaddexp(0, x), sympy=lambda x: _sp("log")(1 + _sp("exp")(x)), types=floating,
+    grad=lambda y, x: (sigmoid(x),), domain=(-30, 30),
+)  # fmt: skip
+
+
+def _polygamma_series(n: Any, x: Any) -> Any:
+    """ψ⁽ⁿ⁾(x) for a constant n ≥ 1 and x > 0: recurrence up to x + 12, then the asymptotic series.
+
+    ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! [Σ_{k<12} (x+k)⁻ⁿ⁻¹ + z⁻ⁿ/n + z⁻ⁿ⁻¹/2 + Σ_j B₂ⱼ (2j+n-1)!/((2j)! n!) z⁻²ʲ⁻ⁿ], z = x + 12
+    (Abramowitz & Stegun 6.4.6, 6.4.11). NaN for x ≤ 0, which needs a reflection that is not implemented.
+    """
+    import math
+
+    order = int(n.constant_value())
+    shifts = 12
+    bernoulli = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+    z = x + shifts
+
+    def inverse_power(base: Any, exponent: int) -> Any:
+        inverse = 1 / base
+        result = inverse
+        for _ in range(exponent - 1):
+            result = result * inverse
+        return result
+
+    total = inverse_power(z, order) * (1 / order) + inverse_power(z, order + 1) * 0.5
+    for j, b in enumerate(bernoulli, start=1):
+        coefficient = b * math.factorial(2 * j + order - 1) / (math.factorial(2 * j) * math.factorial(order))
+        total = total + coefficient * inverse_power(z, 2 * j + order)
+    for k in reversed(range(shifts)):
+        total = total + inverse_power(x + k, order + 1)
+    value = (-1) ** (order + 1) * math.factorial(order) * total
+    return where(x > 0, value, float("nan"))
+
+
+# --- rounding -------------------------------------------------------------------------------------------------
+
+floor = scalar("floor", numpy=np.floor, types=floating, grad=lambda y, x: (None,))
+ceil = scalar("ceil", numpy=np.ceil, types=floating, grad=lambda y, x: (None,))
+round_ = scalar("round", numpy=np.rint, types=floating, grad=lambda y, x: (None,))
+trunc = scalar("trunc", numpy=np.trunc, types=floating, grad=lambda y, x: (None,))
+
+# --- predicates, logic, bits ----------------------------------------------------------------------------------
+
+isnan = scalar("isnan", numpy=np.isnan, types=predicate)
+isinf = scalar("isinf", numpy=np.isinf, types=predicate)
+isfinite = scalar("isfinite", numpy=np.isfinite, types=predicate)
+eq = scalar("eq", 2, numpy=np.equal, types=comparison, infix="==")
+ne = scalar("ne", 2, numpy=np.not_equal, types=comparison, infix="!=")
+lt = scalar("lt", 2, numpy=np.less, types=comparison, infix="<")
+le = scalar("le", 2, numpy=np.less_equal, types=comparison, infix="<=")
+gt = scalar("gt", 2, numpy=np.greater, types=comparison, infix=">")
+ge = scalar("ge", 2, numpy=np.greater_equal, types=comparison, infix=">=")
+and_ = scalar("and", 2, numpy=np.bitwise_and, types=bitwise, infix="&")
+or_ = scalar("or", 2, numpy=np.bitwise_or, types=bitwise, infix="|")
+xor = scalar("xor", 2, numpy=np.bitwise_xor, types=bitwise, infix="^")
+not_ = scalar("not", numpy=np.invert, types=bitwise)
+shl = scalar("shl", 2, numpy=np.left_shift, types=shifting, infix="<<")
+shr = scalar("shr", 2, numpy=np.right_shift, types=shifting, infix=">>")
+where = scalar(
+    "where", 3, numpy=np.where, types=choice, grad=lambda y, c, a, b: (None, where(c, 1, 0), where(c, 0, 1))
+)
+
+stop_gradient = scalar(
+    "stop_gradient", numpy=lambda x: x, types=lambda name, operands: operands[0], grad=lambda y, x: (None,)
+)
+
+COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or", "xor"})

@@ -1,0 +1,57 @@
+"""Whether a Program is well formed. Run after every pass in tests: a bad graph fails where it was made."""
+
+from __future__ import annotations
+
+from tilewright.dsl.axes import base
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.extents import extent_sources
+from tilewright.dsl.program import COMBINES, Index, Map, Node, Program, Read, Reduce, Size
+from tilewright.dsl.scalars import SCALARS
+from tilewright.errors import InternalError
+
+
+def verify(program: Program, after: str = "construction") -> Program:
+    """`program` itself, or an `InternalError` that names the pass and the node that is wrong."""
+    params = {p.name: p for p in program.params}
+    if len(params) != len(program.params):
+        raise InternalError(f"after {after}: {program.name} has two params of one name")
+    sources = extent_sources(program)
+    for node in program.nodes():
+        problem = _problem(node, params, sources)
+        if problem:
+            raise InternalError(f"after {after}: in {program.name}: {problem}: {node!r}")
+    for result in program.results:
+        if not set(result.node.axes) <= set(result.axes):
+            raise InternalError(
+                f"after {after}: result {result.name} has axes {result.node.axes} but orders {result.axes}"
+            )
+        if len(set(result.axes)) != len(result.axes):
+            raise InternalError(f"after {after}: result {result.name} repeats an axis: {result.axes}")
+        if any(base(a) not in sources for a in result.axes):
+            raise InternalError(
+                f"after {after}: result {result.name} has an axis of unknown extent: {result.axes}"
+            )
+    return program
+
+
+def _problem(node: Node, params: dict, sources: dict) -> str | None:
+    if not isinstance(node.dtype, DType):
+        return "a node without a dtype"
+    if isinstance(node, Read):
+        param = params.get(node.param)
+        if param is None:
+            return "reads an unknown param"
+        if param.dtype != node.dtype or len(param.axes) != len(node.names):
+            return "reads a param with another dtype or rank"
+    if isinstance(node, (Index, Size)) and base(node.axis) not in sources:
+        return "an axis of unknown extent"
+    if isinstance(node, Map):
+        row = SCALARS.get(node.function)
+        if row is None or row.arity != len(node.operands):
+            return "an unknown function or a wrong number of operands"
+    if isinstance(node, Reduce):
+        if node.combine not in COMBINES:
+            return "an unknown combine"
+        if not node.over:
+            return "a reduction over no axis"
+    return None
