@@ -25,8 +25,8 @@ pi = math.pi
 eager: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
 
 
-def _is_symbolic(*values: Any) -> bool:
-    return any(isinstance(value, (Expr, Node)) for value in values)
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, (Expr, Node))
 
 
 def _eagerly(name: str, *operands: Any, **keywords: Any) -> Any:
