@@ -1,0 +1,390 @@
+"""From MLIR text to machine code, and from machine code to callable addresses.
+
+    MLIR text --(MLIR bindings: PIPELINE, translate)--> LLVM IR text --(llvmlite: O3, code generation)-->
+    object    --(llvmlite: load)-->  address of each function; nothing of MLIR is imported for this step
+
+LLVM IR crosses from the MLIR bindings to llvmlite as text because llvmlite, unlike the bindings, lets the caller
+choose CPU and features and knows every architecture it was built with. `prepare` drops what a newer LLVM writes
+and an older one does not read; the bindings' own code generator is the fallback for this machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import platform
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tilewright.compiler.targets.cpu.builder import Type
+from tilewright.errors import InternalError, TargetError
+
+# Only conversions: LLVM's own optimiser simplifies better than MLIR's canonicaliser and runs anyway.
+PIPELINE = (
+    "builtin.module(convert-scf-to-cf,convert-vector-to-llvm,convert-math-to-llvm,convert-arith-to-llvm,"
+    "convert-cf-to-llvm,reconcile-unrealized-casts)"
+)
+
+OPENMP_SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """What code is generated for: an LLVM triple, CPU and features, and the width of a vector register."""
+
+    name: str
+    triple: str
+    cpu: str
+    features: str
+    vector_bits: int
+
+    def lanes(self, kind: str) -> int:
+        """How many elements of a kind fill one vector register (`f32`: 16 with AVX-512)."""
+        return self.vector_bits // Type(kind).bits
+
+    @property
+    def is_x86(self) -> bool:
+        return self.triple.startswith(("x86_64", "i386", "i686"))
+
+    @property
+    def is_host(self) -> bool:
+        """Whether this machine can run the code."""
+        return _architecture(self.triple) == _architecture(host().triple)
+
+    def function_attributes(self) -> tuple[tuple[str, str], ...]:
+        """LLVM function attributes: nothing unwinds, whole registers are used.
+
+        CPU and features are told to the code generator (`_machine`): a kernel's text names no machine.
+        """
+        pairs = [("nounwind", "")]
+        if self.is_x86:
+            pairs += [("prefer-vector-width", str(self.vector_bits)), ("min-legal-vector-width", "0")]
+        return tuple(pairs)
+
+    @property
+    def registers(self) -> int:
+        """Vector registers: 32 with AVX-512 and NEON, 16 with AVX2."""
+        return 32 if self.vector_bits == 512 or not self.is_x86 else 16
+
+
+def _architecture(triple: str) -> str:
+    name = triple.split("-")[0]
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(name, name)
+
+
+# ---- the machine ----------------------------------------
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Sizes in bytes of the data caches that one core sees."""
+
+    l1d: int = 32 << 10
+    l2: int = 1 << 20
+    l3: int = 8 << 20
+    line: int = 64
+
+
+@cache
+def _llvm() -> Any:
+    """llvmlite's binding module with every target it was built with."""
+    try:
+        import llvmlite.binding as llvm
+    except ImportError as error:
+        raise TargetError(
+            f"the CPU target needs llvmlite to build and load kernels ({error}): pip install llvmlite"
+        ) from error
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()
+    return llvm
+
+
+@cache
+def host() -> CpuTarget:
+    """This machine's widest target: AVX-512, else AVX2, else baseline; NEON on Arm."""
+    llvm = _llvm()
+    triple, cpu = llvm.get_process_triple(), llvm.get_host_cpu_name()
+    features = dict(llvm.get_host_cpu_features())
+    if _architecture(triple) == "aarch64":
+        return CpuTarget("neon", triple, cpu, "+neon", 128)
+    if _architecture(triple) != "x86_64":
+        return CpuTarget("generic", triple, cpu, "", 128)
+    listed = ",".join(_feature_list(features))
+    if all(features.get(f"avx512{part}") for part in ("f", "bw", "dq", "vl")):
+        return CpuTarget("avx512", triple, cpu, listed, 512)
+    if features.get("avx2") and features.get("fma"):
+        return CpuTarget("avx2", triple, cpu, listed, 256)
+    return CpuTarget("sse", triple, cpu, listed, 128)
+
+
+def _feature_list(features: dict[str, bool]) -> list[str]:
+    """What the machine has, and what matters that its CPU's name promises and a virtual machine hides."""
+    vital = re.compile(r"avx512\w*|avx2?|fma|f16c|bmi2?|lzcnt|popcnt|sse4\.[12]|movbe|gfni|vaes|adx")
+    shown = {name: on for name, on in features.items() if on or vital.fullmatch(name)}
+    return [f"{'+' if on else '-'}{name}" for name, on in sorted(shown.items())]
+
+
+def avx2() -> CpuTarget:
+    """x86-64-v3 (Haswell and later; Zen 1 to 3): AVX2, FMA, F16C and 16 registers."""
+    triple = host().triple if _architecture(host().triple) == "x86_64" else "x86_64-unknown-linux-gnu"
+    return CpuTarget("avx2", triple, "x86-64-v3", "", 256)
+
+
+def neon() -> CpuTarget:
+    """64-bit Arm with NEON (ARMv8.0), to be run elsewhere unless this machine is one."""
+    triple = host().triple if _architecture(host().triple) == "aarch64" else "aarch64-unknown-linux-gnu"
+    return CpuTarget("neon", triple, "generic", "+neon", 128)
+
+
+@cache
+def caches() -> Caches:
+    """Cache sizes from sysfs; a plain desktop's where that is silent."""
+    found: dict[str, int] = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            kind, level, size, line = (
+                (index / name).read_text().strip()
+                for name in ("type", "level", "size", "coherency_line_size")
+            )
+            if kind != "Instruction":
+                found[f"l{level}d" if level == "1" else f"l{level}"] = _size(size)
+                found["line"] = int(line)
+        except (OSError, ValueError):
+            continue
+    return Caches(
+        **{name: value for name, value in found.items() if name in Caches.__annotations__ and value}
+    )
+
+
+def _size(text: str) -> int:
+    units = {"K": 10, "M": 20, "G": 30}
+    if text[-1:] in units:
+        return int(text[:-1]) << units[text[-1]]
+    return int(text)
+
+
+# ---- compiling ----------------------------------------
+
+
+@cache
+def _mlir() -> tuple[Any, Any, Any]:
+    """Bindings, one context and one pass manager for the life of the process: making them costs 20 ms."""
+    from tilewright.compiler.targets.cpu.bindings import bindings
+
+    found = bindings()
+    context = found.ir.Context()
+    with context:
+        manager = found.passmanager.PassManager.parse(PIPELINE)
+    return found, context, manager
+
+
+def _lowered(text: str) -> Any:
+    """The module in the LLVM dialect."""
+    found, context, manager = _mlir()
+    with context:
+        try:
+            module = found.ir.Module.parse(text)
+        except found.ir.MLIRError as error:
+            raise InternalError(f"the generated MLIR does not parse: {error}\n{text}") from error
+        try:
+            manager.run(module.operation)
+        except found.ir.MLIRError as error:
+            raise InternalError(f"the generated MLIR does not lower: {error}\n{text}") from error
+    return module
+
+
+def llvm_ir(text: str) -> str:
+    """The LLVM IR of a module of MLIR text, before optimisation."""
+    found, context, _ = _mlir()
+    translate = getattr(found.llvm, "translate_module_to_llvmir", None)
+    if translate is None:
+        raise TargetError(
+            f"the MLIR bindings {found.name!r} are too old to give LLVM IR: pip install -U torch-mlir"
+        )
+    module = _lowered(text)
+    with context:
+        return prepare(translate(module.operation))
+
+
+_INTRINSIC = re.compile(r"^(declare .*@llvm\.[^\n]*\)) #\d+$", re.MULTILINE)
+_GROUP = re.compile(r"^attributes #(\d+) = \{[^\n]*\n", re.MULTILINE)
+_SPECIAL = re.compile(r"(?<=[ \[(])([+-])(qnan|inf|s?nan\(0x[0-9A-Fa-f]+\))(?=[,)\s\]>])")
+_FLOAT_NAME = re.compile(r"\b(half|bfloat|float|double)\b")
+# Prefix, digits, infinity and quiet NaN as LLVM IR of every version spells them; a float is written as a double.
+_SPECIAL_HEX = {
+    "double": ("0x", 16, 0x7FF0 << 48, 0x7FF8 << 48),
+    "float": ("0x", 16, 0x7FF0 << 48, 0x7FF8 << 48),
+    "half": ("0xH", 4, 0x7C00, 0x7E00),
+    "bfloat": ("0xR", 4, 0x7F80, 0x7FC0),
+}
+
+
+def prepare(ir: str) -> str:
+    """LLVM IR text as an older LLVM reads it.
+
+    Intrinsics lose their attributes (the reader knows them, but not the newest spellings), and the special
+    floats `+inf`, `-qnan`, … of LLVM 23 become the hexadecimal of all versions.
+    """
+    ir = _INTRINSIC.sub(r"\1", ir)
+    used = set(re.findall(r"^(?!attributes)[^\n]*#(\d+)", ir, re.MULTILINE))
+    ir = _GROUP.sub(lambda group: group[0] if group[1] in used else "", ir)
+    if not _SPECIAL.search(ir):
+        return ir
+    return "\n".join(_SPECIAL.sub(_special_hex, line) for line in ir.split("\n"))
+
+
+def _special_hex(match: re.Match[str]) -> str:
+    type_name = _FLOAT_NAME.findall(match.string, 0, match.start())[-1]  # the operand's type stands before it
+    prefix, digits, infinity, quiet = _SPECIAL_HEX[type_name]
+    sign = 1 << (digits * 4 - 1) if match[1] == "-" else 0
+    return f"{prefix}{(infinity if match[2] == 'inf' else quiet) | sign:0{digits}X}"
+
+
+def _machine(target: CpuTarget) -> Any:
+    llvm = _llvm()
+    try:
+        backend = llvm.Target.from_triple(target.triple)
+    except RuntimeError as error:
+        raise TargetError(
+            f"llvmlite was built without a code generator for {target.triple}: {error}"
+        ) from error
+    return backend.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
+    """The optimised LLVM module and the machine it was optimised for."""
+    llvm = _llvm()
+    machine = _machine(target)
+    module = llvm.parse_assembly(llvm_ir(text))
+    module.triple, module.data_layout = target.triple, str(machine.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    # Loops arrive vectorised as the schedule wants them; vectorising their scalar tails again costs time.
+    options.loop_vectorization = options.slp_vectorization = False
+    options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    manager = builder.getModulePassManager()
+    manager.run(module, builder)
+    return module, machine
+
+
+def compile_object(text: str, target: CpuTarget) -> bytes:
+    """MLIR text to the bytes of a relocatable object file."""
+    try:
+        module, machine = _optimised(text, target)
+    except (RuntimeError, AttributeError) as error:
+        if isinstance(error, TargetError) or not target.is_host:
+            raise
+        return _compile_in_bindings(text)  # llvmlite's LLVM is too old to read this IR
+    return machine.emit_object(module)
+
+
+def _compile_in_bindings(text: str) -> bytes:
+    """The object as the bindings' own LLVM makes it for this machine."""
+    found, context, _ = _mlir()
+    module = _lowered(text)
+    with context, tempfile.TemporaryDirectory() as folder:
+        engine = found.execution_engine.ExecutionEngine(module, opt_level=3, enable_object_dump=True)
+        names = re.findall(r"^  llvm\.func @(\w+)\(.*\{$", text, re.MULTILINE)
+        for name in names:
+            engine.raw_lookup(name)  # compiled on demand
+        path = Path(folder) / "kernel.o"
+        engine.dump_to_object_file(str(path))
+        return path.read_bytes()
+
+
+def assembly(text: str, target: CpuTarget) -> str:
+    """MLIR text to the target's assembly text, for reading and for tests."""
+    module, machine = _optimised(text, target)
+    return machine.emit_assembly(module)
+
+
+def optimised_ir(text: str, target: CpuTarget) -> str:
+    """MLIR text to optimised LLVM IR text, for reading."""
+    return str(_optimised(text, target)[0])
+
+
+# ---- loading ----------------------------------------
+
+
+class Loaded:
+    """Machine code in memory; the addresses live as long as this object."""
+
+    def __init__(self, engine: Any):
+        self._engine = engine
+
+    def address(self, symbol: str) -> int:
+        """The address of a function."""
+        address = self._engine.get_function_address(symbol)
+        if not address:
+            raise InternalError(f"the compiled object has no function {symbol!r}")
+        return address
+
+
+def load(object_bytes: bytes) -> Loaded:
+    """Loads an object that was compiled for this machine."""
+    llvm = _llvm()
+    _export_process_symbols()
+    empty = llvm.parse_assembly("")
+    empty.triple = host().triple
+    engine = llvm.create_mcjit_compiler(empty, _machine(host()))
+    try:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(object_bytes))
+        engine.finalize_object()
+    except RuntimeError as error:
+        raise InternalError(f"a compiled object does not load: {error}") from error
+    return Loaded(engine)
+
+
+@cache
+def _export_process_symbols() -> None:
+    """Makes libm and, where there is one, the OpenMP runtime known to loaded objects."""
+    llvm = _llvm()
+    name = ctypes.util.find_library("m") if os.name == "posix" else None
+    if name:
+        llvm.load_library_permanently(name)
+    openmp()
+
+
+@cache
+def openmp() -> str | None:
+    """Loads an OpenMP runtime that has GOMP_parallel and gives its path; None where there is none.
+
+    The caller then runs its threads from Python. Candidates: GNU's own, then LLVM's, with the same entry.
+    """
+    llvm = _llvm()
+    for path in _openmp_candidates():
+        try:
+            library = ctypes.CDLL(path)
+            addresses = [
+                ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in OPENMP_SYMBOLS
+            ]
+        except (OSError, AttributeError):
+            continue
+        for name, address in zip(OPENMP_SYMBOLS, addresses, strict=True):
+            llvm.add_symbol(name, address)
+        _KEPT.append(library)
+        return path
+    return None
+
+
+_KEPT: list[ctypes.CDLL] = []
+
+
+def _openmp_candidates() -> list[str]:
+    if platform.system() == "Darwin":
+        return [
+            "libomp.dylib",
+            "/opt/homebrew/opt/libomp/lib/libomp.dylib",
+            "/usr/local/opt/libomp/lib/libomp.dylib",
+        ]
+    if platform.system() == "Windows":
+        return ["libomp140.x86_64.dll", "libiomp5md.dll", "libgomp-1.dll"]
+    return ["libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so"]
