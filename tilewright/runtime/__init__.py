@@ -1,1 +1,1 @@
-"""What launches need and mathematics does not: build cache, memory, threads, devices. Imports nothing heavy."""
+"""What launches need and mathematics does not: build cache, memory, threads, devices."""

@@ -1,11 +1,12 @@
 """The build cache: compiled kernels in memory and on disk, built once for all threads and processes.
 
     cache = BuildCache()
-    sections = cache.get_or_build({"program": text, "target": "cpu", "llvm": "20"}, build=lambda: {"object": code})
+    sections = cache.get_or_build({"program": text, "target": "cpu"}, build=lambda: {"object": code})
 
-The key is everything that the build depends on, the *material*; an entry is a few named byte strings. The cache can
-make a build unnecessary, and nothing else: whatever happens to the disk, the files or other processes, the caller gets
-what `build` returns or returned for exactly this material, at worst with one `CacheWarning` and the time of a build.
+The key is everything that the build depends on, the *material*; an entry is a few named byte strings. The
+cache can make a build unnecessary, and nothing else: whatever happens to the disk, the files or other
+processes, the caller gets what `build` returns or returned for exactly this material, at worst with one
+`CacheWarning` and the time of a build.
 """
 
 from __future__ import annotations
@@ -41,17 +42,15 @@ _caches: weakref.WeakSet[BuildCache] = weakref.WeakSet()
 
 
 def digest(material: Mapping[str, str]) -> str:
-    """SHA-256, in hexadecimal, of everything that a build depends on; the order of the names does not matter."""
+    """SHA-256, in hexadecimal, of everything that a build depends on, in any order."""
     for name, value in material.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise ArgumentError(
-                f"cache material {name!r}: {value!r} must be text to text, so that it has one spelling; write str(...)"
-            )
+            raise ArgumentError(f"cache material {name!r}: {value!r} must be text to text; write str(...)")
     return hashlib.sha256(canonical(dict(material))).hexdigest()
 
 
 def default_folder() -> Path | None:
-    """``$TILEWRIGHT_CACHE_DIR``, else ``$XDG_CACHE_HOME/tilewright``, else ``~/.cache/tilewright``; None without a home."""
+    """``$TILEWRIGHT_CACHE_DIR``, ``$XDG_CACHE_HOME/tilewright``, ``~/.cache/tilewright``, or None."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -79,7 +78,7 @@ class BuildCache:
     """Compiled kernels by what they were compiled from; safe for many threads, processes and forks."""
 
     def __init__(self, folder: Path | None = None, *, limit: int | None = None, patience: float = PATIENCE):
-        """`limit` bounds the bytes on disk (0: nothing is stored), `patience` the seconds to wait for another's build."""
+        """`limit`: most bytes on disk (0: none); `patience`: seconds to wait for another's build."""
         self._base = Path(folder).absolute() if folder is not None else default_folder()
         self._limit = bytes_from_environment(LIMIT_VARIABLE, DEFAULT_LIMIT) if limit is None else limit
         self._patience = patience
@@ -229,7 +228,7 @@ class BuildCache:
             self._count(repaired=1)
 
     def _bound(self, folder: CacheFolder, key: str, stored: int) -> None:
-        """Keep the folder within the limit. Listing it costs, so each process does it once every 1/16 of the limit."""
+        """Keep to the limit. Listing costs, so it is done per 1/16 of the limit stored."""
         self._unseen += stored
         if self._unseen <= self._limit // 16:
             return
@@ -248,7 +247,7 @@ class BuildCache:
 
     @contextlib.contextmanager
     def _process_lock(self, key: str) -> Iterator[bool]:
-        """Keep other processes from building the key too; says whether it worked. The body runs in any case."""
+        """Keep other processes from building the key; says whether it worked and goes on in any case."""
         folder = self._open()
         lock = None if folder is None else self._waited_for(folder, key)
         try:
@@ -263,8 +262,8 @@ class BuildCache:
         except TimeoutError:
             warn_once(
                 "lock",
-                f"another process has held a lock of the build cache in {folder.path} for {self._patience:g} s; "
-                "the kernel is built without waiting for it",
+                f"a lock of the build cache in {folder.path} was held by another process for "
+                f"{self._patience:g} s; the kernel is built without waiting for it",
             )
         except Untrusted as reason:
             warn_once("untrusted folder", f"the build cache in {folder.path} is not used: {reason}")

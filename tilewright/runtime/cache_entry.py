@@ -6,8 +6,9 @@
     sections          their bytes, one after the other
     SHA-256           32 bytes, of all that precedes
 
-There is nothing in it that could run code when read. The checksum covers every byte, the lengths must add up to the
-file's size, and the header repeats what the entry was built from: a flipped byte, a cut or a renamed file is noticed.
+There is nothing in it that could run code when read. The checksum covers every byte, the lengths must add
+up to the file's size, and the header repeats what the entry was built from: a flipped byte, a cut or a
+renamed file is noticed.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     <base>/v1/work/<key>.lock      held while that key is built
     <base>/v1/work/*.part          entries while they are written
 
-Machine code is loaded from here, so nothing is believed that somebody else could have written: neither the folder nor
-an entry may belong to, or be writable by, another user.
+Machine code is loaded from here, so nothing is believed that somebody else could have written: neither
+the folder nor an entry may belong to, or be writable by, another user.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class CacheFolder:
             return _read_all(descriptor)
 
     def write(self, key: str, data: bytes) -> None:
-        """Store bytes for a key so that a reader sees all of them or none, whenever this process is killed."""
+        """Store bytes for a key; a reader sees all of them or none, whenever this process is killed."""
         try:
             part = self._new_part(key)
         except FileNotFoundError:  # somebody removed the folder
@@ -123,7 +123,7 @@ class CacheFolder:
             return LockedFile.acquire(path, patience)
 
     def sweep(self) -> int:
-        """Remove the temporary and lock files of dead processes, never those of living ones; returns how many."""
+        """Remove the temporary and lock files of dead processes, never of living ones; returns how many."""
         with contextlib.suppress(OSError), os.scandir(self._work) as listing:
             paths = [item.path for item in listing]
             return sum(remove_if_abandoned(path) for path in paths)
@@ -140,7 +140,7 @@ class CacheFolder:
                     yield StoredFile(status.st_mtime_ns, item.path, status.st_size)
 
     def shrink(self, limit: int, keep: str | None = None) -> int:
-        """Remove the least recently used entries until `limit` bytes are left (but never `keep`); returns those."""
+        """Remove the least recently used entries, but not `keep`, down to `limit` bytes; returns the rest."""
         kept = None if keep is None else self.path_of(keep)
         entries = sorted(self.entries(), key=lambda entry: (entry.last_use, entry.path))
         total = sum(entry.size for entry in entries)

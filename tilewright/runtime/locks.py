@@ -1,9 +1,10 @@
 """Locks between processes (`LockedFile`) and between the threads of one (`KeyLocks`).
 
-A `LockedFile` is locked as long as its owner lives: the kernel drops an ``flock`` when the process dies, however it
-dies, so no lock has to be guessed stale by its age or by a process number (which means nothing in another container).
-Whoever removes such a file holds its lock, and whoever gets the lock then looks whether the file is still at its path:
-so removing is safe, and neither lock files nor temporary files pile up.
+A `LockedFile` is locked as long as its owner lives: the kernel drops an ``flock`` when the process dies,
+however it dies, so no lock has to be guessed stale by its age or by a process number (which means nothing
+in another container). Whoever removes such a file holds its lock, and whoever gets the lock then looks
+whether the file is still at its path: so removing is safe, and neither lock files nor temporary files
+pile up.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class LockedFile:
 
     @classmethod
     def acquire(cls, path: str, patience: float) -> LockedFile:
-        """The lock on a path; raises TimeoutError after `patience` seconds, OSError where locks do not work."""
+        """The lock on a path; raises TimeoutError after `patience` seconds, OSError if there are no locks."""
         deadline = time.monotonic() + patience
         while True:
             descriptor = _open(path, os.O_CREAT)
@@ -68,7 +69,7 @@ class LockedFile:
             _close(descriptor)
 
     def release(self, *, remove: bool) -> None:
-        """Give the lock up, and the file too if `remove`. In a forked child the parent's lock is left alone."""
+        """Give up the lock, and the file if `remove`. In a forked child the parent's lock is left alone."""
         if self._owner != os.getpid():
             return
         if remove:
@@ -109,7 +110,7 @@ def _unlinked(path: str) -> bool:
 
 
 def _is_at(path: str, descriptor: int) -> bool:
-    """Whether the open file is the one at the path: it may have been removed, and made anew by somebody else."""
+    """Whether the open file is the one at the path: it may have been removed and made anew by others."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:

@@ -1,8 +1,9 @@
 """Memory for the results of CPU kernels: small ones from NumPy, big ones from a pool.
 
-A fresh buffer of 64 MB costs ten times the op that fills it, in page faults. So a big buffer comes back to the pool
-when the last array that looks into it dies, views included, and the next result of that size gets it again, pages and
-all. Buffers of the pool start at a page, hence at a cache line; NumPy's small ones may not.
+A fresh buffer of 64 MB costs ten times the op that fills it, in page faults. So a big buffer comes back
+to the pool when the last array that looks into it dies, views included, and the next result of that size
+gets it again, pages and all. Buffers of the pool start at a page, hence at a cache line; NumPy's small
+ones may not.
 
     array ──base──▶ bytes of the block ──base──▶ _Lease ──dies──▶ pool
 """
@@ -46,76 +47,98 @@ class MemoryStatistics:
 
 
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
-    """An array with undefined contents. From `POOLED_FROM` bytes on it starts at a multiple of `ALIGNMENT`."""
+    """An array with undefined contents, aligned to `ALIGNMENT` bytes from a size of `POOLED_FROM` on."""
     kind = np.dtype(dtype)
-    extents = (shape,) if isinstance(shape, int) else tuple(shape)
+    extents = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else _as_tuple(shape)))
     size = math.prod(extents) * kind.itemsize
-    if size >= POOLED_FROM and not kind.hasobject and min(extents) > 0:
-        return np.ndarray(extents, kind, _POOL.bytes(size))
-    return _small(extents, kind, size)
+    if _fault is not None:
+        _fault.begin_call()
+    if size < POOLED_FROM or kind.hasobject or min(extents, default=1) < 0:
+        return _from_numpy(extents, kind, size)
+    return np.ndarray(extents, kind, _pool.bytes(size))
+
+
+def _as_tuple(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if hasattr(shape, "__index__") else tuple(shape)  # type: ignore[arg-type, return-value]
 
 
 def statistics() -> MemoryStatistics:
     """What the pool holds and has done in this process."""
-    return _POOL.statistics()
+    return _pool.statistics()
 
 
 def empty_cache() -> None:
     """Give the memory that no array uses back to the system."""
-    _POOL.trim(0)
+    _pool.trim(0)
 
 
 def set_limit(limit: int | None) -> None:
-    """Bytes that the pool may keep for later; what arrays use is not limited. None: the default; 0: keep nothing."""
-    _POOL.set_limit(_default_limit() if limit is None else limit)
+    """Bytes that the pool may keep for later (arrays in use are not limited).
+
+    None: ``TILEWRIGHT_MEMORY_POOL_LIMIT`` or an eighth of the machine's memory. 0 keeps nothing.
+    """
+    _pool.set_limit(_default_limit() if limit is None else limit)
 
 
 @contextlib.contextmanager
 def failing_allocation(number: int, attempts: int = 2) -> Iterator[None]:
-    """For tests: the `number`-th allocation from here on (the first is 1), and as many after it, fails.
+    """For tests: in the `number`-th call of `empty` from here on (the first is 1) there is no memory.
 
-    The pool tries twice, freeing what it keeps in between; ``attempts=1`` fails only the first try. A result that the
-    pool has a buffer for does not allocate.
+    `empty` tries twice, freeing what the pool keeps in between: ``attempts=1`` fails the first try only.
     """
     global _fault
     before = _fault
-    _fault = _Fault(range(number, number + attempts))
+    _fault = _Fault(number, attempts)
     try:
         yield
     finally:
         _fault = before
 
 
-@dataclass
 class _Fault:
-    failing: range
-    count: int = 0
+    """Says when an allocation is to fail."""
+
+    def __init__(self, number: int, attempts: int):
+        self._number = number
+        self._attempts = attempts
+        self._calls = 0
+        self._failures_left = 0
+
+    def begin_call(self) -> None:
+        self._calls += 1
+        self._failures_left = 0
+        if self._calls == self._number:
+            _pool.trim(0)  # so that it has to allocate
+            self._failures_left = self._attempts
 
     def strike(self) -> None:
-        self.count += 1
-        if self.count in self.failing:
+        if self._failures_left > 0:
+            self._failures_left -= 1
             raise MemoryError("an injected failure")
 
 
 _fault: _Fault | None = None
 
 
-def _small(extents: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
-    """NumPy's own memory; also where shapes end up that have no meaning, for NumPy to say so."""
+def _from_numpy(extents: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
+    """NumPy's own memory; shapes without a meaning come here too, for NumPy to say so."""
     try:
-        if _fault is not None:
-            _fault.strike()
+        return _numpy_empty(extents, kind)
+    except MemoryError:
+        _pool.trim(0)
+    try:
+        return _numpy_empty(extents, kind)
+    except MemoryError:
+        raise _pool.out_of_memory(size) from None
+
+
+def _numpy_empty(extents: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    if _fault is not None:
+        _fault.strike()
+    try:
         return np.empty(extents, kind)
     except ValueError as error:
-        raise ShapeError(f"an array of shape {extents} cannot be made: {error}") from None
-    except MemoryError:
-        _POOL.trim(0)
-    try:
-        if _fault is not None:
-            _fault.strike()
-        return np.empty(extents, kind)
-    except MemoryError:
-        raise _POOL.out_of_memory(size) from None
+        raise ShapeError(f"there is no array of shape {extents} and dtype {kind}: {error}") from None
 
 
 class _Block:
@@ -124,7 +147,7 @@ class _Block:
     __slots__ = ("_memory", "address", "size", "stamp")
 
     def __init__(self, size: int):
-        self._memory = _mapped(size)
+        self._memory = _fresh_pages(size)
         self.address = np.frombuffer(self._memory, np.uint8).__array_interface__["data"][0]
         self.size = size
         self.stamp = 0
@@ -150,103 +173,89 @@ class _Lease:
 
 
 class _Pool:
-    """Blocks that no array uses, by size class; the one used last is taken first, the one used first dropped first."""
+    """Blocks that no array uses, by size class: the one used last is taken, the one used first is dropped.
+
+    Blocks come back at any moment, even while this thread holds the lock (the garbage collector runs where it
+    likes). So coming back never waits: the block goes to a queue, and whoever has the lock next sorts it in.
+    """
 
     def __init__(self, limit: int):
         self._limit = limit
         self._free: dict[int, list[_Block]] = {}
-        self._live = self._peak = self._cached = self._reused = self._allocated = self._clock = 0
-        self._returned: deque[_Block] = deque()
-        self.reset_lock()
+        self._queue: deque[_Block] = deque()
+        self._live = self._peak = self._cached = 0
+        self._reused = self._allocated = self._clock = 0
+        self._lock = threading.Lock()
 
     def reset_lock(self) -> None:
+        """In a forked child the thread that held the lock does not exist."""
         self._lock = threading.Lock()
 
     def bytes(self, size: int) -> np.ndarray:
         """`size` bytes as an array whose death, and that of all its views, gives them back."""
-        block = self._take(size_class(size), size)
-        return np.asarray(_Lease(self, block, size))
+        return np.asarray(_Lease(self, self._take(size_class(size), size), size))
 
     def _take(self, wanted: int, size: int) -> _Block:
-        with self._held():
-            block = self._pop(wanted)
-            if block is not None:
-                self._reused += 1
-        if block is None:
-            block = self._allocate(wanted, size)
-        with self._held():
+        with self._lock:
+            dropped = self._sort_in()
             self._live += wanted
             self._peak = max(self._peak, self._live)
-        return block
-
-    def _pop(self, wanted: int) -> _Block | None:
-        blocks = self._free.get(wanted)
-        if not blocks:
-            return None
-        self._cached -= wanted
-        return blocks.pop()
-
-    def _allocate(self, wanted: int, size: int) -> _Block:
-        try:
-            block = _Block(wanted)
-        except MemoryError:
-            self.trim(0)
-            block = self._allocate_exactly(wanted, size)
-        with self._held():
+            blocks = self._free.get(wanted)
+            if blocks:
+                self._cached -= wanted
+                self._reused += 1
+                return blocks.pop()
             self._allocated += 1
-        return block
+        del dropped
+        try:
+            return self._allocate(wanted)
+        except MemoryError:
+            with self._lock:
+                self._live -= wanted
+                self._allocated -= 1
+            raise self.out_of_memory(size) from None
 
-    def _allocate_exactly(self, wanted: int, size: int) -> _Block:
+    def _allocate(self, wanted: int) -> _Block:
+        """A fresh block, for which everything that is kept is given up if it must be."""
         try:
             return _Block(wanted)
         except MemoryError:
-            raise self.out_of_memory(size) from None
+            self.trim(0)
+        return _Block(wanted)
 
     def give_back(self, block: _Block) -> None:
-        """Called when a lease dies: at any point of the program, even inside of the pool, so it never waits."""
-        self._returned.append(block)
-        while self._returned and self._lock.acquire(blocking=False):
+        """Take a block back; never waits."""
+        self._queue.append(block)
+        while self._queue and self._lock.acquire(blocking=False):
             try:
-                dropped = self._settle()
+                dropped = self._sort_in()
             finally:
                 self._lock.release()
             del dropped
 
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        with self._lock:
-            dropped = self._settle()
-            yield
-        del dropped
-        if self._returned:  # came back while the lock was held
-            with self._lock:
-                dropped = self._settle()
-
-    def _settle(self) -> list[_Block]:
-        """Sort the returned blocks in, and take out what is over the limit (to be freed without the lock)."""
-        while self._returned:
-            block = self._returned.popleft()
+    def _sort_in(self) -> list[_Block]:
+        """Sort in what came back. Returns the blocks over the limit, to be freed without the lock."""
+        while self._queue:
+            block = self._queue.popleft()
             self._clock += 1
             block.stamp = self._clock
             self._live -= block.size
             self._cached += block.size
             self._free.setdefault(block.size, []).append(block)
-        return self._over(self._limit)
+        return self._drop_over(self._limit) if self._cached > self._limit else []
 
-    def _over(self, limit: int) -> list[_Block]:
+    def _drop_over(self, limit: int) -> list[_Block]:
         dropped = []
         while self._cached > limit:
-            oldest = min(
-                (blocks for blocks in self._free.values() if blocks), key=lambda blocks: blocks[0].stamp
-            )
+            oldest = min(filter(None, self._free.values()), key=lambda blocks: blocks[0].stamp)
             dropped.append(oldest.pop(0))
             self._cached -= dropped[-1].size
         return dropped
 
     def trim(self, limit: int) -> None:
         """Give back to the system what is kept over `limit` bytes."""
-        with self._held():
-            dropped = self._over(limit)
+        with self._lock:
+            dropped = self._sort_in() + self._drop_over(limit)
         del dropped
 
     def set_limit(self, limit: int) -> None:
@@ -254,18 +263,25 @@ class _Pool:
         self.trim(self._limit)
 
     def statistics(self) -> MemoryStatistics:
-        with self._held():
+        self.trim(self._limit)
+        with self._lock:
             return MemoryStatistics(
-                self._live, self._peak, self._cached, self._limit, self._reused, self._allocated
+                live_bytes=self._live,
+                peak_live_bytes=self._peak,
+                cached_bytes=self._cached,
+                limit=self._limit,
+                reused=self._reused,
+                allocated=self._allocated,
             )
 
     def out_of_memory(self, size: int) -> MemoryLimitError:
         """The error for a result of `size` bytes, with what the pool knows."""
         live = self.statistics().live_bytes
         return MemoryLimitError(
-            f"cannot allocate {size} bytes ({format_bytes(size)}) for a result: big results that are still in use hold "
-            f"{live} bytes ({format_bytes(live)}), and nothing is left in the pool. Delete arrays that are no longer "
-            "needed (a view keeps the whole array), or compute in smaller batches or a smaller dtype."
+            f"cannot allocate {size} bytes ({format_bytes(size)}) for a result: big results still in use "
+            f"hold {live} bytes ({format_bytes(live)}), and what the pool kept was given up in vain. Delete "
+            "arrays that are no longer needed (a view keeps its whole array), or use smaller batches or a "
+            "smaller dtype."
         )
 
 
@@ -278,31 +294,29 @@ def size_class(size: int) -> int:
     return -(-size // step) * step
 
 
-def _mapped(size: int) -> mmap.mmap:
-    """Fresh zeroed pages; raises MemoryError."""
+def _fresh_pages(size: int) -> mmap.mmap:
+    """Zeroed pages; raises MemoryError."""
     if _fault is not None:
         _fault.strike()
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     try:
-        if not hasattr(mmap, "MAP_PRIVATE"):
-            return mmap.mmap(-1, size)
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(-1, size, **private)
     except (OSError, OverflowError, ValueError) as error:
         raise MemoryError(str(error)) from None
     if size >= HUGE_PAGES_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # advice only: some kernels have none
+        with contextlib.suppress(OSError):  # it is advice, and some systems take none
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 
 def _checked_limit(limit: int) -> int:
+    remedy = "pass a number of bytes, 0 to keep nothing, or None for the default"
     try:
         whole = operator.index(limit)
     except TypeError:
-        whole = -1
+        raise ArgumentError(f"set_limit({limit!r}): this is not a whole number; {remedy}") from None
     if whole < 0:
-        raise ArgumentError(
-            f"set_limit({limit!r}): pass a number of bytes, 0 to keep nothing, or None for the default"
-        )
+        raise ArgumentError(f"set_limit({whole}): memory cannot be less than nothing; {remedy}")
     return whole
 
 
@@ -317,7 +331,7 @@ def _machine_memory() -> int:
         return 8 * 2**30
 
 
-_POOL = _Pool(_default_limit())
+_pool = _Pool(_default_limit())
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_POOL.reset_lock)
+    os.register_at_fork(after_in_child=_pool.reset_lock)

@@ -12,7 +12,7 @@ PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE
 
 
 def parse_bytes(text: str, source: str) -> int:
-    """``"2GiB"``, ``"512M"`` or ``"1000"`` → bytes; units are powers of 1024. `source` is named in the error."""
+    """``"2GiB"``, ``"512M"`` or ``"1000"`` → bytes, in powers of 1024; the error names `source`."""
     match = PATTERN.fullmatch(text)
     if match is None:
         raise ArgumentError(

@@ -50,7 +50,7 @@ def _initial_number() -> int:
 
 
 def _checked(number: int) -> int:
-    remedy = f"pass a whole number from 1 to {MOST_THREADS}, or None for the default ({VARIABLE} or all usable CPUs)"
+    remedy = f"pass a whole number from 1 to {MOST_THREADS}, or None for {VARIABLE} or else all usable CPUs"
     if isinstance(number, bool):
         raise ArgumentError(
             f"set_num_threads({number!r}): a truth value is not a number of threads; {remedy}"
