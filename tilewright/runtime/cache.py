@@ -109,22 +109,22 @@ class BuildCache:
         found = self._recall(key, material)
         if found is not None:
             return found
-        with self._key_locks.hold(key, self._patience):
-            found = self._recall(key, material)
-            if found is None:
-                found = self.load(key, material)
-            if found is None:
-                found = self._build(key, material, build)
-            return found
-
-    def _build(self, key: str, material: dict[str, str], build: Callable[[], Sections]) -> Sections:
-        with self._process_lock(key) as locked:
-            found = self.load(key, material) if locked else None
+        with self._key_locks.hold(key, self._patience) as alone:
+            found = self.load(key, material)
             if found is not None:
                 return found
-            sections = build()
-            self._count(builds=1)
-            return self.store(key, sections, material)
+            with self._process_lock(key, wanted=alone) as locked:
+                return self._built(key, material, build, look_again=locked)
+
+    def _built(
+        self, key: str, material: dict[str, str], build: Callable[[], Sections], *, look_again: bool
+    ) -> Sections:
+        found = self.load(key, material) if look_again else None  # another process may just have built it
+        if found is not None:
+            return found
+        sections = build()
+        self._count(builds=1)
+        return self.store(key, sections, material)
 
     def load(self, key: str, material: Mapping[str, str] | None = None) -> Sections | None:
         """The sections stored for a key, or None. With `material`, only if they were built from just that."""
@@ -230,10 +230,11 @@ class BuildCache:
     def _bound(self, folder: CacheFolder, key: str, stored: int) -> None:
         """Keep to the limit. Listing costs, so it is done per 1/16 of the limit stored."""
         self._unseen += stored
-        if self._unseen <= self._limit // 16:
+        step = self._limit // 16
+        if self._unseen <= step:
             return
         self._unseen = 0
-        folder.shrink(self._limit, keep=key)
+        folder.shrink(self._limit - step, keep=key)
 
     def _open(self) -> CacheFolder | None:
         """The folder, made at its first use; None, after one warning, if it cannot be used."""
@@ -246,9 +247,9 @@ class BuildCache:
         return self._folder
 
     @contextlib.contextmanager
-    def _process_lock(self, key: str) -> Iterator[bool]:
+    def _process_lock(self, key: str, *, wanted: bool) -> Iterator[bool]:
         """Keep other processes from building the key; says whether it worked and goes on in any case."""
-        folder = self._open()
+        folder = self._open() if wanted else None
         lock = None if folder is None else self._waited_for(folder, key)
         try:
             yield lock is not None

@@ -188,7 +188,7 @@ def _check_trust(status: os.stat_result) -> None:
     if status.st_uid != os.geteuid():
         raise Untrusted(f"it belongs to user {status.st_uid}, not to you (user {os.geteuid()})")
     if status.st_mode & WRITABLE_BY_OTHERS:
-        raise Untrusted(f"others may write to it (mode {stat.S_IMODE(status.st_mode):o})")
+        raise Untrusted(f"others may write to it (mode {stat.S_IMODE(status.st_mode):o}; chmod go-w helps)")
 
 
 def _replace(source: str, target: str) -> None:

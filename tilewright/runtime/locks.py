@@ -49,9 +49,7 @@ class LockedFile:
         """A new file, or None if a sweep took it for abandoned before it was locked: try another name."""
         descriptor = _open(path, os.O_CREAT | os.O_EXCL)
         with _closing_on_error(descriptor):
-            with contextlib.suppress(OSError):  # a filesystem without locks: sweeps go by age there
-                _lock_now(descriptor)
-            if _is_at(path, descriptor):
+            if _lock_own(descriptor) and _is_at(path, descriptor):
                 return cls(path, descriptor)
         _close(descriptor)
         return None
@@ -144,6 +142,17 @@ def _lock_now(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _lock_own(descriptor: int) -> bool:
+    """Lock a file just made; False if a sweep has it."""
+    try:
+        _lock_now(descriptor)
+    except BlockingIOError:
+        return False
+    except OSError:  # a filesystem without locks, where sweeps go by age
+        return True
+    return True
+
+
 def _unlock(descriptor: int) -> None:
     """Explicitly, as closing alone would leave the lock with a child that was forked meanwhile."""
     if fcntl is not None:
@@ -183,15 +192,15 @@ class KeyLocks:
         self._locks: dict[str, _KeyLock] = {}
 
     @contextlib.contextmanager
-    def hold(self, key: str, patience: float) -> Iterator[None]:
-        """Run the body alone; after `patience` seconds of waiting, run it all the same."""
+    def hold(self, key: str, patience: float) -> Iterator[bool]:
+        """Run the body alone; after `patience` seconds of waiting, all the same. Says which."""
         entry = self._enter(key)
         held = False
         try:
             held = entry.lock.acquire(timeout=patience)
             if held:
                 entry.owner = threading.get_ident()
-            yield
+            yield held
         finally:
             if held:
                 entry.owner = None

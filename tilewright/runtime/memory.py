@@ -53,9 +53,12 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     size = math.prod(extents) * kind.itemsize
     if _fault is not None:
         _fault.begin_call()
-    if size < POOLED_FROM or kind.hasobject or min(extents, default=1) < 0:
-        return _from_numpy(extents, kind, size)
-    return np.ndarray(extents, kind, _pool.bytes(size))
+    try:
+        if size < POOLED_FROM or kind.hasobject or min(extents, default=1) < 0:
+            return _from_numpy(extents, kind, size)
+        return np.ndarray(extents, kind, _pool.bytes(size))
+    except ValueError as error:
+        raise ShapeError(f"there is no array of shape {extents} and dtype {kind}: {error}") from None
 
 
 def _as_tuple(shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -135,10 +138,7 @@ def _from_numpy(extents: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarr
 def _numpy_empty(extents: tuple[int, ...], kind: np.dtype) -> np.ndarray:
     if _fault is not None:
         _fault.strike()
-    try:
-        return np.empty(extents, kind)
-    except ValueError as error:
-        raise ShapeError(f"there is no array of shape {extents} and dtype {kind}: {error}") from None
+    return np.empty(extents, kind)
 
 
 class _Block:
