@@ -2,8 +2,8 @@
 
 `Tile["... m k"]` names the axes of an operand. `...` stands for any number of leading batch axes; when an op
 meets operands of a known rank it is expanded to the names `_0`, `_1`, … counted from the right, so that two
-operands' batch axes align as NumPy aligns them. An axis `d'` (a prime) is a private copy of `d`: it has the same
-extent and is used where a rule needs a second position along the same axis.
+operands' batch axes align as NumPy aligns them. An axis `d'` (a prime) is a private copy of `d`: it has the
+same extent and is used where a rule needs a second position along the same axis.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def parse_spec(text: Any) -> TileSpec:
     repeated = sorted({name for name in named if named.count(name) > 1})
     if repeated:
         raise AxisError(
-            f"axis {repeated[0]!r} stands twice in Tile[{text!r}]; give the second one its own name and compare "
-            f"positions, as in tw.where(tw.index('i') == tw.index('j'), x, 0)"
+            f"axis {repeated[0]!r} stands twice in Tile[{text!r}]; give the second one its own name and "
+            f"compare positions, as in tw.where(tw.index('i') == tw.index('j'), x, 0)"
         )
     return TileSpec(named, batched)
 

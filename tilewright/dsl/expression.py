@@ -1,7 +1,7 @@
 """Expressions: what a user's op computes with while it is traced, and what rules are written in.
 
-An `Expr` wraps a `Node` and gives it operators, promotion and error messages. Python numbers are weakly typed: they
-take the dtype of the expression that they meet.
+An `Expr` wraps a `Node` and gives it operators, promotion and error messages. Python numbers are weakly
+typed: they take the dtype of the expression that they meet.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Expr:
 
     def __bool__(self) -> bool:
         raise LanguageError(
-            "a tile's value is not known while the op is traced, so `if`, `and`, `or`, `not`, `while` and chained "
-            "comparisons cannot look at it; write tw.where(condition, a, b) to choose, and & | ~ to combine conditions"
+            "a tile's value is not known while the op is traced, so `if`, `and`, `or`, `not`, `while` and "
+            "chained comparisons cannot look at it; write tw.where(condition, a, b) to choose, and & | ~ to "
+            "combine conditions"
         )
 
     def __iter__(self) -> Any:
@@ -128,8 +129,8 @@ def lift(value: Any, like: DType | None = None) -> Expr:
     if isinstance(value, (float, np.floating)):
         return constant(float(value), like if like and like.is_float else float32)
     raise LanguageError(
-        f"{type(value).__name__} {value!r} cannot be part of an op's formula; use numbers, tiles and tw functions, and "
-        f"pass arrays as Tile parameters"
+        f"{type(value).__name__} {value!r} cannot be part of an op's formula; use numbers, tiles and "
+        f"tw functions, and pass arrays as Tile parameters"
     )
 
 
@@ -213,7 +214,7 @@ def _as_expr(value: Any) -> Expr | None:
 
 
 def power(base: Any, exponent: Any) -> Any:
-    """base ** exponent; small whole and half exponents become products and roots, which are exact and cheap."""
+    """base ** exponent; small whole and half exponents become products and roots, which are cheap."""
     whole = (
         isinstance(exponent, (int, float)) and not isinstance(exponent, bool) and float(exponent).is_integer()
     )
@@ -275,7 +276,8 @@ def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
         else:
             raise AxisError(
                 f"{what} over {name!r}, but the expression has the axes ({' '.join(value.axes) or 'none'}); "
-                f"it was summed away before, or never there: reduce before it disappears, or name one of these"
+                f"it was summed away before, or never there: reduce before it disappears, or name one of "
+                f"these"
             )
     return tuple(result)
 

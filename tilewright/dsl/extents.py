@@ -37,7 +37,8 @@ def bind_extents(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dic
         for name, dimension in others:
             if shapes[name][dimension] != extent:
                 raise ShapeError(
-                    f"op {program.name!r}: axis {axis!r} is {extent} in {first[0]} (shape {shapes[first[0]]}) but "
+                    f"op {program.name!r}: axis {axis!r} is {extent} in {first[0]} (shape "
+                    f"{shapes[first[0]]}) but "
                     f"{shapes[name][dimension]} in {name} (shape {shapes[name]}); they must be equal"
                 )
         extents[axis] = extent

@@ -1,7 +1,8 @@
 """What an op's body may call: `tw.sum`, `tw.index`, `tw.where` and their kin.
 
-Everything here builds expressions; what is not a row of the scalar table or a reduction is a formula of those.
-Outside of an op the same names act on arrays and Tensors (`eager` is set by the layer that knows them).
+Everything here builds expressions; what is not a row of the scalar table or a reduction is a formula of
+those. Outside of an op the same names act on arrays and Tensors (`eager` is set by the layer that knows
+them).
 """
 
 from __future__ import annotations
@@ -188,8 +189,9 @@ where, stop_gradient = scalars.where, scalars.stop_gradient
 
 __all__ = [
     "abs", "acos", "acosh", "all", "any", "argmax", "argmin", "asin", "asinh", "atan", "atan2", "atanh",
-    "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp", "exp2", "expm1", "floor",
-    "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p", "log2", "logsumexp", "max",
-    "maximum", "mean", "min", "minimum", "nan", "pi", "pow", "prod", "round", "rsqrt", "sigmoid", "sign", "sin",
-    "sinh", "size", "softplus", "sqrt", "square", "stop_gradient", "sum", "tan", "tanh", "trunc", "var", "where",
+    "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp", "exp2", "expm1",
+    "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p", "log2",
+    "logsumexp", "max", "maximum", "mean", "min", "minimum", "nan", "pi", "pow", "prod", "round", "rsqrt",
+    "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sqrt", "square", "stop_gradient", "sum", "tan",
+    "tanh", "trunc", "var", "where",
 ]  # fmt: skip

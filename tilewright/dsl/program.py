@@ -11,8 +11,9 @@ The grammar is the whole language below the surface syntax:
             | Reduce(combine, axes, arg)         sum, prod, max, min, any or all over named axes
     program = params, results                    a result is a node with an order for its axes
 
-A node's meaning is a function from positions along its `axes` to a number; `reference` evaluates it. Two nodes
-with equal fields are the same object, so equality is identity and common subexpressions are shared by birth.
+A node's meaning is a function from positions along its `axes` to a number; `reference` evaluates it. Two
+nodes with equal fields are the same object, so equality is identity and common subexpressions are shared by
+birth.
 """
 
 from __future__ import annotations
@@ -257,7 +258,7 @@ def replace(root: Node, table: Mapping[Node, Node]) -> Node:
 
 
 def rename(root: Node, names: Mapping[str, str]) -> Node:
-    """`root` with free axes renamed; axes bound by a reduction inside are renamed away where they would clash."""
+    """`root` with free axes renamed; axes bound by a reduction inside step aside where they would clash."""
     names = {old: new for old, new in names.items() if old != new}
     return _rename(root, names, {}) if names else root
 

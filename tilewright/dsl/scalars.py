@@ -2,8 +2,9 @@
 
 A row holds the name, the NumPy and sympy meanings, the typing rule, and where needed a stable partial
 derivative (`grad`, written with the result `y` and the operands; a test proves it equal to sympy's) or an
-`expand`: the function in terms of other rows, for targets that have no spelling of their own. A row is callable on
-the language's expressions, so rows are written in terms of each other. Targets keep their spellings by row name.
+`expand`: the function in terms of other rows, for targets that have no spelling of their own. A row is
+callable on the language's expressions, so rows are written in terms of each other. Targets keep their
+spellings by row name.
 
 To add a function, add a row.
 """
@@ -26,7 +27,7 @@ TypeRule = Callable[[str, tuple[DType, ...]], DType]
 
 @dataclass(frozen=True, eq=False)
 class ScalarFunction:
-    """One row. `infix` is the operator that formulas print; `smooth` is False where sympy cannot differentiate."""
+    """One row. `infix` is the operator that formulas print, `domain` where tests draw operands."""
 
     name: str
     arity: int
@@ -54,7 +55,7 @@ def scalar(name: str, arity: int = 1, **fields: Any) -> ScalarFunction:
     return row
 
 
-# --- typing rules ---------------------------------------------------------------------------------------------
+# --- typing rules -----------------------------------------------------------------------------------------
 
 
 def _same(name: str, operands: tuple[DType, ...]) -> DType:
@@ -114,7 +115,7 @@ def choice(name: str, operands: tuple[DType, ...]) -> DType:
     return _same(name, tuple(branches))
 
 
-# --- meanings that need more than one NumPy call --------------------------------------------------------------
+# --- meanings that need more than one NumPy call ----------------------------------------------------------
 
 
 def _sp(name: str) -> Callable[..., Any]:
@@ -189,16 +190,34 @@ def _np_sign(x: Any) -> Any:
     return np.sign(x)
 
 
-# --- arithmetic -----------------------------------------------------------------------------------------------
+# --- arithmetic -------------------------------------------------------------------------------------------
 
-add = scalar("add", 2, numpy=np.add, sympy=lambda x, y: x + y, types=arithmetic, infix="+")
-sub = scalar("sub", 2, numpy=np.subtract, sympy=lambda x, y: x - y, types=arithmetic, infix="-")
-mul = scalar("mul", 2, numpy=np.multiply, sympy=lambda x, y: x * y, types=arithmetic, infix="*")
+add = scalar(
+    "add", 2, numpy=np.add, sympy=lambda x, y: x + y, types=arithmetic, infix="+", grad=lambda y, a, b: (1, 1)
+)
+sub = scalar(
+    "sub",
+    2,
+    numpy=np.subtract,
+    sympy=lambda x, y: x - y,
+    types=arithmetic,
+    infix="-",
+    grad=lambda y, a, b: (1, -1),
+)
+mul = scalar(
+    "mul",
+    2,
+    numpy=np.multiply,
+    sympy=lambda x, y: x * y,
+    types=arithmetic,
+    infix="*",
+    grad=lambda y, a, b: (b, a),
+)
 div = scalar(
     "div", 2, numpy=np.divide, sympy=lambda x, y: x / y, types=floating, infix="/",
     grad=lambda y, a, b: (1 / b, -(y / b)),
 )  # fmt: skip
-neg = scalar("neg", numpy=np.negative, sympy=lambda x: -x, types=arithmetic)
+neg = scalar("neg", numpy=np.negative, sympy=lambda x: -x, types=arithmetic, grad=lambda y, x: (-1,))
 floordiv = scalar(
     "floordiv", 2, numpy=_np_floordiv, types=arithmetic, infix="//", grad=lambda y, a, b: (None, None)
 )
@@ -228,7 +247,7 @@ def _share(wins: Any, ties: Any, like: Any) -> Any:
     return where(wins, 1, where(ties, 0.5, 0))
 
 
-# --- exponentials and powers ----------------------------------------------------------------------------------
+# --- exponentials and powers ------------------------------------------------------------------------------
 
 exp = scalar("exp", numpy=np.exp, sympy=_sp("exp"), types=floating, grad=lambda y, x: (y,), domain=(-30, 30))
 exp2 = scalar(
@@ -238,29 +257,44 @@ exp2 = scalar(
 expm1 = scalar(
     "expm1", numpy=np.expm1, sympy=lambda x: _sp("exp")(x) - 1, types=floating, grad=lambda y, x: (y + 1,)
 )
-log = scalar("log", numpy=np.log, sympy=_sp("log"), types=floating, domain=(0.01, 100))
+log = scalar(
+    "log", numpy=np.log, sympy=_sp("log"), types=floating, grad=lambda y, x: (1 / x,), domain=(0.01, 100)
+)
 log2 = scalar(
     "log2", numpy=np.log2, sympy=lambda x: _sp("log")(x, 2), types=floating, domain=(0.01, 100),
     grad=lambda y, x: (1.4426950408889634 / x,),
 )  # fmt: skip
-log1p = scalar("log1p", numpy=np.log1p, sympy=lambda x: _sp("log")(1 + x), types=floating, domain=(-0.9, 100))
+log1p = scalar(
+    "log1p", numpy=np.log1p, sympy=lambda x: _sp("log")(1 + x), types=floating, domain=(-0.9, 100),
+    grad=lambda y, x: (1 / (1 + x),),
+)  # fmt: skip
 sqrt = scalar(
     "sqrt", numpy=np.sqrt, sympy=_sp("sqrt"), types=floating, grad=lambda y, x: (0.5 / y,), domain=(0.01, 100)
 )
 rsqrt = scalar(
-    "rsqrt", numpy=lambda x: 1 / np.sqrt(x), sympy=lambda x: 1 / _sp("sqrt")(x), types=floating, domain=(0.01, 100),
-    grad=lambda y, x: (-0.5 * y / x,),
+    "rsqrt", numpy=lambda x: 1 / np.sqrt(x), sympy=lambda x: 1 / _sp("sqrt")(x), types=floating,
+    grad=lambda y, x: (-0.5 * y / x,), domain=(0.01, 100),
 )  # fmt: skip
 
-# --- trigonometric and hyperbolic -----------------------------------------------------------------------------
+# --- trigonometric and hyperbolic -------------------------------------------------------------------------
 
-sin = scalar("sin", numpy=np.sin, sympy=_sp("sin"), types=floating, domain=(-10, 10))
-cos = scalar("cos", numpy=np.cos, sympy=_sp("cos"), types=floating, domain=(-10, 10))
+sin = scalar(
+    "sin", numpy=np.sin, sympy=_sp("sin"), types=floating, grad=lambda y, x: (cos(x),), domain=(-10, 10)
+)
+cos = scalar(
+    "cos", numpy=np.cos, sympy=_sp("cos"), types=floating, grad=lambda y, x: (-sin(x),), domain=(-10, 10)
+)
 tan = scalar(
     "tan", numpy=np.tan, sympy=_sp("tan"), types=floating, grad=lambda y, x: (1 + y * y,), domain=(-1.4, 1.4)
 )
-asin = scalar("asin", numpy=np.arcsin, sympy=_sp("asin"), types=floating, domain=(-0.95, 0.95))
-acos = scalar("acos", numpy=np.arccos, sympy=_sp("acos"), types=floating, domain=(-0.95, 0.95))
+asin = scalar(
+    "asin", numpy=np.arcsin, sympy=_sp("asin"), types=floating, domain=(-0.95, 0.95),
+    grad=lambda y, x: (rsqrt((1 - x) * (1 + x)),),
+)  # fmt: skip
+acos = scalar(
+    "acos", numpy=np.arccos, sympy=_sp("acos"), types=floating, domain=(-0.95, 0.95),
+    grad=lambda y, x: (-rsqrt((1 - x) * (1 + x)),),
+)  # fmt: skip
 atan = scalar("atan", numpy=np.arctan, sympy=_sp("atan"), types=floating)
 atan2 = scalar("atan2", 2, numpy=np.arctan2, sympy=_sp("atan2"), types=floating)
 sinh = scalar("sinh", numpy=np.sinh, sympy=_sp("sinh"), types=floating)
@@ -271,19 +305,28 @@ acosh = scalar(
     "acosh", numpy=np.arccosh, sympy=_sp("acosh"), types=floating, domain=(1.05, 100),
     grad=lambda y, x: (rsqrt((x - 1) * (x + 1)),),
 )  # fmt: skip
-atanh = scalar("atanh", numpy=np.arctanh, sympy=_sp("atanh"), types=floating, domain=(-0.95, 0.95))
+atanh = scalar(
+    "atanh", numpy=np.arctanh, sympy=_sp("atanh"), types=floating, domain=(-0.95, 0.95),
+    grad=lambda y, x: (1 / ((1 - x) * (1 + x)),),
+)  # fmt: skip
 
-# --- special functions ----------------------------------------------------------------------------------------
+# --- special functions ------------------------------------------------------------------------------------
 
-erf = scalar("erf", numpy=_elementwise("erf"), sympy=_sp("erf"), types=floating)
-erfc = scalar("erfc", numpy=_elementwise("erfc"), sympy=_sp("erfc"), types=floating)
+erf = scalar(
+    "erf", numpy=_elementwise("erf"), sympy=_sp("erf"), types=floating,
+    grad=lambda y, x: (1.1283791670955126 * exp(-(x * x)),),
+)  # fmt: skip
+erfc = scalar(
+    "erfc", numpy=_elementwise("erfc"), sympy=_sp("erfc"), types=floating,
+    grad=lambda y, x: (-1.1283791670955126 * exp(-(x * x)),),
+)  # fmt: skip
 lgamma = scalar(
     "lgamma", numpy=_np_lgamma, sympy=_sp("loggamma"), types=floating, domain=(0.05, 30),
     grad=lambda y, x: (digamma(x),),
 )  # fmt: skip
 digamma = scalar(
-    "digamma", numpy=lambda x: _np_polygamma(0, x), sympy=_sp("digamma"), types=floating, domain=(0.1, 30), ulp=16,
-    grad=lambda y, x: (polygamma(1, x),),
+    "digamma", numpy=lambda x: _np_polygamma(0, x), sympy=_sp("digamma"), types=floating,
+    grad=lambda y, x: (polygamma(1, x),), domain=(0.1, 30), ulp=16,
 )  # fmt: skip
 polygamma = scalar(
     "polygamma", 2, numpy=_np_polygamma, sympy=_sp("polygamma"), types=floating, domain=(0.1, 30), ulp=64,
@@ -295,15 +338,16 @@ sigmoid = scalar(
     grad=lambda y, x: (y * (1 - y),),
 )  # fmt: skip
 softplus = scalar(
-    "softplus", numpy=lambda x: np.logaddexp(0, x), sympy=lambda x: _sp("log")(1 + _sp("exp")(x)), types=floating,
-    grad=lambda y, x: (sigmoid(x),), domain=(-30, 30),
+    "softplus", numpy=lambda x: np.logaddexp(0, x), sympy=lambda x: _sp("log")(1 + _sp("exp")(x)),
+    types=floating, grad=lambda y, x: (sigmoid(x),), domain=(-30, 30),
 )  # fmt: skip
 
 
 def _polygamma_series(n: Any, x: Any) -> Any:
     """ψ⁽ⁿ⁾(x) for a constant n ≥ 1 and x > 0: recurrence up to x + 12, then the asymptotic series.
 
-    ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! [Σ_{k<12} (x+k)⁻ⁿ⁻¹ + z⁻ⁿ/n + z⁻ⁿ⁻¹/2 + Σ_j B₂ⱼ (2j+n-1)!/((2j)! n!) z⁻²ʲ⁻ⁿ], z = x + 12
+    ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! [Σ_{k<12} (x+k)⁻ⁿ⁻¹ + z⁻ⁿ/n + z⁻ⁿ⁻¹/2 + Σ_j B₂ⱼ (2j+n-1)!/((2j)! n!) z⁻²ʲ⁻ⁿ],
+    z = x + 12
     (Abramowitz & Stegun 6.4.6, 6.4.11). NaN for x ≤ 0, which needs a reflection that is not implemented.
     """
     import math
@@ -330,14 +374,14 @@ def _polygamma_series(n: Any, x: Any) -> Any:
     return where(x > 0, value, float("nan"))
 
 
-# --- rounding -------------------------------------------------------------------------------------------------
+# --- rounding ---------------------------------------------------------------------------------------------
 
 floor = scalar("floor", numpy=np.floor, types=floating, grad=lambda y, x: (None,))
 ceil = scalar("ceil", numpy=np.ceil, types=floating, grad=lambda y, x: (None,))
 round_ = scalar("round", numpy=np.rint, types=floating, grad=lambda y, x: (None,))
 trunc = scalar("trunc", numpy=np.trunc, types=floating, grad=lambda y, x: (None,))
 
-# --- predicates, logic, bits ----------------------------------------------------------------------------------
+# --- predicates, logic, bits ------------------------------------------------------------------------------
 
 isnan = scalar("isnan", numpy=np.isnan, types=predicate)
 isinf = scalar("isinf", numpy=np.isinf, types=predicate)

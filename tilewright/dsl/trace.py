@@ -32,7 +32,7 @@ class TileParameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function's annotations say: its operands, its run-time scalars, its constants, its results' axes."""
+    """What a function's annotations say: operands, run-time scalars, constants, the results' axes."""
 
     name: str
     function: Callable[..., Any]
@@ -78,7 +78,8 @@ def read_signature(function: Callable[..., Any]) -> Signature:
             continue
         if parameter.kind is not parameter.KEYWORD_ONLY:
             raise LanguageError(
-                f'{where}: operand {parameter.name!r} needs its axes, as in {parameter.name}: tw.Tile["... d"]; '
+                f"{where}: operand {parameter.name!r} needs its axes, as in "
+                f'{parameter.name}: tw.Tile["... d"]; '
                 f"constants are keyword-only: put them behind a `*`"
             )
         target = scalars if annotation is Scalar else constants
@@ -136,7 +137,7 @@ def trace(
 
 
 class _errors_name_the_line:
-    """Turns an error raised inside the user's function into one that starts with the op and the user's line."""
+    """Makes an error raised inside the user's function start with the op and the user's line."""
 
     def __init__(self, signature: Signature):
         self.signature = signature
@@ -265,8 +266,8 @@ def check_known_axes(program: Program) -> None:
     for node in topological(r.node for r in program.results):
         if isinstance(node, (Index, Size)) and base(node.axis) not in sources:
             raise AxisError(
-                f"op {program.name!r}: tw.{type(node).__name__.lower()}({node.axis!r}) names an axis that no operand "
-                f"has; the axes are {', '.join(sorted(sources))}"
+                f"op {program.name!r}: tw.{type(node).__name__.lower()}({node.axis!r}) names an axis that no "
+                f"operand has; the axes are {', '.join(sorted(sources))}"
             )
 
 

@@ -1,0 +1,206 @@
+"""Programs as text: exact, the same in every process, one node a line.
+
+    program softmax
+    param x f32 [_0 d]
+    %0 = read x [_0 d]
+    %1 = max [d] %0
+    %2 = sub %0 %1
+    %3 = exp %2
+    %4 = sum [d] %3
+    %5 = div %3 %4
+    result y [_0 d] %5
+
+`from_text(to_text(program)) == program`, to the last bit of every constant. The text is plain ASCII and
+depends on nothing but the program, so it is what build caches hash and store.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+
+from tilewright.dsl.dtypes import BY_NAME, DType
+from tilewright.dsl.program import (
+    COMBINES,
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Param,
+    Program,
+    Read,
+    Reduce,
+    Result,
+    Size,
+)
+from tilewright.dsl.scalars import SCALARS
+from tilewright.errors import InternalError, LanguageError, UserError
+
+_PLAIN = re.compile(r"[!-\[\]-~]")
+_ESCAPE = re.compile(r"\\([0-9a-f]+);")
+_NODE = re.compile(r"%(\d+) = (\S+)(?: (.*))?\Z")
+_HEADER = re.compile(r"(param|scalar) (\S+) (\w+) \[(.*)\]\Z")
+_RESULT = re.compile(r"result (\S+) \[(.*)\] %(\d+)\Z")
+
+
+def to_text(program: Program) -> str:
+    """The program's text. Equal programs have equal texts, in every process."""
+    nodes = program.nodes()
+    number = {node: f"%{position}" for position, node in enumerate(nodes)}
+    lines = [f"program {_escape(program.name)}"]
+    for param in program.params:
+        keyword = "scalar" if param.scalar else "param"
+        lines.append(f"{keyword} {_escape(param.name)} {param.dtype} {_axes(param.axes)}")
+    lines.extend(f"{number[node]} = {_node_text(node, number)}" for node in nodes)
+    for result in program.results:
+        lines.append(f"result {_escape(result.name)} {_axes(result.axes)} {number[result.node]}")
+    return "\n".join(lines) + "\n"
+
+
+def from_text(text: str) -> Program:
+    """The program that `to_text` wrote. Raises `LanguageError` with the line where the text is not one."""
+    reader = _Reader()
+    for position, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            reader.line(line.strip())
+        except (KeyError, ValueError, IndexError, OverflowError, UserError, InternalError) as error:
+            raise LanguageError(f"line {position} of a program's text is not valid: {line!r}") from error
+    return reader.program()
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def _node_text(node: Node, number: Mapping[Node, str]) -> str:
+    operands = " ".join(number[a] for a in node.args)
+    match node:
+        case Const():
+            return f"const {node.type} {_constant(node.value)}"
+        case Read():
+            return f"read {_escape(node.param)} {_axes(node.names)}"
+        case Index():
+            return f"index {_axes((node.axis,))}"
+        case Size():
+            return f"size {_axes((node.axis,))}"
+        case Cast():
+            return f"cast {node.type} {operands}"
+        case Map():
+            return f"{node.function} {operands}"
+        case Reduce():
+            return f"{node.combine} {_axes(node.over)} {operands}"
+    raise InternalError(f"the text form does not know the node {node!r}")
+
+
+def _constant(value: float | int | bool) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
+
+
+def _axes(axes: tuple[str, ...]) -> str:
+    return f"[{' '.join(axes)}]"
+
+
+def _escape(name: str) -> str:
+    escaped = "".join(c if _PLAIN.match(c) else f"\\{ord(c):x};" for c in name)
+    return escaped or "\\"
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _unescape(text: str) -> str:
+    return "" if text == "\\" else _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+class _Reader:
+    """Builds a program from its lines, in order."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.params: dict[str, Param] = {}
+        self.nodes: list[Node] = []
+        self.results: list[Result] = []
+
+    def program(self) -> Program:
+        if self.name is None or not self.results:
+            raise LanguageError(
+                "a program's text begins with `program name` and has at least one `result` line"
+            )
+        return Program(self.name, tuple(self.params.values()), tuple(self.results))
+
+    def line(self, line: str) -> None:
+        if self.name is None:
+            keyword, name = line.split(" ")
+            if keyword != "program":
+                raise ValueError(line)
+            self.name = _unescape(name)
+        elif found := _NODE.match(line):
+            if int(found[1]) != len(self.nodes):
+                raise ValueError(line)
+            self.nodes.append(self._node(found[2], found[3] or ""))
+        elif found := _RESULT.match(line):
+            node = self.nodes[int(found[3])]
+            self.results.append(Result(_unescape(found[1]), node, tuple(found[2].split())))
+        elif found := _HEADER.match(line):
+            name = _unescape(found[2])
+            axes = tuple(found[4].split())
+            self.params[name] = Param(name, axes, BY_NAME[found[3]], scalar=found[1] == "scalar")
+        else:
+            raise ValueError(line)
+
+    def _node(self, word: str, rest: str) -> Node:
+        if word in _LEAVES:
+            return _LEAVES[word](self, rest)
+        if word == "cast":
+            dtype, operand = rest.split(" ")
+            return Cast(self._operand(operand), BY_NAME[dtype])
+        if word in COMBINES:
+            axes, operand = rest[1:].split("] ")
+            over = tuple(axes.split())
+            return Reduce(word, over, self._operand(operand))
+        operands = tuple(self._operand(name) for name in rest.split())
+        if len(operands) != SCALARS[word].arity:
+            raise ValueError(rest)
+        return Map(word, operands)
+
+    def _operand(self, text: str) -> Node:
+        if not re.match(r"%\d+\Z", text):
+            raise ValueError(text)
+        return self.nodes[int(text[1:])]
+
+    def _const(self, rest: str) -> Node:
+        name, value = rest.split(" ")
+        return Const(_parse_constant(value, BY_NAME[name]), BY_NAME[name])
+
+    def _read(self, rest: str) -> Node:
+        name, axes = rest.split(" ", 1)
+        param = self.params[_unescape(name)]
+        return Read(param.name, tuple(axes.strip("[]").split()), param.dtype)
+
+    def _index(self, rest: str) -> Node:
+        return Index(rest.strip("[]"))
+
+    def _size(self, rest: str) -> Node:
+        return Size(rest.strip("[]"))
+
+
+_LEAVES: dict[str, Callable[[_Reader, str], Node]] = {
+    "const": _Reader._const,
+    "read": _Reader._read,
+    "index": _Reader._index,
+    "size": _Reader._size,
+}
+
+
+def _parse_constant(text: str, dtype: DType) -> float | int | bool:
+    if dtype.is_bool:
+        return {"true": True, "false": False}[text]
+    if dtype.is_integer:
+        return int(text)
+    value = float(text)
+    return math.nan if math.isnan(value) else value
