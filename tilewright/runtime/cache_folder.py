@@ -79,14 +79,13 @@ class CacheFolder:
             descriptor = os.open(self.path_of(key), READ_FLAGS)
         except FileNotFoundError:
             return None
-        with contextlib.closing(_Closer(descriptor)):
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise NotAFile("it is not a file")
-            _check_trust(status)
+        try:
+            _check_file(os.fstat(descriptor))
             with contextlib.suppress(OSError):
                 os.utime(descriptor)
             return _read_all(descriptor)
+        finally:
+            os.close(descriptor)
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes for a key; a reader sees all of them or none, whenever this process is killed."""
@@ -182,6 +181,12 @@ def _make_private(path: str, *, tighten: bool = False) -> None:
             os.chmod(path, stat.S_IMODE(status.st_mode) & ~OPEN_FOR_OTHERS)
 
 
+def _check_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile("it is not a file")
+    _check_trust(status)
+
+
 def _check_trust(status: os.stat_result) -> None:
     if not hasattr(os, "geteuid"):
         return
@@ -199,14 +204,6 @@ def _replace(source: str, target: str) -> None:
             raise
         remove(target)
         os.replace(source, target)
-
-
-@dataclass
-class _Closer:
-    descriptor: int
-
-    def close(self) -> None:
-        os.close(self.descriptor)
 
 
 def _read_all(descriptor: int) -> bytes:
