@@ -1,7 +1,7 @@
 """The MLIR Python bindings, chosen when a kernel really has to be compiled and never before.
 
 Two distributions hold the same bindings: `mlir` (upstream, hosted outside PyPI) and `torch_mlir` (inside the
-PyPI wheel torch-mlir; it needs no torch). The first that offers `ir` wins; an empty `mlir` placeholder does not.
+PyPI wheel torch-mlir; it needs no torch). The first that offers `ir` wins: an empty placeholder does not.
 """
 
 from __future__ import annotations

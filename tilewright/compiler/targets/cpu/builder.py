@@ -9,17 +9,18 @@
     text = b.module()                                 # feed to toolchain.compile_object / assembly
 
 A `Value` is a name and a `Type(kind, lanes)`; lanes 0 is a scalar, n is `vector<n x kind>`. Integers are
-signless: operations that differ take `signed=`. In every two-operand operation a Python number becomes a constant
-of the other operand's type, and a scalar is broadcast against a vector. Nothing is ever contracted: `fma` is
-fused, `add(mul(a, b), c)` is not. Constants are gathered, once each, at the head of their function.
+signless: operations that differ take `signed=`. In every two-operand operation a Python number becomes a
+constant of the other operand's type, and a scalar is broadcast against a vector. Nothing is ever contracted:
+`fma` is fused, `add(mul(a, b), c)` is not. Constants are gathered, once each, at the head of their function.
 
     constants    constant(x, type) iota(type) undef(type) splat(v, lanes) bits(int, type)
     arithmetic   add sub mul div rem neg fma
-                 minimum maximum (NaN wins, -0 < +0)  min_number max_number (NaN loses)  min_second max_second
-    logic        cmp(op, a, b) is_nan select and_ or_ xor not_ shl shr
+                 minimum maximum (NaN wins, -0 < +0)  min_number max_number (NaN loses)
+                 min_second max_second (one instruction)
+    logic        cmp(op, a, b) is_nan any select and_ or_ xor not_ shl shr
     conversion   convert(v, kind, signed=) bitcast(v, kind)
     single ops   sqrt floor ceil trunc round_even abs copysign
-    memory       offset load store load_scalar load_masked store_masked gather scatter prefetch alloca
+    memory       offset load store load_scalar load_masked store_masked gather scatter prefetch alloca intrinsic
     lanes        extract insert shuffle slice concat transpose reduce(op, v)
     control      function loop if_ while_ call address_of  (context managers; see each)
 """
@@ -465,6 +466,15 @@ class Builder:
 
     def is_nan(self, x: Value) -> Value:
         return self._op(x.type.of("i1"), f"arith.cmpf uno, {x}, {x} : {x.type}")
+
+    def any(self, mask: Value) -> Value:
+        """Whether the mask holds in any lane, as one i1."""
+        if not mask.lanes:
+            return mask
+        word = f"i{mask.lanes}"
+        packed = self._op(Type(word), f"llvm.bitcast {mask} : {mask.type} to {word}")
+        zero = self._op(packed.type, f"llvm.mlir.constant(0 : {word}) : {word}")
+        return self._op(I1, f'llvm.icmp "ne" {packed}, {zero} : {word}')
 
     def select(self, condition: Value, a: Operand, b: Operand) -> Value:
         """`a` where the condition holds, `b` elsewhere; a scalar condition may choose between vectors."""

@@ -3,9 +3,9 @@
     MLIR text --(MLIR bindings: PIPELINE, translate)--> LLVM IR text --(llvmlite: O3, code generation)-->
     object    --(llvmlite: load)-->  address of each function; nothing of MLIR is imported for this step
 
-LLVM IR crosses from the MLIR bindings to llvmlite as text because llvmlite, unlike the bindings, lets the caller
-choose CPU and features and knows every architecture it was built with. `prepare` drops what a newer LLVM writes
-and an older one does not read; the bindings' own code generator is the fallback for this machine.
+LLVM IR crosses from the MLIR bindings to llvmlite as text because llvmlite, unlike the bindings, lets the
+caller choose CPU and features and knows every architecture it was built with. `prepare` drops what a newer LLVM
+writes and an older one does not read; the bindings' own code generator is the fallback for this machine.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class CpuTarget:
     @property
     def is_x86(self) -> bool:
         return self.triple.startswith(("x86_64", "i386", "i686"))
+
+    @property
+    def has_avx512(self) -> bool:
+        return self.is_x86 and self.vector_bits == 512
 
     @property
     def is_host(self) -> bool:
@@ -216,7 +220,7 @@ _INTRINSIC = re.compile(r"^(declare .*@llvm\.[^\n]*\)) #\d+$", re.MULTILINE)
 _GROUP = re.compile(r"^attributes #(\d+) = \{[^\n]*\n", re.MULTILINE)
 _SPECIAL = re.compile(r"(?<=[ \[(])([+-])(qnan|inf|s?nan\(0x[0-9A-Fa-f]+\))(?=[,)\s\]>])")
 _FLOAT_NAME = re.compile(r"\b(half|bfloat|float|double)\b")
-# Prefix, digits, infinity and quiet NaN as LLVM IR of every version spells them; a float is written as a double.
+# Prefix, digits, infinity and quiet NaN as every LLVM spells them; a float is written as a double.
 _SPECIAL_HEX = {
     "double": ("0x", 16, 0x7FF0 << 48, 0x7FF8 << 48),
     "float": ("0x", 16, 0x7FF0 << 48, 0x7FF8 << 48),
