@@ -2,7 +2,7 @@
 
     b = Builder(target)                               # target.lanes("f32") says how wide a vector is
     with b.function("scale", args=[("frame", PTR)]) as (frame,):
-        x = b.load_scalar(frame, PTR)                 # pointers are opaque; offsets are i64 *bytes*
+        x = b.load(frame, PTR)                        # pointers are opaque; offsets are i64 *bytes*
         with b.loop(0, 1024, 16) as loop:             # bounds: int or i64 Value; loop.index is an i64 Value
             at = b.offset(x, b.mul(loop.index, 4))
             b.store(b.mul(b.load(at, F32.vector(16)), 2.0), at)
@@ -20,9 +20,10 @@ constant of the other operand's type, and a scalar is broadcast against a vector
     logic        cmp(op, a, b) is_nan any select and_ or_ xor not_ shl shr
     conversion   convert(v, kind, signed=) bitcast(v, kind)
     single ops   sqrt floor ceil trunc round_even abs copysign
-    memory       offset load store load_scalar load_masked store_masked gather scatter prefetch alloca intrinsic
+    memory       offset load store load_masked store_masked gather scatter prefetch
+                 alloca call intrinsic address_of
     lanes        extract insert shuffle slice concat transpose reduce(op, v)
-    control      function loop if_ while_ call address_of  (context managers; see each)
+    control      function loop if_ while_  (context managers; see each)
 """
 
 from __future__ import annotations
@@ -637,8 +638,6 @@ class Builder:
             type, f"llvm.load {pointer} {{alignment = {align or type.bytes} : i64}} : !llvm.ptr -> {type}"
         )
 
-    load_scalar = load
-
     def store(
         self, value: Value, pointer: Value, align: int | None = None, nontemporal: bool = False
     ) -> None:
@@ -783,7 +782,7 @@ class Builder:
     def loop(
         self, lower: Operand, upper: Operand, step: Operand = 1, carried: Sequence[Value] = ()
     ) -> Iterator[Loop]:
-        """for index in range(lower, upper, step), step > 0; carried values go from turn to turn by `yield_`."""
+        """for index in range(lower, upper, step), step > 0; carried values move on by `yield_`."""
         low, high, stride = (self._as(x, I64) for x in (lower, upper, step))
         index = self._fresh(I64, "i")
         inner = [self._fresh(v.type, "a") for v in carried]

@@ -4,8 +4,8 @@
     object    --(llvmlite: load)-->  address of each function; nothing of MLIR is imported for this step
 
 LLVM IR crosses from the MLIR bindings to llvmlite as text because llvmlite, unlike the bindings, lets the
-caller choose CPU and features and knows every architecture it was built with. `prepare` drops what a newer LLVM
-writes and an older one does not read; the bindings' own code generator is the fallback for this machine.
+caller choose CPU and features and knows every architecture it was built with. `prepare` respells what a newer
+LLVM writes and an older one does not read; the bindings' own code generator is the fallback for this machine.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Elementary functions as Builder operations on vectors and scalars of f32 and f64.
 
 `VECTOR_MATH[name](b, x)` writes the operations of one call: polynomials and selects, no branch except around
-rare lanes. The hot functions are computed in their own precision; the rare ones of f32 go through the f64 vector
-and are rounded once; the few that say so call the C library lane by lane. NaN gives NaN; -0, infinities,
-subnormals and overflow give what C99 Annex F asks for. Bounds on the error are in the tests.
+rare lanes. The hot functions are computed in their own precision; the rare ones of f32 go through the f64
+vector and are rounded once; the few that say so call the C library lane by lane. NaN gives NaN; -0,
+infinities, subnormals and overflow give what C99 Annex F asks for. Bounds on the error are in the tests.
 
 The coefficients were fitted for this file by the Remez exchange in 200-bit arithmetic on the interval written
 beside them, with the error weighted to be relative to the function's value, and then rounded to the format.
@@ -44,8 +44,9 @@ class _Format:
     expm1_range: tuple[float, float]  # beyond it expm1 is -1 or infinite
     tanh_limit: float  # above it tanh is 1
     exp: tuple[float, ...]  # e^r = 1 + r + r^2 P(r), |r| <= ln 2 / 2
-    log1p: tuple[float, ...]  # f32: f - f^2/2 + f^3 P(f); f64: P of _log1p_reduced; 1+f in [1/sqrt 2, sqrt 2]
+    log1p: tuple[float, ...]  # P of _log1p_reduced, 1 + f in [1/sqrt 2, sqrt 2]
     sin: tuple[float, ...]  # r + r^3 P(r^2), |r| <= pi / 2
+    tanh: tuple[float, ...]  # r + r^3 P(r^2), |r| <= 0.56
     erf: tuple[float, ...]  # r + r P(r^2), |r| <= 0.93 (f32), 1 (f64)
 
 
@@ -70,6 +71,9 @@ _F32 = _Format(
     ),
     sin=_hex(
         "-0x1.55554cp-3 0x1.110ebep-7 -0x1.9f6bd8p-13 0x1.5d802p-19",
+    ),
+    tanh=_hex(
+        "-0x1.55554ap-2 0x1.110cb2p-3 -0x1.b91370p-5 0x1.588286p-6 -0x1.96cf3cp-8",
     ),
     erf=_hex(
         "0x1.06eba8p-3 -0x1.812742p-2 0x1.ce2e0ap-4 -0x1.b80e9p-6 0x1.54c7f6p-8 -0x1.aa3f3p-11",
@@ -101,6 +105,11 @@ _F64 = _Format(
         "-0x1.5555555555555p-3 0x1.1111111111111p-7 -0x1.a01a01a01a01ap-13 0x1.71de3a556c716p-19",
         "-0x1.ae64567f52938p-26 0x1.6124613981a1ep-33 -0x1.ae7f3dadd4c62p-41",
         "0x1.952c174425adap-49 -0x1.2f2cdd208cc0cp-57 0x1.67e2984dad372p-66",
+    ),
+    tanh=_hex(
+        "-0x1.5555555555555p-2 0x1.111111111108bp-3 -0x1.ba1ba1ba119c0p-5 0x1.664f487fbf88dp-6",
+        "-0x1.226e34d6f8bccp-7 0x1.d6d3b274ab2dcp-9 -0x1.7da11b177a2b1p-10 0x1.3539fb722e5a9p-11",
+        "-0x1.f35785b876c53p-13 0x1.8914f6e6c7a29p-14 -0x1.11cf5d62dd3f9p-15 0x1.e77433cb2359ep-18",
     ),
     erf=_hex(
         "0x1.06eba8214db69p-3 -0x1.812746b0379e6p-2 0x1.ce2f21a042b2p-4 -0x1.b82ce3128498fp-6",
@@ -249,7 +258,7 @@ def _expm1_polynomial(b: Builder, r: Value) -> Value:
 
 
 def _split_log(b: Builder, x: Value) -> tuple[Value, Value, Value]:
-    """(k, m, biased): x = 2^k m with m in [1/sqrt 2, sqrt 2), for a normal x; biased is k + bias as an integer."""
+    """(k, m, biased): x = 2^k m with m in [1/sqrt 2, sqrt 2), x normal; biased is the integer k + bias."""
     form = _format(x)
     root = _float_bits_of_root_half(form)
     one = form.bias << form.mantissa
@@ -315,6 +324,7 @@ def _sin_reduced(b: Builder, r: Value, parity: Value) -> Value:
     form = _format(r)
     z = b.mul(r, r)
     y = b.fma(b.mul(r, z), horner(b, z, form.sin), r)
+    y = b.max_second(-1.0, b.min_second(1.0, y))  # rounding may reach beyond at pi / 2
     sign = b.shl(parity, r.type.bits - 1)
     return b.bitcast(b.xor(b.bitcast(y, sign.type.kind), sign), r.type.kind)
 
@@ -400,7 +410,7 @@ def exp2(b: Builder, x: Value) -> Value:
 
 
 def expm1(b: Builder, x: Value) -> Value:
-    """e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2); halved so that n = 128 (1024) does not overflow early."""
+    """e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2); halved so that the largest n has a 2^n."""
     low, high = _format(x).expm1_range
     half = _expm1_halved(b, b.max_second(low, b.min_second(high, x)), halvings=1)
     return b.copysign(b.mul(half, 2.0), x)
@@ -431,17 +441,16 @@ def softplus(b: Builder, x: Value) -> Value:
 
 
 def tanh(b: Builder, x: Value) -> Value:
-    """(e^2|x| - 1) / (e^2|x| + 1) = 1 - 2 / (e^2|x| + 1) with the sign of x; the second form above 1/2."""
+    """1 - 2 / (e^2|x| + 1), or |x| + |x|^3 P(x^2) up to 0.55, with the sign of x."""
     form = _format(x)
-    size = b.abs(x)
-    r, shifted = _split_exp(b, b.mul(b.min_second(form.tanh_limit, size), 2.0), extra=form.bias)
-    scale = _bits_to_power(b, shifted, form)
-    p = _expm1_polynomial(b, r)
-    large = b.cmp("gt", size, 0.5)
-    numerator = b.select(large, -2.0, b.fma(scale, p, b.sub(scale, 1.0)))
-    denominator = b.fma(scale, p, b.add(scale, 1.0))
-    one = b.select(large, b.constant(1.0, x.type), 0.0)
-    return b.copysign(b.add(b.div(numerator, denominator), one), x)
+    size = b.min_second(form.tanh_limit, b.abs(x))
+    square = b.mul(size, size)
+    near = b.fma(b.mul(size, square), horner(b, square, form.tanh), size)
+    r, shifted = _split_exp(b, b.mul(size, 2.0), extra=form.bias)
+    power = _bits_to_power(b, shifted, form)
+    denominator = b.fma(power, horner(b, r, (1.0, 1.0, *form.exp)), 1.0)
+    far = b.sub(1.0, b.div(2.0, denominator))
+    return b.copysign(b.select(b.cmp("lt", size, 0.55), near, far), x)
 
 
 @_through_f64
@@ -495,9 +504,9 @@ def log1p(b: Builder, x: Value) -> Value:
 
 @_through_f64
 def asinh(b: Builder, x: Value) -> Value:
-    """ln(|x| + sqrt(x^2 + 1)) as log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); ln |x| + ln 2 above 2^28."""
+    """ln(|x| + sqrt(x^2 + 1)) as log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); ln |x| + ln 2 above 2^54."""
     size = b.abs(x)
-    large = b.cmp("gt", size, 2.0**28)
+    large = b.cmp("gt", size, 2.0**54)
     square = b.mul(size, size)
     small = b.add(size, b.div(square, b.add(b.sqrt(b.add(square, 1.0)), 1.0)))
     return b.copysign(_log1p_or_log_twice(b, large, small, size), x)
@@ -505,9 +514,9 @@ def asinh(b: Builder, x: Value) -> Value:
 
 @_through_f64
 def acosh(b: Builder, x: Value) -> Value:
-    """log1p(t + sqrt(2t + t^2)) for t = x - 1; ln x + ln 2 above 2^28; NaN below 1."""
+    """log1p(t + sqrt(2t + t^2)) for t = x - 1; ln x + ln 2 above 2^54; NaN below 1."""
     t = b.sub(x, 1.0)
-    large = b.cmp("gt", x, 2.0**28)
+    large = b.cmp("gt", x, 2.0**54)
     small = b.add(t, b.sqrt(b.fma(t, t, b.mul(t, 2.0))))
     y = _log1p_or_log_twice(b, large, small, x)
     return b.select(b.cmp("ge", x, 1.0), y, NAN)
@@ -693,7 +702,7 @@ def _erf_f64(b: Builder, x: Value) -> Value:
 
 
 def _erfc_positive(b: Builder, x: Value) -> Value:
-    """erfc(x) = P(q) e^(-x^2) / (1 + 2x) for x >= 0, q = (x - 4) / (x + 4); x^2 is kept to twice the precision.
+    """erfc(x) = P(q) e^(-x^2) / (1 + 2x) for x >= 0, q = (x - 4) / (x + 4); x^2 is kept in two parts.
 
     The form of M. M. Shepherd and J. G. Laframboise, Math. Comp. 36 (1981) 249.
     """
@@ -725,7 +734,7 @@ def digamma(b: Builder, x: Value) -> Value:
     """The derivative of ln Gamma.
 
     x > 0: up to 10 the recurrence psi(x + 1) = psi(x) + 1/x leads to [1, 2], where psi is a polynomial times
-    (x - root); from 10 on the asymptotic series. x < 0: psi(1 - x) - pi / tan(pi x). At ∓0 ±inf, at the other
+    (x - root); from 10 on the asymptotic series. x < 0: psi(1 - x) - pi / tan(pi x). ∓0 gives ±inf, the other
     poles NaN.
     """
     negative = b.cmp("lt", x, 0.0)
