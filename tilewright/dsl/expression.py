@@ -264,9 +264,7 @@ def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
     """The axes that a reduction names, checked against those of its operand; `None` means all of them."""
     if axes is None:
         return value.axes
-    names = (
-        split_names(axes) if isinstance(axes, str) else tuple(a for text in axes for a in split_names(text))
-    )
+    names = split_names(axes) if isinstance(axes, str) else tuple(axes)
     result: list[str] = []
     for name in names:
         if name == ELLIPSIS:

@@ -1,0 +1,96 @@
+"""Which sums are contractions: found by algebra, whatever the op is called.
+
+A sum is a contraction when its argument is a product of two sides that both run along all the summed axes, and
+each side has an axis of its own that the other lacks:
+
+    Σ_k left(b, m, k) · right(b, k, n)        batch b on both, m on the left alone, n on the right alone
+
+Anything pointwise inside a side stays there and is applied when the side is loaded.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+from tilewright.compiler.nest import Contraction
+from tilewright.dsl.program import Map, Node, Reduce, rewrite
+
+MAX_FACTORS = 8
+
+
+def factors(node: Node) -> list[Node]:
+    """The factors of a product, left to right."""
+    if isinstance(node, Map) and node.function == "mul":
+        return [f for operand in node.operands for f in factors(operand)]
+    return [node]
+
+
+def multiply(nodes: list[Node]) -> Node:
+    result = nodes[0]
+    for node in nodes[1:]:
+        result = Map("mul", (result, node))
+    return result
+
+
+def recognise(node: Node) -> Contraction | None:
+    """The `Contraction` that a node is, or None."""
+    if not isinstance(node, Reduce) or node.combine != "sum":
+        return None
+    parts = factors(node.arg)
+    if not 2 <= len(parts) <= MAX_FACTORS:
+        return None
+    over = set(node.over)
+    for sides in product((0, 1), repeat=len(parts) - 1):
+        groups: tuple[list[Node], list[Node]] = ([parts[0]], [])
+        for part, side in zip(parts[1:], sides, strict=True):
+            groups[side].append(part)
+        found = _two_sided(node, groups, over)
+        if found:
+            return found
+    return None
+
+
+def _two_sided(node: Reduce, groups: tuple[list[Node], list[Node]], over: set[str]) -> Contraction | None:
+    if not groups[1]:
+        return None
+    left, right = multiply(groups[0]), multiply(groups[1])
+    mine, other = set(left.axes), set(right.axes)
+    if not over <= mine or not over <= other:
+        return None
+    kept = [a for a in node.arg.axes if a not in over]
+    m = tuple(a for a in kept if a not in other)
+    n = tuple(a for a in kept if a not in mine)
+    if not m or not n:
+        return None
+    batch = tuple(a for a in kept if a in mine and a in other)
+    return Contraction(node, left, right, batch, m, n, node.over)
+
+
+def factorise(roots: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Sums of products of many factors as nested sums of two: `Σ_kl a·b·c` → `Σ_l (Σ_k a·b)·c`."""
+    return rewrite(roots, _factorise)
+
+
+def _factorise(node: Node) -> Node:
+    if not isinstance(node, Reduce) or node.combine != "sum" or not node.dtype.is_float or recognise(node):
+        return node
+    parts = factors(node.arg)
+    if len(parts) < 2:
+        return node
+    choices = []
+    for axis in node.over:
+        inside = [p for p in parts if axis in p.axes]
+        if len(inside) == len(parts):
+            continue
+        remaining = {a for p in inside for a in p.axes} - {axis}
+        choices.append((len(remaining), axis, inside))
+    if not choices:
+        return node
+    _, axis, inside = min(choices, key=lambda choice: choice[0])
+    outside = [p for p in parts if axis not in p.axes]
+    inner = _factorise(Reduce("sum", (axis,), multiply(inside)))
+    rest = tuple(a for a in node.over if a != axis)
+    whole = multiply([*outside, inner])
+    return _factorise(Reduce("sum", rest, whole)) if rest else whole
+
+

@@ -1,0 +1,140 @@
+"""Loop nests: what a Program becomes before any target sees it.
+
+A `Plan` is a list of kernels over named buffers. Every kernel has *parallel* axes (one piece of work per position,
+in any order) and *row* axes, over which it loops in one or several *phases*: what depends on a finished reduction
+starts the next phase. Its expressions are still nodes of the Program, in which every value that another kernel
+computes has become a `Read` of a buffer, so a target has one thing to do: walk the phases and spell the nodes.
+
+    pointwise     for p in parallel:                       store f(p)
+    row           for p in parallel:  for each phase: for r in row:  accumulate reductions, store f(p, r)
+                                      after the phase:               store f(p)
+    contraction   for (b, m, n) tiles: acc = Σ_k left(b, m, k) · right(b, k, n);  store f(acc, b, m, n)
+
+A *split* kernel computes bounded partial results, finished by a second, ordinary kernel: either its row loop is cut
+into chunks (a reduction of everything), or its parallel positions are (a reduction across rows, kept beside the
+rows' own results so that the data is read once). The chunks' axis is called `#0`, `#1`, …; its extent depends on
+the extents of the call alone, never on the number of threads, so results are bit-equal for every thread count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tilewright.dsl.axes import base
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.program import Node, Param, Program, Read, Reduce, topological
+
+ACCUMULATOR = "#acc"  # the param that an epilogue reads the finished sum from
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory that kernels write: a result of the Program or an intermediate, C-contiguous over its axes."""
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Output:
+    """One thing that a kernel writes. `accumulate` names the combine of a cross-row partial result."""
+
+    buffer: Buffer
+    node: Node
+    accumulate: str | None = None
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Σ_k left · right, its axes in groups. The kernel's outputs read the sum as the param `ACCUMULATOR`."""
+
+    root: Reduce
+    left: Node
+    right: Node
+    batch: tuple[str, ...]
+    m: tuple[str, ...]
+    n: tuple[str, ...]
+    k: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Chunks along `axis`: of the row loop ("row") or of the parallel positions ("parallel")."""
+
+    axis: str
+    of: str
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loop over the row axes: reductions that it finishes, what it stores inside, and after the loop."""
+
+    reductions: tuple[Reduce, ...]
+    stores: tuple[Output, ...]
+    finals: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    name: str
+    parallel: tuple[str, ...]
+    row: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    phases: tuple[Phase, ...]
+    contraction: Contraction | None = None
+    split: Split | None = None
+    inputs: tuple[Param, ...] = field(default=())
+
+    @property
+    def kind(self) -> str:
+        if self.contraction:
+            return "contraction"
+        return "row" if self.row else "pointwise"
+
+    @property
+    def tiles(self) -> tuple[Param, ...]:
+        return tuple(p for p in self.inputs if not p.scalar)
+
+    @property
+    def scalars(self) -> tuple[Param, ...]:
+        return tuple(p for p in self.inputs if p.scalar)
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        return tuple(o.node for o in self.outputs)
+
+    def nodes(self) -> tuple[Node, ...]:
+        sides = (self.contraction.left, self.contraction.right) if self.contraction else ()
+        return topological((*sides, *self.roots))
+
+    def axes(self) -> tuple[str, ...]:
+        """Every axis whose extent the kernel needs, without primes, in order of first use."""
+        found: dict[str, None] = {}
+        for output in self.outputs:
+            found.update(dict.fromkeys(base(a) for a in output.buffer.axes))
+        summed = self.contraction.k if self.contraction else ()
+        for axis in (*self.parallel, *self.row, *summed):
+            found[base(axis)] = None
+        for node in self.nodes():
+            found.update(dict.fromkeys(base(a) for a in node.axes))
+            axis = getattr(node, "axis", None)
+            if axis is not None:
+                found[base(axis)] = None
+        if self.split:
+            found[self.split.axis] = None
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The kernels of a Program in an order that can be run, and the buffers between them."""
+
+    program: Program
+    kernels: tuple[Kernel, ...]
+    results: tuple[Buffer, ...]
+    intermediates: tuple[Buffer, ...]
+
+
+def reads_of(kernel: Kernel) -> tuple[Read, ...]:
+    return tuple(node for node in kernel.nodes() if isinstance(node, Read))
