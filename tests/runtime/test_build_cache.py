@@ -21,7 +21,14 @@ from tilewright.runtime.cache import BuildCache, default_folder, digest
 def test_digest_depends_on_every_name_and_value_and_not_on_their_order():
     forward = digest({"a": "1", "b": "2"})
     assert forward == digest({"b": "2", "a": "1"})
-    others = [{"a": "2", "b": "1"}, {"a": "1"}, {"a": "1", "b": "2", "c": ""}, {"ab": "12"}, {}, {"a": '1","b":"2'}]
+    others = [
+        {"a": "2", "b": "1"},
+        {"a": "1"},
+        {"a": "1", "b": "2", "c": ""},
+        {"ab": "12"},
+        {},
+        {"a": '1","b":"2'},
+    ]
     assert len({forward, *map(digest, others)}) == 1 + len(others)
 
 
@@ -108,7 +115,9 @@ def test_sections_must_be_bytes(folder, sections):
     assert ask(cache) == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), OSError(28, "full"), StopIteration(1), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), OSError(28, "full"), StopIteration(1), KeyboardInterrupt()]
+)
 def test_exceptions_of_a_build_pass_and_leave_nothing(folder, error):
     cache = BuildCache(folder)
 
@@ -269,7 +278,7 @@ def test_the_limit_comes_from_the_environment(folder, monkeypatch):
 @pytest.mark.parametrize("text", ["much", "-1", "1 mile", "0x10"])
 def test_a_limit_that_is_no_size_is_refused(monkeypatch, text):
     monkeypatch.setenv("TILEWRIGHT_CACHE_LIMIT", text)
-    with pytest.raises(ArgumentError, match="TILEWRIGHT_CACHE_LIMIT.*512M"):
+    with pytest.raises(ArgumentError, match=r"TILEWRIGHT_CACHE_LIMIT.*512M"):
         BuildCache()
 
 

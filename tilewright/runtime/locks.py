@@ -167,6 +167,9 @@ def _lock_until(descriptor: int, deadline: float, path: str) -> None:
             return _lock_now(descriptor)
         except BlockingIOError:
             remaining = deadline - time.monotonic()
+        except OSError:  # no locks here: nobody holds this one, so its file need not stay
+            _unlinked(path)
+            raise
         if remaining <= 0:
             raise TimeoutError(f"the lock {path} is held by another process")
         time.sleep(min(pause, remaining))
