@@ -1,0 +1,187 @@
+"""The derivative generator: a Program's vector-Jacobian and Jacobian-vector products, as Programs.
+
+    y = f(x)      vjp: forward   x ↦ y, saved        backward   x, y, saved, d_y ↦ d_x = d_y · ∂f/∂x
+                  jvp:           x, t_x ↦ t_y = ∂f/∂x · t_x
+
+Derivatives are Programs, so they can be differentiated again, to any order. Both passes visit each node once;
+what they write is then brought into the form that a person would write (`dsl.algebra`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.autograd.operands import close, fresh_name
+from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
+from tilewright.dsl.expression import Expr, cast, constant
+from tilewright.dsl.program import Node, Param, Program, Read, Result
+from tilewright.errors import DerivativeError
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """A Program with its backward.
+
+    `saved` are the params of `backward` that are results of `forward` (of the original op, or residuals that
+    were added). `cotangents` pairs each floating result with its param `d_<result>` of `backward`, `gradients`
+    each operand asked for with its result `d_<param>`; a name that is taken gets a number.
+    """
+
+    forward: Program
+    backward: Program
+    saved: tuple[str, ...]
+    cotangents: tuple[tuple[str, str], ...]
+    gradients: tuple[tuple[str, str], ...]
+
+
+def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
+    """The backward of `program` for the operands `wrt` (all floating tiles if omitted)."""
+    targets = _targets(program, wrt)
+    outputs = _floating_results(program)
+    taken = {p.name for p in program.params} | {r.name for r in program.results}
+    cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
+    gradients = _backward_pass(program, targets, outputs, cotangents)
+    results = tuple(
+        Result(f"d_{p.name}", cast(Expr(gradients[p.name]), p.dtype).node, p.axes) for p in targets
+    )
+    backward = close(
+        program,
+        f"{program.name}_backward",
+        (*program.params, *cotangents),
+        {p.name for p in cotangents},
+        results,
+    )
+    return Derivative(
+        program,
+        backward,
+        (),
+        tuple((r.name, c.name) for r, c in zip(outputs, cotangents, strict=True)),
+        tuple((p.name, r.name) for p, r in zip(targets, results, strict=True)),
+    )
+
+
+def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
+    """The tangents of `program`'s floating results for tangents `t_<param>` of the operands `wrt`."""
+    targets = _targets(program, wrt)
+    outputs = _floating_results(program)
+    taken = {p.name for p in program.params}
+    tangents = tuple(Param(fresh_name(f"t_{p.name}", taken), p.axes, p.dtype) for p in targets)
+    pushed = _forward_pass(program, dict(zip((p.name for p in targets), tangents, strict=True)))
+    results = tuple(
+        Result(f"t_{r.name}", cast(pushed.get(r.node, constant(0, r.dtype)), r.dtype).node, r.axes)
+        for r in outputs
+    )
+    return close(
+        program, f"{program.name}_jvp", (*program.params, *tangents), {p.name for p in tangents}, results
+    )
+
+
+# --- the two passes ---------------------------------------------------------------------------------------
+
+
+def _backward_pass(
+    program: Program, targets: tuple[Param, ...], outputs: tuple[Result, ...], cotangents: tuple[Param, ...]
+) -> dict[str, Node]:
+    wanted = {p.name: p for p in targets}
+    active = _active(program, wanted)
+    pending: dict[Node, list[Expr]] = {}
+    for result, param in zip(outputs, cotangents, strict=True):
+        given = Expr(Read(param.name, param.axes, param.dtype))
+        _seed(result, cast(given, param.dtype.compute), pending)
+    gradients: dict[str, list[Expr]] = {name: [] for name in wanted}
+    for node in reversed(program.nodes()):
+        contributions = pending.pop(node, None)
+        if contributions is None or node not in active:
+            continue
+        cotangent = _total(contributions)
+        if isinstance(node, Read):
+            gradients[node.param].append(to_operand(node, wanted[node.param], cotangent))
+            continue
+        for operand, back in pull_back(node, cotangent):
+            if operand in active:
+                pending.setdefault(operand, []).append(back)
+    return {
+        name: (_total(parts) if parts else constant(0, wanted[name].dtype.compute)).node
+        for name, parts in gradients.items()
+    }
+
+
+def _seed(result: Result, given: Expr, pending: dict[Node, list[Expr]]) -> None:
+    extra = tuple(a for a in result.axes if a not in result.node.axes)
+    pending.setdefault(result.node, []).append(sum_over(given, extra))
+
+
+def _forward_pass(program: Program, tangents: dict[str, Param]) -> dict[Node, Expr]:
+    pushed: dict[Node, Expr] = {}
+    for node in program.nodes():
+        if isinstance(node, Read):
+            if node.param in tangents:
+                param = tangents[node.param]
+                given = Expr(Read(param.name, node.names, param.dtype))
+                pushed[node] = cast(given, param.dtype.compute)
+            continue
+        tangent = push_forward(node, pushed)
+        if tangent is not None:
+            pushed[node] = tangent
+    return pushed
+
+
+def _active(program: Program, wanted: dict[str, Param]) -> set[Node]:
+    """The floating nodes through which a result depends on an operand that is asked for."""
+    active: set[Node] = set()
+    for node in program.nodes():
+        if isinstance(node, Read):
+            if node.param in wanted:
+                active.add(node)
+        elif node.dtype.is_float and any(a in active for a in node.args):
+            active.add(node)
+    return active
+
+
+def _total(parts: list[Expr]) -> Expr:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+# --- what may be asked ----------------------------------------------------------------------------------
+
+
+def _targets(program: Program, wrt: tuple[str, ...] | None) -> tuple[Param, ...]:
+    if wrt is None:
+        chosen = tuple(p for p in program.tiles if p.dtype.is_float)
+        if not chosen:
+            raise DerivativeError(
+                f"op {program.name!r} has no floating-point operand to differentiate by; its operands are "
+                f"{_describe(program.params)}; convert one with .astype(float32)"
+            )
+        return chosen
+    known = {p.name: p for p in program.params}
+    for name in wrt:
+        if name not in known:
+            raise DerivativeError(
+                f"op {program.name!r} has no operand {name!r} to differentiate by; its operands are "
+                f"{_describe(program.params)}"
+            )
+        if not known[name].dtype.is_float:
+            raise DerivativeError(
+                f"op {program.name!r} cannot be differentiated by {name!r}, which is {known[name].dtype.name}: "
+                f"integers and bool have no derivative; leave it out of wrt, or pass it as float32"
+            )
+    return tuple(known[name] for name in dict.fromkeys(wrt))
+
+
+def _floating_results(program: Program) -> tuple[Result, ...]:
+    outputs = tuple(r for r in program.results if r.dtype.is_float)
+    if not outputs:
+        found = ", ".join(f"{r.name}: {r.dtype.name}" for r in program.results)
+        raise DerivativeError(
+            f"op {program.name!r} has no floating-point result to differentiate ({found}); "
+            f"return a floating-point value"
+        )
+    return outputs
+
+
+def _describe(params: tuple[Param, ...]) -> str:
+    return ", ".join(f"{p.name}: {p.dtype.name}" for p in params) or "none"
