@@ -130,7 +130,7 @@ def float_bits(x: float, kind: str) -> int:
     if kind == "f32":
         return single
     if math.isnan(x):
-        return 0x7FC0
+        return single >> 16 | 0x40
     return (single + 0x7FFF + ((single >> 16) & 1)) >> 16
 
 

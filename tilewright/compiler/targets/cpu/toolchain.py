@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import math
 import os
 import platform
 import re
+import struct
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tilewright.compiler.targets.cpu.builder import Type
+from tilewright.compiler.targets.cpu.builder import Type, float_bits
 from tilewright.errors import InternalError, TargetError
 
 # Only conversions: LLVM's own optimiser simplifies better than MLIR's canonicaliser and runs anyway.
@@ -206,48 +208,59 @@ def _lowered(text: str) -> Any:
 def llvm_ir(text: str) -> str:
     """The LLVM IR of a module of MLIR text, before optimisation."""
     found, context, _ = _mlir()
-    translate = getattr(found.llvm, "translate_module_to_llvmir", None)
-    if translate is None:
-        raise TargetError(
+    if not hasattr(found.llvm, "translate_module_to_llvmir"):
+        raise _UnreadableIR(
             f"the MLIR bindings {found.name!r} are too old to give LLVM IR: pip install -U torch-mlir"
         )
     module = _lowered(text)
     with context:
-        return prepare(translate(module.operation))
+        return prepare(found.llvm.translate_module_to_llvmir(module.operation))
+
+
+class _UnreadableIR(TargetError):
+    """LLVM IR does not get from the bindings to llvmlite: one of them is too old."""
 
 
 _INTRINSIC = re.compile(r"^(declare .*@llvm\.[^\n]*\)) #\d+$", re.MULTILINE)
 _GROUP = re.compile(r"^attributes #(\d+) = \{[^\n]*\n", re.MULTILINE)
-_SPECIAL = re.compile(r"(?<=[ \[(])([+-])(qnan|inf|s?nan\(0x[0-9A-Fa-f]+\))(?=[,)\s\]>])")
+_NEW_FLOAT = re.compile(
+    r"(?<=[ \[(])(?:(?P<sign>[+-])(?P<special>qnan|inf|s?nan\(0x[0-9A-Fa-f]+\))|f0x(?P<bits>[0-9A-Fa-f]+)"
+    r"|(?P<decimal>-?\d+\.\d+e[+-]\d+))(?=[,)\s\]>]|$)"
+)
 _FLOAT_NAME = re.compile(r"\b(half|bfloat|float|double)\b")
-# Prefix, digits, infinity and quiet NaN as every LLVM spells them; a float is written as a double.
-_SPECIAL_HEX = {
-    "double": ("0x", 16, 0x7FF0 << 48, 0x7FF8 << 48),
-    "float": ("0x", 16, 0x7FF0 << 48, 0x7FF8 << 48),
-    "half": ("0xH", 4, 0x7C00, 0x7E00),
-    "bfloat": ("0xR", 4, 0x7F80, 0x7FC0),
-}
+_KINDS = {"double": "f64", "float": "f32", "half": "f16", "bfloat": "bf16"}
 
 
 def prepare(ir: str) -> str:
     """LLVM IR text as an older LLVM reads it.
 
-    Intrinsics lose their attributes (the reader knows them, but not the newest spellings), and the special
-    floats `+inf`, `-qnan`, … of LLVM 23 become the hexadecimal of all versions.
+    Intrinsics lose their attributes (the reader knows them, but not the newest spellings). Floats become the
+    hexadecimal of all versions: LLVM 23 writes `+inf`, `-qnan`, `f0x3EA2F983`, and for `float 9.2e-01` the nearest
+    float, where before a decimal had to be exact.
     """
     ir = _INTRINSIC.sub(r"\1", ir)
     used = set(re.findall(r"^(?!attributes)[^\n]*#(\d+)", ir, re.MULTILINE))
     ir = _GROUP.sub(lambda group: group[0] if group[1] in used else "", ir)
-    if not _SPECIAL.search(ir):
-        return ir
-    return "\n".join(_SPECIAL.sub(_special_hex, line) for line in ir.split("\n"))
+    return "\n".join(_NEW_FLOAT.sub(_old_float, line) for line in ir.split("\n"))
 
 
-def _special_hex(match: re.Match[str]) -> str:
-    type_name = _FLOAT_NAME.findall(match.string, 0, match.start())[-1]  # the operand's type stands before it
-    prefix, digits, infinity, quiet = _SPECIAL_HEX[type_name]
-    sign = 1 << (digits * 4 - 1) if match[1] == "-" else 0
-    return f"{prefix}{(infinity if match[2] == 'inf' else quiet) | sign:0{digits}X}"
+def _old_float(match: re.Match[str]) -> str:
+    """The old spelling: a `float` is written as the bits of the double of the same value."""
+    kind = _KINDS[
+        _FLOAT_NAME.findall(match.string, 0, match.start())[-1]
+    ]  # the type stands before its operand
+    if match["bits"]:
+        bits = int(match["bits"], 16)
+    elif match["decimal"]:
+        bits = float_bits(float(match["decimal"]), kind)
+    else:
+        magnitude = math.inf if match["special"] == "inf" else math.nan
+        bits = float_bits(math.copysign(magnitude, -1 if match["sign"] == "-" else 1), kind)
+    if kind == "f32":
+        (value,) = struct.unpack("<f", struct.pack("<I", bits))
+        bits = float_bits(value, "f64")
+    prefix, digits = {"f16": ("0xH", 4), "bf16": ("0xR", 4)}.get(kind, ("0x", 16))
+    return f"{prefix}{bits:0{digits}X}"
 
 
 def _machine(target: CpuTarget) -> Any:
@@ -267,7 +280,15 @@ def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
     """The optimised LLVM module and the machine it was optimised for."""
     llvm = _llvm()
     machine = _machine(target)
-    module = llvm.parse_assembly(llvm_ir(text))
+    ir = llvm_ir(text)
+    try:
+        module = llvm.parse_assembly(ir)
+    except RuntimeError as error:
+        version = ".".join(map(str, llvm.llvm_version_info))
+        raise _UnreadableIR(
+            f"llvmlite's LLVM {version} does not read the LLVM IR of the MLIR bindings ({error}); "
+            "upgrade: pip install -U llvmlite"
+        ) from error
     module.triple, module.data_layout = target.triple, str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     # Loops arrive vectorised as the schedule wants them; vectorising their scalar tails again costs time.
@@ -283,10 +304,10 @@ def compile_object(text: str, target: CpuTarget) -> bytes:
     """MLIR text to the bytes of a relocatable object file."""
     try:
         module, machine = _optimised(text, target)
-    except (RuntimeError, AttributeError) as error:
-        if isinstance(error, TargetError) or not target.is_host:
+    except _UnreadableIR:
+        if target != host():
             raise
-        return _compile_in_bindings(text)  # llvmlite's LLVM is too old to read this IR
+        return _compile_in_bindings(text)
     return machine.emit_object(module)
 
 
@@ -318,6 +339,10 @@ def optimised_ir(text: str, target: CpuTarget) -> str:
 # ---- loading ----------------------------------------
 
 
+# ELF, Mach-O (64 bits), COFF for x86-64 and for Arm.
+_OBJECT_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86", b"\x64\xaa")
+
+
 class Loaded:
     """Machine code in memory; the addresses live as long as this object."""
 
@@ -333,8 +358,14 @@ class Loaded:
 
 
 def load(object_bytes: bytes) -> Loaded:
-    """Loads an object that was compiled for this machine."""
+    """Loads an object that was compiled for this machine.
+
+    Every function it calls must be in the process: LLVM ends the process at one that is not, so a kernel may
+    call the OpenMP runtime only where `openmp()` found one.
+    """
     llvm = _llvm()
+    if not object_bytes.startswith(_OBJECT_MAGIC):  # LLVM does not survive being given anything else
+        raise InternalError(f"{len(object_bytes)} bytes that are no object file were to be loaded")
     _export_process_symbols()
     empty = llvm.parse_assembly("")
     empty.triple = host().triple

@@ -36,9 +36,9 @@ class _Format:
     bias: int
     smallest_normal: float
     magic: float  # 1.5 * 2^mantissa: adding it rounds to an integer, which stands in the low bits
-    ln2: tuple[float, float]
-    log2_e: tuple[float, float]
-    pi: tuple[float, float, float]
+    ln2: tuple[float, ...]
+    log2_e: tuple[float, ...]
+    pi: tuple[float, ...]
     trig_limit: float  # up to it the three parts of pi are enough
     exp_range: tuple[float, float]  # beyond it exp is 0 or infinite
     expm1_range: tuple[float, float]  # beyond it expm1 is -1 or infinite
@@ -69,8 +69,8 @@ _F32 = _Format(
         "0x1.55554ap-2 -0x1.00022p-2 0x1.99a596p-3 -0x1.547888p-3 0x1.226e58p-3 -0x1.0ce09ap-3",
         "0x1.07d0b8p-3 -0x1.41ed06p-4",
     ),
-    sin=_hex(
-        "-0x1.55554cp-3 0x1.110ebep-7 -0x1.9f6bd8p-13 0x1.5d802p-19",
+    sin=_hex(  # moved by 2 and 1 units in the middle, so that cos 0 is 1
+        "-0x1.55554cp-3 0x1.110ec2p-7 -0x1.9f6bd6p-13 0x1.5d802p-19",
     ),
     tanh=_hex(
         "-0x1.55554ap-2 0x1.110cb2p-3 -0x1.b91370p-5 0x1.588286p-6 -0x1.96cf3cp-8",
