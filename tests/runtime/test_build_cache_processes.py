@@ -23,6 +23,7 @@ from tilewright.runtime.locks import LockedFile, remove_if_abandoned
 PROCESSES = 8
 KERNELS = 40
 BIG = 256_000
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
 
 
 class Crew:
@@ -361,6 +362,7 @@ def test_a_lock_removed_while_it_is_waited_for(tmp_path):
     second[0].release(remove=True)
 
 
+@needs_proc
 @pytest.mark.parametrize("swept", [1, 4, 5])
 def test_a_temporary_file_swept_before_it_was_locked(folder, monkeypatch, swept):
     """A sweep that sees it in the instant between its making and its locking takes it for abandoned."""
@@ -386,6 +388,7 @@ def test_a_temporary_file_swept_before_it_was_locked(folder, monkeypatch, swept)
     assert leftovers(folder) == []
 
 
+@needs_proc
 def test_a_sweep_that_is_looking_at_a_new_temporary_file(folder, monkeypatch):
     """It has the lock, and will remove the file: the writer takes another name."""
     cache = BuildCache(folder)
@@ -416,6 +419,7 @@ def test_only_what_is_abandoned_is_removed(tmp_path):
     assert not remove_if_abandoned(lock.path)
 
 
+@needs_proc
 def test_no_descriptor_stays_open(folder):
     def open_descriptors():
         return sorted(os.listdir("/proc/self/fd"))
