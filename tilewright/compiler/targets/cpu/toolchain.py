@@ -235,9 +235,8 @@ def prepare(ir: str) -> str:
     """LLVM IR text as an older LLVM reads it.
 
     Intrinsics lose their attributes (the reader knows them, but not the newest spellings). Floats become the
-    r"(?<=[ \[(])(?:(?P<sign>[+-])(?P<special>qnan|inf|s?nan\(0x[0-9A-Fa-f]+\))"
-    r"|f0x(?P<bits>[0-9A-Fa-f]+)"
-    float, where before a decimal had to be exact.
+    hexadecimal of all versions: LLVM 23 writes `+inf`, `-qnan`, `f0x3EA2F983`, and `float 9.2e-01` for the
+    nearest float, where before a decimal had to be exact.
     """
     ir = _INTRINSIC.sub(r"\1", ir)
     used = set(re.findall(r"^(?!attributes)[^\n]*#(\d+)", ir, re.MULTILINE))
