@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tilewright.errors import ArgumentError
-from tilewright.runtime.guard import PAGE, guarded, poisoned, run_forked
+from tilewright.runtime.guard import PAGE, fork, guarded, poisoned, run_forked
 
 SIDES = ("end", "start")
 ARRAYS = {
@@ -186,7 +186,7 @@ def test_a_child_that_hangs_is_ended():
 
 def test_a_child_with_a_child_of_its_own_does_not_hang():
     def work():
-        if os.fork() == 0:
+        if fork() == 0:
             time.sleep(1)
 
     begin = time.monotonic()

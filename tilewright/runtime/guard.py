@@ -144,7 +144,7 @@ def run_forked(function: Callable[[], object], timeout: float = 60.0) -> ForkOut
     of an OpenMP runtime do not exist in a child.
     """
     reading, writing = os.pipe()
-    child = _fork()
+    child = fork()
     if child == 0:
         os.close(reading)
         _child_main(function, writing)
@@ -171,9 +171,10 @@ def _wait(child: int, timeout: float) -> int | None:
     return None
 
 
-def _fork() -> int:
+def fork() -> int:
+    """``os.fork`` without the warning of later Pythons about threads."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # later Pythons warn of forks with threads around
+        warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 

@@ -29,6 +29,7 @@ FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) |
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.05
 LONG_DEAD = 24 * 3600.0
+MOST_LOSSES = 100  # of a lock that was removed while it was waited for
 
 _descriptors: set[int] = (
     set()
@@ -58,13 +59,15 @@ class LockedFile:
     def acquire(cls, path: str, patience: float) -> LockedFile:
         """The lock on a path; raises TimeoutError after `patience` seconds, OSError if there are no locks."""
         deadline = time.monotonic() + patience
-        while True:
+        for _ in range(MOST_LOSSES):
             descriptor = _open(path, os.O_CREAT)
             with _closing_on_error(descriptor):
                 _lock_until(descriptor, deadline, path)
                 if _is_at(path, descriptor):
                     return cls(path, descriptor)
             _close(descriptor)
+            time.sleep(FIRST_PAUSE)
+        raise TimeoutError(f"the lock {path} was removed again and again")
 
     def release(self, *, remove: bool) -> None:
         """Give up the lock, and the file if `remove`. In a forked child the parent's lock is left alone."""
