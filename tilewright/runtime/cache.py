@@ -11,6 +11,7 @@ processes, the caller gets what `build` returns or returned for exactly this mat
 
 from __future__ import annotations
 
+import functools
 import contextlib
 import hashlib
 import os
@@ -377,3 +378,9 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@functools.cache
+def shared_cache() -> BuildCache:
+    """The build cache of this process, in the default folder."""
+    return BuildCache()

@@ -1,0 +1,81 @@
+"""One kernel as one MLIR module: the entry, its parallel region, and the loops of a range of work items.
+
+    name(frame)                        runs all items, on `threads` threads where there is an OpenMP runtime
+    name_range(frame, begin, end, thread)   a range of items on the calling thread
+"""
+
+from __future__ import annotations
+
+from tilewright.compiler.nest import Kernel
+from tilewright.compiler.targets.cpu.blocks import Blocks
+from tilewright.compiler.targets.cpu.builder import I32, I64, PTR, Builder, Value
+from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS, WORKSPACE, WORKSPACE_BYTES, Frame
+from tilewright.compiler.targets.cpu.loops import RowLoops
+from tilewright.compiler.targets.cpu.schedule import Layout, Schedule
+from tilewright.compiler.targets.cpu.scope import Scope, load_frame
+from tilewright.compiler.targets.cpu.toolchain import CpuTarget
+
+
+def emit(kernel: Kernel, layout: Layout, schedule: Schedule, target: CpuTarget, openmp: bool) -> str:
+    """The MLIR text of a kernel."""
+    b = Builder(target)
+    name = symbol(kernel)
+    _range_function(b, name, kernel, layout, schedule)
+    if openmp:
+        _worker(b, name)
+    _entry(b, name, openmp)
+    return b.module()
+
+
+def symbol(kernel: Kernel) -> str:
+    """The kernel's name as a linker symbol."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in kernel.name)
+    return f"tw_{plain}"
+
+
+def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, schedule: Schedule) -> None:
+    arguments = [("frame", PTR), ("begin", I64), ("end", I64), ("thread", I64)]
+    with b.function(f"{name}_range", args=arguments) as (frame, begin, end, thread):
+        workspace = _workspace(b, frame, thread)
+        loaded = load_frame(b, frame, Frame(kernel))
+        top = Scope(b, loaded, layout, schedule.lanes if schedule.lane_axis else 0)
+        if kernel.contraction:
+            body = Blocks(b, kernel, schedule, top, workspace, frame)
+        else:
+            body = RowLoops(b, kernel, schedule, top, workspace)
+        with b.loop(begin, end) as items:
+            body.item(items.index)
+
+
+def _workspace(b: Builder, frame: Value, thread: Value) -> Value:
+    start = b.load(b.offset(frame, 8 * WORKSPACE), PTR)
+    size = b.load(b.offset(frame, 8 * WORKSPACE_BYTES), I64)
+    return b.offset(start, b.mul(thread, size))
+
+
+def _worker(b: Builder, name: str) -> None:
+    """A thread's share: a contiguous range of items."""
+    with b.function(f"{name}_worker", args=[("frame", PTR)]) as (frame,):
+        thread = b.call("omp_get_thread_num", [], I32)
+        count = b.call("omp_get_num_threads", [], I32)
+        assert thread is not None and count is not None
+        thread, count = b.convert(thread, "i64"), b.convert(count, "i64")
+        items = b.load(b.offset(frame, 8 * ITEMS), I64)
+        begin = b.div(b.mul(items, thread), count, signed=False)
+        end = b.div(b.mul(items, b.add(thread, 1)), count, signed=False)
+        b.call(f"{name}_range", [frame, begin, end, thread])
+
+
+def _entry(b: Builder, name: str, openmp: bool) -> None:
+    with b.function(name, args=[("frame", PTR)]) as (frame,):
+        items = b.load(b.offset(frame, 8 * ITEMS), I64)
+        zero = b.constant(0, I64)
+        if not openmp:
+            b.call(f"{name}_range", [frame, zero, items, zero])
+            return
+        threads = b.load(b.offset(frame, 8 * THREADS), I64)
+        with b.if_(b.cmp("le", threads, 1)) as choice:
+            b.call(f"{name}_range", [frame, zero, items, zero])
+            choice.otherwise()
+            worker = b.address_of(f"{name}_worker")
+            b.call("GOMP_parallel", [worker, frame, b.convert(threads, "i32"), b.constant(0, I32)])

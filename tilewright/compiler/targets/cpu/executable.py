@@ -1,0 +1,250 @@
+"""Running a Plan on the CPU: kernels specialised by layout, frames filled, results allocated.
+
+What depends on shapes and strides alone is worked out once for each combination and kept as a recipe, so that a warm
+call copies a few words and enters the kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
+from tilewright.compiler.nest import Buffer, Kernel, Plan
+from tilewright.compiler.targets.cpu import blocks, frame, keep, toolchain
+from tilewright.compiler.targets.cpu.emit import emit, symbol
+from tilewright.compiler.targets.cpu.schedule import STRIDED, UNIT, ZERO, Layout, Schedule, default_schedule
+from tilewright.compiler.targets.cpu.spelling import cost
+from tilewright.compiler.version import code_version
+from tilewright.dsl.axes import base
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.program import topological
+from tilewright.dsl.text import to_text
+from tilewright.runtime import memory, threads
+from tilewright.runtime.cache import shared_cache
+
+WORTH_THREADS = 200_000  # operations: below this a parallel region costs more than it saves
+MAX_RECIPES = 256
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """Machine code of one kernel for one layout."""
+
+    kernel: Kernel
+    schedule: Schedule
+    frame: frame.Frame
+    entry: ctypes._CFuncPtr
+    keepalive: object
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel of a recipe: its frame without addresses, and where they go."""
+
+    compiled: CompiledKernel
+    template: array
+    addresses: tuple[tuple[int, str], ...]
+    scalars: tuple[tuple[int, str, DType], ...]
+    workspace: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    steps: tuple[Step, ...]
+    buffers: tuple[tuple[Buffer, tuple[int, ...]], ...]
+
+
+class CpuExecutable:
+    """A Program on the CPU; `run` is safe to call from several threads."""
+
+    def __init__(self, plan: Plan, target: toolchain.CpuTarget | None = None):
+        self.plan = plan
+        self.target = target or toolchain.host()
+        self._text = to_text(plan.program)
+        self._kernels: dict[tuple, CompiledKernel] = {}
+        self._recipes: dict[tuple, Recipe] = {}
+        self._lock = threading.Lock()
+
+    def run(self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None) -> tuple[np.ndarray, ...]:
+        """The results for operands whose dtypes are the Program's; shapes are checked, strides are free."""
+        key = (threads.get_num_threads(), *((a.shape, a.strides) for a in arguments.values()))
+        recipe = self._recipes.get(key)
+        if recipe is None:
+            recipe = self._recipe(arguments, key)
+        arrays = dict(arguments)
+        for buffer, shape in recipe.buffers:
+            arrays[buffer.name] = memory.empty(shape, buffer.dtype.numpy)
+        for step in recipe.steps:
+            self._launch(step, arrays, scalars or {})
+        return tuple(arrays[b.name] for b in self.plan.results)
+
+    def _launch(self, step: Step, arrays: Arrays, scalars: Mapping[str, float | int]) -> None:
+        words = step.template[:]
+        for slot, name in step.addresses:
+            words[slot] = arrays[name].__array_interface__["data"][0]
+        for slot, name, dtype in step.scalars:
+            words[slot] = _scalar_bits(scalars[name], dtype)
+        workspace = memory.empty((step.workspace,), np.dtype(np.uint8)) if step.workspace else None
+        if workspace is not None:
+            words[frame.WORKSPACE] = workspace.__array_interface__["data"][0]
+        step.compiled.entry(words.buffer_info()[0])
+
+    # --- recipes ----------------------------------------------------------------------------------------------
+
+    def _recipe(self, arguments: Arrays, key: tuple) -> Recipe:
+        program = self.plan.program
+        extents = bind_extents(program, {p.name: arguments[p.name].shape for p in program.tiles})
+        for kernel in self.plan.kernels:
+            for axis in kernel.axes():
+                if is_chunk_axis(axis):
+                    extents[axis] = chunk_extent(axis, extents)
+        buffers = tuple(
+            (b, tuple(extents[base(a)] for a in b.axes)) for b in (*self.plan.results, *self.plan.intermediates)
+        )
+        strides = {name: a.strides for name, a in arguments.items()}
+        shapes = {name: a.shape for name, a in arguments.items()}
+        for buffer, shape in buffers:
+            shapes[buffer.name] = shape
+            strides[buffer.name] = _contiguous_strides(shape, buffer.dtype)
+        steps = (self._step(k, n, shapes, strides, extents) for n, k in enumerate(self.plan.kernels))
+        recipe = Recipe(tuple(s for s in steps if s is not None), buffers)
+        if len(self._recipes) >= MAX_RECIPES:
+            self._recipes.clear()
+        self._recipes[key] = recipe
+        return recipe
+
+    def _step(
+        self, kernel: Kernel, position: int, shapes: Mapping[str, tuple[int, ...]],
+        strides: Mapping[str, tuple[int, ...]], extents: Mapping[str, int],
+    ) -> Step | None:  # fmt: skip
+        layout = Layout({p.name: _classes(shapes[p.name], strides[p.name], p.dtype) for p in kernel.tiles})
+        compiled = self._compiled(kernel, position, layout)
+        slots = compiled.frame
+        template = array("q", bytes(8 * slots.size))
+        workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
+        items, sizes, workspace = _work_items(kernel, compiled.schedule, extents, workers)
+        if items == 0:
+            return None
+        workers = max(1, min(workers, items))
+        template[frame.THREADS], template[frame.ITEMS], template[frame.WORKSPACE_BYTES] = workers, items, workspace
+        template[frame.BLOCK_M], template[frame.BLOCK_N], template[frame.BLOCK_K] = sizes
+        for axis, slot in slots.extent_slot.items():
+            template[slot] = extents[axis]
+        addresses = []
+        for (name, _), slot in slots.operand_slot.items():
+            addresses.append((slot, name))
+            for dimension, stride in enumerate(strides[name]):
+                template[slot + 1 + dimension] = stride
+        scalars = tuple((slots.scalar_slot[p.name], p.name, p.dtype) for p in kernel.scalars)
+        return Step(compiled, template, tuple(addresses), scalars, workspace * workers)
+
+    # --- compiling --------------------------------------------------------------------------------------------
+
+    def _compiled(self, kernel: Kernel, position: int, layout: Layout) -> CompiledKernel:
+        key = (position, layout.text())
+        found = self._kernels.get(key)
+        if found is None:
+            with self._lock:
+                found = self._kernels.get(key)
+                if found is None:
+                    found = self._kernels[key] = self._compile(kernel, position, layout)
+        return found
+
+    def _compile(self, kernel: Kernel, position: int, layout: Layout) -> CompiledKernel:
+        schedule = default_schedule(kernel, layout, self.target)
+        openmp = toolchain.openmp() is not None
+        material = {
+            "program": self._text,
+            "kernel": str(position),
+            "layout": layout.text(),
+            "schedule": repr(schedule),
+            "target": repr(self.target),
+            "openmp": str(openmp),
+            "code": code_version(),
+        }
+
+        def build() -> dict[str, bytes]:
+            text = emit(kernel, layout, schedule, self.target, openmp)
+            return {"object": toolchain.compile_object(text, self.target)}
+
+        sections = shared_cache().get_or_build(material, build)
+        loaded = toolchain.load(sections["object"])
+        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address(symbol(kernel)))
+        return CompiledKernel(kernel, schedule, frame.Frame(kernel), entry, loaded)
+
+    def source(self, arguments: Arrays, language: str = "mlir") -> str:
+        """The code of every kernel for operands like these: "mlir", "llvm" or "asm"."""
+        self.run(arguments, {p.name: 1 for p in self.plan.program.scalars})
+        spell = {"mlir": lambda text, target: text, "llvm": toolchain.optimised_ir, "asm": toolchain.assembly}[language]
+        parts = []
+        for (position, text), compiled in sorted(self._kernels.items()):
+            layout = Layout(dict(pair.split(":") for pair in text.split()))
+            mlir = emit(compiled.kernel, layout, compiled.schedule, self.target, toolchain.openmp() is not None)
+            parts.append(spell(mlir, self.target))
+        return "\n".join(parts)
+
+
+def _work(kernel: Kernel, extents: Mapping[str, int]) -> float:
+    """Scalar operations of a kernel, about."""
+    total = 1.0
+    summed = kernel.contraction.k if kernel.contraction else ()
+    for axis in (*kernel.parallel, *kernel.row, *summed):
+        if not is_chunk_axis(axis):
+            total *= extents[base(axis)]
+    return total * max(1.0, 0.25 * sum(cost(node) for node in topological(kernel.roots)))
+
+
+def _work_items(
+    kernel: Kernel, schedule: Schedule, extents: Mapping[str, int], workers: int
+) -> tuple[int, tuple[int, int, int], int]:
+    """(work items, block sizes, workspace bytes a thread)."""
+    if kernel.contraction:
+        items, *sizes = blocks.block_sizes(kernel, schedule, extents, workers)
+        m, n, k = sizes
+        item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
+        return items, (m, n, k), blocks.workspace_bytes(schedule, item_bytes, (m, n, k))
+    items = 1
+    if kernel.split:
+        items = extents[kernel.split.axis]
+    else:
+        lane = schedule.lane_axis
+        for axis in kernel.parallel:
+            extent = extents[base(axis)]
+            items *= -(-extent // schedule.tile) if axis == lane else extent
+    count = len(keep.kept_nodes(kernel)) if schedule.lane_axis in kernel.row else 0
+    return items, (0, 0, 0), keep.workspace_bytes(kernel, count, extents) if count else 0
+
+
+def _contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:
+    strides = []
+    step = dtype.itemsize
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(1, extent)
+    return tuple(reversed(strides))
+
+
+def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
+    """The stride class of each dimension; a dimension of one element counts as what it would be if contiguous."""
+    contiguous = _contiguous_strides(shape, dtype)
+    text = ""
+    for extent, stride, natural in zip(shape, strides, contiguous, strict=True):
+        if extent <= 1:
+            stride = natural if natural == dtype.itemsize else stride
+        text += UNIT if stride == dtype.itemsize else ZERO if stride == 0 else STRIDED
+    return text
+
+
+def _scalar_bits(value: float | int, dtype: DType) -> int:
+    if not dtype.is_float:
+        return int(value)
+    return array("q", array("d", [float(value)]).tobytes())[0]

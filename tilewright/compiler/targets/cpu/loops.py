@@ -1,0 +1,310 @@
+"""Loops: pointwise and row kernels as MLIR.
+
+    for item in the thread's range:                       one tile of the lane axis, one row, or one chunk of rows
+        for each phase:
+            for the row axes:                             vectors along the lane axis, `unroll` of them a step
+                evaluate, accumulate, store
+            finish the reductions, store what is left
+
+The lane axis is a row axis (a row's elements lie side by side: reductions end in a horizontal step) or a parallel one
+(neighbouring rows lie side by side: every lane reduces its own row). Ragged ends run masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tilewright.compiler.nest import Kernel, Output, Phase
+from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.keep import Keep, kept_nodes
+from tilewright.compiler.targets.cpu.schedule import Schedule
+from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.spelling import COMBINE_STEPS, value_type
+from tilewright.dsl.program import Node, Reduce, combine_identity
+
+Carried = list[Value]
+Leaf = Callable[[Scope, Carried], Carried]
+
+
+class RowLoops:
+    """Writes the body of a pointwise or row kernel for a range of work items."""
+
+    def __init__(self, b: Builder, kernel: Kernel, schedule: Schedule, scope: Scope, workspace: Value):
+        self.b = b
+        self.kernel = kernel
+        self.schedule = schedule
+        self.top = scope
+        self.workspace = workspace
+        self.lane_in_row = schedule.lane_axis in kernel.row
+        self.row = tuple(a for a in kernel.row if a != schedule.lane_axis)
+        self.keep = Keep(b, kernel, kept_nodes(kernel) if self.lane_in_row else {}, workspace, scope)
+
+    def item(self, index: Value) -> None:
+        """Everything that one work item does."""
+        split = self.kernel.split
+        if split and split.of == "parallel":
+            self._chunk_of_rows(index)
+        elif split and split.of == "row":
+            self._chunk_of_one_row(index)
+        elif self.lane_in_row or self.schedule.lane_axis is None:
+            coordinates = self._decode(index, self.kernel.parallel)
+            self._phases(self.top.child(coordinates), self._whole_row())
+        else:
+            self._tile(index)
+
+    # --- work items -------------------------------------------------------------------------------------------
+
+    def _decode(self, index: Value, axes: Sequence[str]) -> dict[str, Value]:
+        """The coordinates of a flat position, the last axis fastest."""
+        coordinates = {}
+        for axis in reversed(axes[1:]):
+            extent = self.top.extent(axis)
+            coordinates[axis] = self.b.rem(index, extent, signed=False)
+            index = self.b.div(index, extent, signed=False)
+        if axes:
+            coordinates[axes[0]] = index
+        return coordinates
+
+    def _whole_row(self) -> dict[str, tuple[Value, Value]]:
+        zero = self.b.constant(0, I64)
+        return {axis: (zero, self.top.extent(axis)) for axis in self.kernel.row}
+
+    def _chunk(self, index: Value, total: Value, chunks: Value) -> tuple[Value, Value]:
+        low = self.b.div(self.b.mul(total, index), chunks, signed=False)
+        high = self.b.div(self.b.mul(total, self.b.add(index, 1)), chunks, signed=False)
+        return low, high
+
+    def _chunk_of_one_row(self, index: Value) -> None:
+        split = self.kernel.split
+        assert split is not None
+        axis = self.row[0] if self.row else self.kernel.row[0]
+        ranges = self._whole_row()
+        ranges[axis] = self._chunk(index, self.top.extent(axis), self.top.extent(split.axis))
+        self._phases(self.top.child({split.axis: index}), ranges)
+
+    def _chunk_of_rows(self, index: Value) -> None:
+        split = self.kernel.split
+        assert split is not None
+        chunk = self.top.child({split.axis: index})
+        partial = [o for o in self.kernel.outputs if o.accumulate]
+        self._fill(chunk, partial)
+        total = self.b.constant(1, I64)
+        for axis in self.kernel.parallel:
+            total = self.b.mul(total, self.top.extent(axis))
+        low, high = self._chunk(index, total, self.top.extent(split.axis))
+        with self.b.loop(low, high) as rows:
+            coordinates = self._decode(rows.index, self.kernel.parallel)
+            self._phases(chunk.child(coordinates), self._whole_row())
+
+    def _fill(self, scope: Scope, outputs: list[Output]) -> None:
+        """Start partial results at the identity of their combine."""
+
+        def leaf(inner: Scope, carried: Carried) -> Carried:
+            for output in outputs:
+                buffer = output.buffer
+                identity = combine_identity(output.accumulate or "sum", buffer.dtype)
+                value = self.b.constant(identity, value_type(buffer.dtype))
+                inner.write(buffer.name, buffer.dtype, buffer.axes, value)
+            return carried
+
+        self._lane_loops(scope, self._whole_row(), [], 0, leaf)
+
+    def _tile(self, index: Value) -> None:
+        """A tile of the lane axis, which is a parallel axis."""
+        b, axis, tile = self.b, self.schedule.lane_axis, self.schedule.tile
+        assert axis is not None
+        extent = self.top.extent(axis)
+        tiles = b.div(b.add(extent, tile - 1), b.constant(tile, I64), signed=False)
+        position = b.rem(index, tiles, signed=False)
+        others = [a for a in self.kernel.parallel if a != axis]
+        scope = self.top.child(self._decode(b.div(index, tiles, signed=False), others))
+        low = b.mul(position, tile)
+        high = b.minimum(b.add(low, tile), extent)
+        if not self.kernel.row:
+            phase = self.kernel.phases[0]
+
+            def leaf(inner: Scope, carried: Carried) -> Carried:
+                self._store(inner, phase.stores)
+                return carried
+
+            scope.hoist([o.node for o in phase.stores], frozenset({axis}))
+            self._lane_steps(scope, low, high, [], 0, leaf)
+            return
+        full = b.cmp("eq", b.sub(high, low), tile)
+        with b.if_(full) as choice:
+            self._lane_rows(scope, low, None)
+            choice.otherwise()
+            self._lane_rows(scope, low, high)
+
+    def _lane_rows(self, scope: Scope, low: Value, high: Value | None) -> None:
+        """Rows side by side: `unroll` vectors of them, all phases."""
+        b, lanes = self.b, self.schedule.lanes
+        scopes = []
+        for step in range(self.schedule.unroll):
+            first = b.add(low, step * lanes)
+            mask = None
+            if high is not None:
+                mask = b.cmp("lt", b.iota(I64.vector(lanes)), b.splat(b.sub(high, first), lanes))
+            scopes.append(scope.child({self.schedule.lane_axis or "": Lanes(first)}, mask))
+        for phase in self.kernel.phases:
+            self._phase_across(scopes, phase)
+
+    def _phase_across(self, scopes: list[Scope], phase: Phase) -> None:
+        roots = _loop_roots(phase)
+        for scope in scopes:
+            scope.hoist(roots, frozenset(self.kernel.row))
+        if phase.reductions or phase.stores:
+            start = [self._identity(r, wide=True) for _ in scopes for r in phase.reductions]
+            results = self._scalar_rows(list(self.kernel.row), scopes, start, phase)
+            for position, scope in enumerate(scopes):
+                for offset, reduction in enumerate(phase.reductions):
+                    scope.values[reduction] = results[position * len(phase.reductions) + offset]
+        for scope in scopes:
+            self._store(scope, phase.finals)
+
+    def _scalar_rows(self, axes: list[str], scopes: list[Scope], carried: Carried, phase: Phase) -> Carried:
+        if not axes:
+            results = []
+            count = len(phase.reductions)
+            for position, scope in enumerate(scopes):
+                own = carried[position * count : (position + 1) * count]
+                results.extend(self._accumulate(scope, phase, own))
+            return results
+        with self.b.loop(0, self.top.extent(axes[0]), 1, carried) as loop:
+            inner = [s.child({axes[0]: loop.index}) for s in scopes]
+            for scope in inner:
+                scope.hoist(_loop_roots(phase), frozenset(axes[1:]))
+            results = self._scalar_rows(axes[1:], inner, loop.carried, phase)
+            if carried:
+                loop.yield_(*results)
+        return loop.results
+
+    # --- phases with lanes along the row ----------------------------------------------------------------------
+
+    def _phases(self, scope: Scope, ranges: dict[str, tuple[Value, Value]]) -> None:
+        for number, phase in enumerate(self.kernel.phases):
+            self._phase_along(scope, number, phase, ranges)
+
+    def _phase_along(
+        self, scope: Scope, number: int, phase: Phase, ranges: dict[str, tuple[Value, Value]]
+    ) -> None:
+        roots = _loop_roots(phase)
+        scope.hoist(roots, frozenset(self.kernel.row))
+        if phase.reductions or phase.stores:
+            start = [self._identity(r, wide=self.lane_in_row) for r in phase.reductions]
+
+            def leaf(inner: Scope, carried: Carried) -> Carried:
+                self.keep.recall(inner, number)
+                results = self._accumulate(inner, phase, carried)
+                self.keep.store(inner, number)
+                return results
+
+            results = self._lane_loops(scope, ranges, start, len(start), leaf, roots)
+            for reduction, value in zip(phase.reductions, results, strict=True):
+                scope.values[reduction] = self._horizontal(reduction, value)
+        self._store(scope, phase.finals)
+
+    def _lane_loops(
+        self, scope: Scope, ranges: dict[str, tuple[Value, Value]], start: Carried, count: int, leaf: Leaf,
+        roots: Sequence[Node] = (),
+    ) -> Carried:  # fmt: skip
+        """All row loops; the lane axis innermost, in `unroll` independent accumulators that are joined at the end."""
+        unroll = self.schedule.unroll if self.lane_in_row else 1
+        carried = start * unroll
+        results = self._row_loops(list(self.row), scope, ranges, carried, count, leaf, roots)
+        while len(results) > count:
+            half = len(results) // 2
+            results = [
+                self._join(position % count, results[position], results[position + half])
+                for position in range(half)
+            ]
+        return results
+
+    def _join(self, position: int, first: Value, second: Value) -> Value:
+        reduction = self._current[position]
+        return self.b.combine(COMBINE_STEPS[reduction.combine], first, second, signed=reduction.dtype.kind == "int")
+
+    def _row_loops(
+        self, axes: list[str], scope: Scope, ranges: dict[str, tuple[Value, Value]], carried: Carried, count: int,
+        leaf: Leaf, roots: Sequence[Node],
+    ) -> Carried:  # fmt: skip
+        lane = self.schedule.lane_axis
+        if axes:
+            low, high = ranges[axes[0]]
+            with self.b.loop(low, high, 1, carried) as loop:
+                inner = scope.child({axes[0]: loop.index})
+                inner.hoist(roots, frozenset([*axes[1:], lane or ""]))
+                results = self._row_loops(axes[1:], inner, ranges, loop.carried, count, leaf, roots)
+                if carried:
+                    loop.yield_(*results)
+            return loop.results
+        if not self.lane_in_row:
+            return leaf(scope, carried)
+        low, high = ranges[lane or ""]
+        return self._lane_steps(scope, low, high, carried, count, leaf)
+
+    def _lane_steps(
+        self, scope: Scope, low: Value, high: Value, carried: Carried, count: int, leaf: Leaf
+    ) -> Carried:
+        """Whole steps of `unroll` vectors, then single vectors whose end is masked."""
+        b, lanes, unroll = self.b, self.schedule.lanes, self.schedule.unroll
+        axis = self.schedule.lane_axis or ""
+        width = lanes * unroll
+        steps = b.div(b.sub(high, low), b.constant(width, I64), signed=True)
+        middle = b.add(low, b.mul(steps, width))
+        with b.loop(low, middle, width, carried) as loop:
+            results: Carried = []
+            for step in range(unroll):
+                inner = scope.child({axis: Lanes(b.add(loop.index, step * lanes))})
+                results.extend(leaf(inner, loop.carried[step * count : (step + 1) * count]))
+            if carried:
+                loop.yield_(*results)
+        carried = loop.results
+        with b.loop(middle, high, lanes, carried[:count]) as tail:
+            left = b.splat(b.sub(high, tail.index), lanes)
+            mask = b.cmp("lt", b.iota(I64.vector(lanes)), left)
+            results = leaf(scope.child({axis: Lanes(tail.index)}, mask), tail.carried)
+            if count:
+                tail.yield_(*results)
+        return [*tail.results, *carried[count:]]
+
+    # --- reductions -------------------------------------------------------------------------------------------
+
+    _current: Sequence[Reduce] = ()
+
+    def _identity(self, reduction: Reduce, wide: bool) -> Value:
+        lanes = self.schedule.lanes if wide else 0
+        return self.b.constant(combine_identity(reduction.combine, reduction.dtype), value_type(reduction.dtype, lanes))
+
+    def _accumulate(self, scope: Scope, phase: Phase, carried: Carried) -> Carried:
+        """One step of every reduction of a phase, and its stores."""
+        self._current = phase.reductions
+        results = []
+        for reduction, old in zip(phase.reductions, carried, strict=True):
+            value = scope.evaluate(reduction.arg)
+            value = self.b.splat(value, old.lanes) if old.lanes and not value.lanes else value
+            if scope.mask is not None and old.lanes:
+                value = self.b.select(scope.mask, value, self._identity(reduction, wide=True))
+            step = COMBINE_STEPS[reduction.combine]
+            results.append(self.b.combine(step, old, value, signed=reduction.dtype.kind == "int"))
+        self._store(scope, phase.stores)
+        return results
+
+    def _horizontal(self, reduction: Reduce, value: Value) -> Value:
+        if not self.lane_in_row:
+            return value
+        return self.b.reduce(COMBINE_STEPS[reduction.combine], value, signed=reduction.dtype.kind == "int")
+
+    def _store(self, scope: Scope, outputs: Sequence[Output]) -> None:
+        values = [scope.evaluate(output.node) for output in outputs]
+        for output, value in zip(outputs, values, strict=True):
+            buffer = output.buffer
+            if output.accumulate:
+                step = COMBINE_STEPS[output.accumulate]
+                scope.accumulate(buffer.name, buffer.dtype, buffer.axes, step, value)
+            else:
+                scope.write(buffer.name, buffer.dtype, buffer.axes, value)
+
+
+def _loop_roots(phase: Phase) -> list[Node]:
+    return [*(r.arg for r in phase.reductions), *(o.node for o in phase.stores)]

@@ -1,0 +1,97 @@
+"""The CPU schedule: along which axis a kernel is vectorised, how far it is unrolled, how contractions are blocked.
+
+`Layout` is what a schedule may know of a call besides the kernel: for each operand and dimension whether the stride is
+one element, zero, or anything else. Extents stay symbolic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tilewright.compiler.nest import Kernel, reads_of
+from tilewright.compiler.targets.cpu.spelling import cost, value_type
+from tilewright.compiler.targets.cpu.toolchain import CpuTarget
+from tilewright.dsl.program import topological
+
+UNIT, ZERO, STRIDED = "1", "0", "s"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The stride class of every dimension of every operand that a kernel reads: `1`, `0` or `s`."""
+
+    classes: Mapping[str, str]
+
+    def of(self, name: str, dimension: int) -> str:
+        return self.classes[name][dimension]
+
+    def text(self) -> str:
+        return " ".join(f"{name}:{text}" for name, text in sorted(self.classes.items()))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """lane_axis: the axis that vectors run along (None: scalar code). lanes: elements a vector. unroll: vectors a step.
+
+    tile: elements of the lane axis in one work item of a pointwise kernel. block_rows × (block_columns · lanes) is the
+    register block of a contraction.
+    """
+
+    lane_axis: str | None
+    lanes: int
+    unroll: int
+    tile: int
+    block_rows: int
+    block_columns: int
+
+
+def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget) -> Schedule:
+    lanes = _lanes(kernel, target)
+    axis = _lane_axis(kernel, layout)
+    work = sum(cost(node) for node in topological(kernel.roots))
+    unroll = 4 if work < 12 else 2
+    if kernel.row and axis in kernel.parallel:
+        unroll = 4
+    tile = lanes * unroll if kernel.row else max(lanes * unroll, 1024)
+    rows = 8 if target.registers >= 32 else 4
+    return Schedule(axis, lanes, unroll, tile, rows, 2)
+
+
+def _lanes(kernel: Kernel, target: CpuTarget) -> int:
+    """As many elements as a register holds of the widest floating-point type that is computed with."""
+    floats = [n.dtype for n in kernel.nodes() if n.dtype.is_float]
+    widest = max((value_type(d.compute).bits for d in floats), default=32)
+    return target.vector_bits // widest
+
+
+def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
+    """The axis along which most operands, and results twice as much, are contiguous; the last one on a tie."""
+    if kernel.contraction:
+        return _contraction_lane_axis(kernel)
+    candidates = [*kernel.parallel, *kernel.row]
+    if not candidates:
+        return None
+    if kernel.split and kernel.split.of == "parallel":
+        candidates = list(kernel.row)
+    if kernel.split and kernel.split.of == "row":
+        candidates = [a for a in candidates if a != kernel.split.axis]
+    scores = dict.fromkeys(candidates, 0.0)
+    for read in reads_of(kernel):
+        for dimension, axis in enumerate(read.names):
+            if axis in scores and layout.of(read.param, dimension) == UNIT:
+                scores[axis] += len(read.names)
+    for output in kernel.outputs:
+        last = output.buffer.axes[-1:]
+        if last and last[0] in scores:
+            scores[last[0]] += 2 * len(output.buffer.axes)
+    best = max(scores.values())
+    return [a for a in candidates if scores[a] == best][-1]
+
+
+def _contraction_lane_axis(kernel: Kernel) -> str:
+    """Vectors run along the last axis of the first result if a side of the product owns it, else along n."""
+    assert kernel.contraction is not None
+    last = kernel.outputs[0].buffer.axes[-1]
+    owned = (*kernel.contraction.m, *kernel.contraction.n)
+    return last if last in owned else kernel.contraction.n[-1]

@@ -1,0 +1,268 @@
+"""Evaluating nodes at a place in a loop nest.
+
+A `Scope` knows the coordinate of every axis that is bound so far and the values already computed there. Along the
+lane axis a coordinate stands for consecutive positions, one a lane; values that do not vary along it stay scalars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
+from tilewright.compiler.targets.cpu.frame import Frame
+from tilewright.compiler.targets.cpu.schedule import UNIT, ZERO, Layout
+from tilewright.compiler.targets.cpu.spelling import (
+    convert,
+    expansion,
+    from_memory,
+    memory_kind,
+    spell,
+    to_memory,
+    value_type,
+)
+from tilewright.dsl.axes import base
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.program import Cast, Const, Index, Map, Node, Read, Reduce, Size
+from tilewright.errors import InternalError
+
+_HALVES = ("f16", "bf16")
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """A coordinate that differs from lane to lane: consecutive positions from `first`, or any `positions`."""
+
+    first: Value | None = None
+    positions: Value | None = None
+
+
+Coordinate = Value | Lanes
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An operand's address and strides, loaded from the frame."""
+
+    pointer: Value
+    strides: tuple[Value, ...]
+
+
+@dataclass
+class Loaded:
+    """What a kernel's function reads from its frame once."""
+
+    extents: dict[str, Value]
+    operands: dict[tuple[str, bool], Operand]
+    scalars: dict[str, Value]
+
+
+def load_frame(b: Builder, pointer: Value, frame: Frame) -> Loaded:
+    def slot(position: int, type: Type = I64) -> Value:
+        return b.load(b.offset(pointer, 8 * position), type)
+
+    extents = {axis: slot(at) for axis, at in frame.extent_slot.items()}
+    operands = {}
+    ranks = dict(zip(frame.operand_slot, (rank for _, rank in frame.operands), strict=True))
+    for key, at in frame.operand_slot.items():
+        operands[key] = Operand(slot(at, PTR), tuple(slot(at + 1 + d) for d in range(ranks[key])))
+    scalars = {}
+    for param in frame.kernel.scalars:
+        at = frame.scalar_slot[param.name]
+        if param.dtype.is_float:
+            scalars[param.name] = b.convert(slot(at, Type("f64")), param.dtype.short)
+        else:
+            scalars[param.name] = b.convert(slot(at), value_type(param.dtype).kind)
+    return Loaded(extents, operands, scalars)
+
+
+@dataclass
+class Scope:
+    b: Builder
+    loaded: Loaded
+    layout: Layout
+    lanes: int
+    coordinates: dict[str, Coordinate] = field(default_factory=dict)
+    mask: Value | None = None
+    values: dict[Node, Value] = field(default_factory=dict)
+
+    def child(self, coordinates: Mapping[str, Coordinate], mask: Value | None = None) -> Scope:
+        """A scope inside this one, with more axes bound."""
+        return Scope(
+            self.b, self.loaded, self.layout, self.lanes, {**self.coordinates, **coordinates},
+            mask if mask is not None else self.mask, dict(self.values),
+        )  # fmt: skip
+
+    def extent(self, axis: str) -> Value:
+        return self.loaded.extents[base(axis)]
+
+    # --- values -----------------------------------------------------------------------------------------------
+
+    def evaluate(self, root: Node) -> Value:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in self.values:
+                stack.pop()
+                continue
+            expanded = expansion(node) if isinstance(node, Map) else None
+            needed = (expanded,) if expanded is not None else () if isinstance(node, Reduce) else node.args
+            missing = [a for a in needed if a not in self.values]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            stack.pop()
+            self.values[node] = self.values[expanded] if expanded is not None else self._evaluate(node)
+        return self.values[root]
+
+    def hoist(self, roots: Iterable[Node], varying: frozenset[str]) -> None:
+        """Compute here, once, what the loops over the `varying` axes would compute again and again."""
+        stack, seen = list(roots), set()
+        while stack:
+            node = stack.pop()
+            if node in seen or node in self.values:
+                continue
+            seen.add(node)
+            if not varying & set(node.axes):
+                self.evaluate(node)
+            else:
+                stack.extend(node.args)
+
+    def _evaluate(self, node: Node) -> Value:
+        match node:
+            case Const():
+                return self.b.constant(node.value, value_type(node.dtype))
+            case Read():
+                return self.read(node)
+            case Index():
+                return self.position(node.axis)
+            case Size():
+                return self.extent(node.axis)
+            case Cast():
+                return convert(self.b, self.values[node.arg], node.arg.dtype, node.dtype)
+            case Map():
+                return spell(self.b, node, [self.values[a] for a in node.operands])
+        raise InternalError(f"a value was needed before it was computed: {node!r}")
+
+    def position(self, axis: str) -> Value:
+        """The coordinate along an axis as an int64 value, a vector along the lane axis."""
+        coordinate = self.coordinates[axis]
+        if isinstance(coordinate, Value):
+            return coordinate
+        if coordinate.positions is not None:
+            return coordinate.positions
+        assert coordinate.first is not None
+        return self.b.add(coordinate.first, self.b.iota(I64.vector(self.lanes)))
+
+    def full(self, value: Value) -> Value:
+        """The value in every lane."""
+        return self.b.splat(value, self.lanes) if not value.lanes and self.lanes else value
+
+    # --- memory -----------------------------------------------------------------------------------------------
+
+    def read(self, node: Read) -> Value:
+        if node.param in self.loaded.scalars:
+            return self.loaded.scalars[node.param]
+        operand = self.loaded.operands[node.param, False]
+        pointer, step = self._address(operand, node.names)
+        if step is None:
+            return self._load(pointer, node.dtype, 0)
+        if isinstance(step, str) and step == UNIT:
+            return self._load(pointer, node.dtype, self.lanes)
+        kind = _safe_kind(memory_kind(node.dtype))
+        assert isinstance(step, Value)
+        value = self.b.gather(pointer, step, Type(kind, self.lanes), mask=self.mask)
+        return self._from_memory(value, node.dtype)
+
+    def write(self, name: str, dtype: DType, axes: tuple[str, ...], value: Value) -> None:
+        pointer, step = self.address_of(name, axes)
+        value = self._to_memory(value, dtype)
+        if step is None:
+            self.b.store(value, pointer)
+            return
+        value = self.full(value)
+        if isinstance(step, Value):
+            self.b.scatter(value, pointer, step, mask=self.mask)
+        elif self.mask is not None:
+            self.b.store_masked(value, pointer, self.mask)
+        else:
+            self.b.store(value, pointer)
+
+    def accumulate(self, name: str, dtype: DType, axes: tuple[str, ...], step: str, value: Value) -> None:
+        """Combine a value into a buffer that this thread alone works on."""
+        pointer, stride = self.address_of(name, axes)
+        if stride is None or stride == UNIT:
+            old = self._load(pointer, dtype, 0 if stride is None else self.lanes)
+        else:
+            assert isinstance(stride, Value)
+            kind = _safe_kind(memory_kind(dtype))
+            old = self._from_memory(self.b.gather(pointer, stride, Type(kind, self.lanes), mask=self.mask), dtype)
+        self.write(name, dtype, axes, self.b.combine(step, old, value, signed=dtype.kind == "int"))
+
+    def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Value | str | None]:
+        return self._address(self.loaded.operands[name, True], axes, result=True)
+
+    def _address(
+        self, operand: Operand, names: tuple[str, ...], result: bool = False
+    ) -> tuple[Value, Value | str | None]:
+        """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), or byte offsets."""
+        b = self.b
+        scalar: Value | None = None
+        lanes: Value | None = None
+        unit = 0
+        strided = 0
+        for dimension, axis in enumerate(names):
+            coordinate = self.coordinates[axis]
+            stride = operand.strides[dimension]
+            if isinstance(coordinate, Value):
+                scalar = _plus(b, scalar, b.mul(coordinate, stride))
+                continue
+            if coordinate.first is not None:
+                scalar = _plus(b, scalar, b.mul(coordinate.first, stride))
+                kind = self._class(operand, dimension, len(names), result)
+                unit += kind == UNIT
+                strided += kind != ZERO
+                if kind != ZERO:
+                    step = b.mul(b.splat(stride, self.lanes), b.iota(I64.vector(self.lanes)))
+                    lanes = _plus(b, lanes, step)
+            else:
+                assert coordinate.positions is not None
+                strided += 2
+                lanes = _plus(b, lanes, b.mul(coordinate.positions, b.splat(stride, self.lanes)))
+        pointer = b.offset(operand.pointer, scalar) if scalar is not None else operand.pointer
+        if unit == 1 and strided == 1:
+            return pointer, UNIT
+        return pointer, lanes
+
+    def _class(self, operand: Operand, dimension: int, rank: int, result: bool) -> str:
+        if result:
+            return UNIT if dimension == rank - 1 else "s"
+        name = next(n for (n, written), o in self.loaded.operands.items() if o is operand and not written)
+        return self.layout.of(name, dimension)
+
+    def _load(self, pointer: Value, dtype: DType, lanes: int) -> Value:
+        type = Type(_safe_kind(memory_kind(dtype)), lanes)
+        if lanes and self.mask is not None:
+            value = self.b.load_masked(pointer, self.mask, self.b.constant(0, type), type)
+        else:
+            value = self.b.load(pointer, type)
+        return self._from_memory(value, dtype)
+
+    def _from_memory(self, value: Value, dtype: DType) -> Value:
+        if dtype.short in _HALVES:
+            return self.b.bitcast(value, dtype.short)
+        return from_memory(self.b, value, dtype)
+
+    def _to_memory(self, value: Value, dtype: DType) -> Value:
+        if dtype.short in _HALVES:
+            return self.b.bitcast(value, "i16")
+        return to_memory(self.b, value, dtype)
+
+
+def _safe_kind(kind: str) -> str:
+    """Half-precision floats travel as the integers of their bits."""
+    return "i16" if kind in _HALVES else kind
+
+
+def _plus(b: Builder, total: Value | None, term: Value) -> Value:
+    return term if total is None else b.add(total, term)
