@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.autograd.operands import close, fresh_name
+from tilewright.autograd.operands import close, declared_axes, fresh_name
 from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
+from tilewright.dsl.algebra import Polynomials
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.program import Node, Param, Program, Read, Result
 from tilewright.errors import DerivativeError
@@ -84,6 +85,7 @@ def _backward_pass(
 ) -> dict[str, Node]:
     wanted = {p.name: p for p in targets}
     active = _active(program, wanted)
+    polynomials = Polynomials(declared_axes(program))
     pending: dict[Node, list[Expr]] = {}
     for result, param in zip(outputs, cotangents, strict=True):
         given = Expr(Read(param.name, param.axes, param.dtype))
@@ -94,6 +96,8 @@ def _backward_pass(
         if contributions is None or node not in active:
             continue
         cotangent = _total(contributions)
+        if polynomials.is_zero(cotangent.node):
+            continue
         if isinstance(node, Read):
             gradients[node.param].append(to_operand(node, wanted[node.param], cotangent))
             continue

@@ -1,0 +1,9 @@
+"""Algebra of expressions: an exact zero test, and the form that a person would write.
+
+Polynomials.is_zero(node)     expands everything; decides, never emits
+Collector                     factors, cancels, recognises what is known; emits
+"""
+
+from tilewright.dsl.algebra.polynomial import Polynomials
+
+__all__ = ["Polynomials"]

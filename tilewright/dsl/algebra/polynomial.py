@@ -1,0 +1,604 @@
+"""The normal form that decides whether an expression is zero for all values of its operands.
+
+    polynomial = Σ coefficient · monomial        coefficients are exact rationals
+    monomial   = Π atom ^ rational exponent
+    atom       = an operand, a position, a function of polynomials, a sum of one monomial over bound axes, …
+
+What makes two expressions one polynomial:
+
+    x / y = x · y⁻¹            √p = p^½                        (p^½)² = p
+    Σ (c · u) = c · Σ u        Σ c = size · c                  Σ_i Σ_j u = Σ_ij u          Σ (u + v) = Σ u + Σ v
+    exp(a - b) = exp(a) · exp(b)⁻¹            exp(log p) = p   log(exp(u)) = u
+    where(c, a, b) = b + [c] · (a - b)        [c]² = [c]
+    the names of summed axes do not matter; conversions between float types are exact
+
+This is real arithmetic on finite values: infinities in a `where` make it one opaque atom. The answer "zero" is a proof;
+"not zero" may only mean that a function's identity is not known here, or that the polynomial grew too large.
+Expanded forms cancel badly in floating point, so nothing is ever emitted from here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import Cast, Const, Index, Map, Node, Read, Reduce, Size, rename, topological
+from tilewright.dsl.scalars import COMMUTATIVE
+
+ONE = Fraction(1)
+HALF = Fraction(1, 2)
+MOST_TERMS = 96
+MOST_EXPONENT = 16
+
+
+class Atom:
+    """An indivisible factor. Atoms are interned, so equality is identity; `serial` gives them a fixed order."""
+
+    __slots__ = ("axes", "height", "kind", "payload", "serial")
+
+    def __init__(self, kind: str, payload: Any, axes: frozenset[str], height: int, serial: int):
+        self.kind = kind
+        self.payload = payload
+        self.axes = axes
+        self.height = height
+        self.serial = serial
+
+
+Monomial = frozenset  # of (Atom, Fraction)
+Polynomial = dict  # Monomial → Fraction, never 0
+UNIT: Monomial = frozenset()
+POSITIVE = frozenset({"exp", "size", "number"})
+
+
+class TooLarge(Exception):
+    """The expansion has too many terms to be worth it."""
+
+
+class Polynomials:
+    """Polynomials of the nodes of one Program; `classes` maps each axis to a name shared by axes of one extent."""
+
+    def __init__(self, classes: Mapping[str, str] | None = None):
+        self.classes = dict(classes or {})
+        self.atoms: dict[tuple, Atom] = {}
+        self.memo: dict[Node, Polynomial] = {}
+        self.values: dict[Node, Atom] = {}
+        self.renamed: dict[tuple, Atom] = {}
+
+    # --- questions --------------------------------------------------------------------------------------------
+
+    def is_zero(self, node: Node) -> bool:
+        """Whether `node` is 0 wherever it is defined."""
+        polynomial = self.of(node)
+        if not polynomial:
+            return True
+        try:
+            return not self._without_denominators(polynomial)
+        except TooLarge:
+            return False
+
+    def of(self, root: Node) -> Polynomial:
+        """The polynomial of a floating-point node."""
+        for node in topological([root]):
+            if node in self.memo or node in self.values:
+                continue
+            if node.dtype.is_float:
+                self.memo[node] = self._guarded(node)
+            else:
+                self.values[node] = self._value(node)
+        return self.memo[root]
+
+    def _guarded(self, node: Node) -> Polynomial:
+        try:
+            return self._polynomial(node)
+        except TooLarge:
+            return self._single(self._atom("opaque", node, frozenset(node.axes), 0))
+
+    def _without_denominators(self, polynomial: Polynomial) -> Polynomial:
+        """The polynomial times the powers of sums that it divides by, expanded."""
+        lowest: dict[Atom, Fraction] = {}
+        for monomial in polynomial:
+            for atom, exponent in monomial:
+                if atom.kind == "base":
+                    lowest[atom] = min(lowest.get(atom, Fraction(0)), exponent)
+        cleared = {atom: -exponent for atom, exponent in lowest.items() if exponent < 0}
+        if not cleared:
+            return polynomial
+        return self._times(polynomial, {frozenset(cleared.items()): ONE})
+
+    # --- atoms ------------------------------------------------------------------------------------------------
+
+    def _atom(self, kind: str, payload: Any, axes: frozenset[str], height: int) -> Atom:
+        key = (kind, payload)
+        found = self.atoms.get(key)
+        if found is None:
+            found = self.atoms[key] = Atom(kind, payload, axes, height, len(self.atoms))
+        return found
+
+    def _single(self, atom: Atom, exponent: Fraction = ONE) -> Polynomial:
+        return {frozenset(((atom, exponent),)): ONE}
+
+    def _axis_class(self, axis: str) -> str:
+        return self.classes.get(base(axis), base(axis))
+
+    def _function(self, name: str, args: Iterable[Any]) -> Atom:
+        """An opaque function of polynomials and atoms."""
+        args = tuple(args)
+        parts = [frozenset(a.items()) if isinstance(a, dict) else a for a in args]
+        if name in COMMUTATIVE:
+            parts.sort(key=_order)
+        inside = [atom for a in args for atom in _atoms_of(a)]
+        axes = frozenset().union(*(atom.axes for atom in inside))
+        return self._atom("function", (name, *parts), axes, max((a.height for a in inside), default=0))
+
+    # --- nodes ------------------------------------------------------------------------------------------------
+
+    def _value(self, node: Node) -> Atom:
+        """The atom of an integer or bool node."""
+        match node:
+            case Const():
+                return self._atom("constant", (node.value, node.dtype), frozenset(), 0)
+            case Read():
+                return self._atom("read", (node.param, node.names), frozenset(node.axes), 0)
+            case Index():
+                return self._atom("index", node.axis, frozenset(node.axes), 0)
+            case Size():
+                return self._atom("size", self._axis_class(node.axis), frozenset(), 0)
+            case Map():
+                return self._function(node.function, (self._part(a) for a in node.operands))
+            case Cast():
+                return self._function(f"cast {node.dtype.name}", (self._part(node.arg),))
+            case Reduce():
+                return self._reduction(node)
+        return self._atom("opaque", node, frozenset(node.axes), 0)
+
+    def _part(self, node: Node) -> Polynomial | Atom:
+        return self.memo[node] if node.dtype.is_float else self.values[node]
+
+    def _polynomial(self, node: Node) -> Polynomial:
+        match node:
+            case Const():
+                return self._constant(node.value)
+            case Read():
+                return self._single(self._value(node))
+            case Cast():
+                return self._cast(node)
+            case Map():
+                return self._map(node)
+            case Reduce():
+                if node.combine == "sum":
+                    return self._sum(frozenset(node.over), self.memo[node.arg])
+                return self._single(self._reduction(node))
+        return self._single(self._atom("opaque", node, frozenset(node.axes), 0))
+
+    def _constant(self, value: float) -> Polynomial:
+        if math.isfinite(value):
+            return {UNIT: Fraction(value)} if value else {}
+        return self._single(self._atom("constant", str(value), frozenset(), 0))
+
+    def _cast(self, node: Cast) -> Polynomial:
+        if node.arg.dtype.is_float:
+            return self.memo[node.arg]
+        value = self.values[node.arg]
+        if node.arg.dtype.is_bool:
+            return self._single(self._mask(value))
+        if value.kind == "constant":
+            return self._constant(float(value.payload[0]))
+        return self._single(value)
+
+    def _map(self, node: Map) -> Polynomial:
+        parts = tuple(self._part(a) for a in node.operands)
+        match node.function:
+            case "add":
+                return _plus(parts[0], parts[1])
+            case "sub":
+                return _plus(parts[0], _scaled(parts[1], -ONE))
+            case "neg":
+                return _scaled(parts[0], -ONE)
+            case "mul":
+                return self._times(parts[0], parts[1])
+            case "div":
+                return self._times(parts[0], self._power(parts[1], -ONE))
+            case "sqrt":
+                return self._power(parts[0], HALF)
+            case "rsqrt":
+                return self._power(parts[0], -HALF)
+            case "exp":
+                return self._exp(parts[0])
+            case "expm1":
+                return _plus(self._exp(parts[0]), {UNIT: -ONE})
+            case "log":
+                return self._log(parts[0])
+            case "log1p":
+                return self._log(_plus(parts[0], {UNIT: ONE}))
+            case "pow":
+                return self._general_power(parts[0], parts[1])
+            case "where":
+                return self._where(*parts)
+            case "stop_gradient":
+                return parts[0]
+        return self._single(self._function(node.function, parts))
+
+    # --- arithmetic -------------------------------------------------------------------------------------------
+
+    def _times(self, left: Polynomial, right: Polynomial) -> Polynomial:
+        if len(left) * len(right) > MOST_TERMS:
+            raise TooLarge
+        total: Polynomial = {}
+        for a, p in left.items():
+            for b, q in right.items():
+                for monomial, coefficient in self._product(a, b).items():
+                    _add_term(total, monomial, p * q * coefficient)
+        return total
+
+    def _product(self, left: Monomial, right: Monomial) -> Polynomial:
+        if not left or not right:
+            return {left or right: ONE}
+        exponents: dict[Atom, Fraction] = dict(left)
+        for atom, exponent in right:
+            total = exponents.get(atom, 0) + exponent
+            if atom.kind == "mask":
+                total = ONE
+            if total:
+                exponents[atom] = total
+            else:
+                del exponents[atom]
+        return self._expanded(exponents)
+
+    def _expanded(self, exponents: dict[Atom, Fraction]) -> Polynomial:
+        """A product in which powers ≥ 1 of sums of terms are multiplied out."""
+        result: Polynomial | None = None
+        for atom, exponent in list(exponents.items()):
+            whole = math.floor(exponent)
+            if atom.kind != "base" or whole < 1:
+                continue
+            del exponents[atom]
+            if exponent != whole:
+                exponents[atom] = exponent - whole
+            power = self._whole_power(dict(atom.payload), whole)
+            result = power if result is None else self._times(result, power)
+        rest: Polynomial = {frozenset(exponents.items()): ONE}
+        return rest if result is None else self._times(result, rest)
+
+    def _whole_power(self, polynomial: Polynomial, exponent: int) -> Polynomial:
+        if exponent > MOST_EXPONENT:
+            raise TooLarge
+        result: Polynomial = {UNIT: ONE}
+        for _ in range(exponent):
+            result = self._times(result, polynomial)
+        return result
+
+    def _power(self, polynomial: Polynomial, exponent: Fraction) -> Polynomial:
+        if exponent.denominator == 1 and exponent >= 0 and len(polynomial) != 1:
+            return self._whole_power(polynomial, int(exponent))
+        if not polynomial:
+            return self._single(self._atom("base", frozenset(), frozenset(), 0), exponent)
+        if len(polynomial) == 1:
+            ((monomial, coefficient),) = polynomial.items()
+            return self._monomial_power(monomial, coefficient, exponent)
+        return self._base_power(polynomial, exponent)
+
+    def _monomial_power(self, monomial: Monomial, coefficient: Fraction, exponent: Fraction) -> Polynomial:
+        """(c · Π aᵢ^eᵢ)^q: by factors if q is whole or the factor is positive, else kept as one base."""
+        if exponent == 0:
+            return {UNIT: ONE}
+        if exponent.denominator == 1:
+            if abs(exponent) > MOST_EXPONENT:
+                raise TooLarge
+            powers = {a: ONE if a.kind == "mask" else e * exponent for a, e in monomial}
+            if exponent < 0 and any(a.kind == "mask" for a in powers):
+                return self._single(self._base({monomial: coefficient}), exponent)
+            return _scaled(self._expanded(powers), coefficient**exponent)
+        positive = {a: e * exponent for a, e in monomial if _is_positive(a, e)}
+        rest = frozenset((a, e) for a, e in monomial if not _is_positive(a, e))
+        sign = ONE if coefficient > 0 else -ONE
+        result: Polynomial = self._number_power(abs(coefficient), exponent)
+        if positive:
+            result = self._times(result, self._expanded(positive))
+        if not rest and sign > 0:
+            return result
+        return self._times(result, self._root(rest, sign, exponent))
+
+    def _root(self, monomial: Monomial, sign: Fraction, exponent: Fraction) -> Polynomial:
+        if len(monomial) == 1 and sign > 0:
+            ((atom, inner),) = monomial
+            if inner.denominator != 1 or inner % 2:
+                return self._expanded({atom: inner * exponent})
+        return self._single(self._base({monomial: sign}), exponent)
+
+    def _number_power(self, number: Fraction, exponent: Fraction) -> Polynomial:
+        if number == 1:
+            return {UNIT: ONE}
+        if exponent.denominator == 2:
+            top, bottom = math.isqrt(number.numerator), math.isqrt(number.denominator)
+            if top * top == number.numerator and bottom * bottom == number.denominator:
+                return {UNIT: Fraction(top, bottom) ** exponent.numerator}
+        whole = math.floor(exponent)
+        atom = self._atom("number", number, frozenset(), 0)
+        return {frozenset(((atom, exponent - whole),)): number**whole}
+
+    def _base_power(self, polynomial: Polynomial, exponent: Fraction) -> Polynomial:
+        """(Σ tᵢ)^q with the leading coefficient and, for whole q, the common monomial taken out."""
+        leading = min(polynomial, key=_monomial_order)
+        coefficient = polynomial[leading]
+        if exponent.denominator != 1:
+            coefficient = abs(coefficient)
+        common = _common(polynomial) if exponent.denominator == 1 else UNIT
+        inverse = frozenset((a, -e) for a, e in common)
+        rest: Polynomial = {}
+        for monomial, c in polynomial.items():
+            for m, k in self._product(monomial, inverse).items():
+                _add_term(rest, m, c * k / coefficient)
+        outside = self._monomial_power(common, coefficient, exponent)
+        return self._times(outside, self._expanded({self._base(rest): exponent}))
+
+    def _base(self, polynomial: Polynomial) -> Atom:
+        inside = [atom for monomial in polynomial for atom, _ in monomial]
+        axes = frozenset().union(*(a.axes for a in inside))
+        return self._atom(
+            "base", frozenset(polynomial.items()), axes, max((a.height for a in inside), default=0)
+        )
+
+    def _general_power(self, polynomial: Polynomial, exponent: Polynomial) -> Polynomial:
+        """p ^ (c + Σ cᵢ tᵢ) = p^c · Π (p ^ tᵢ)^cᵢ"""
+        result: Polynomial = {UNIT: ONE}
+        for monomial, coefficient in exponent.items():
+            if not monomial:
+                result = self._times(result, self._power(polynomial, coefficient))
+                continue
+            atom = self._function("power", (polynomial, {monomial: ONE}))
+            result = self._times(result, self._single(atom, coefficient))
+        return result
+
+    # --- functions --------------------------------------------------------------------------------------------
+
+    def _exp(self, polynomial: Polynomial) -> Polynomial:
+        result: Polynomial = {UNIT: ONE}
+        for monomial, coefficient in polynomial.items():
+            result = self._times(result, self._exp_term(monomial, coefficient))
+        return result
+
+    def _exp_term(self, monomial: Monomial, coefficient: Fraction) -> Polynomial:
+        if len(monomial) == 1:
+            ((atom, exponent),) = monomial
+            if atom.kind == "log" and exponent == 1:
+                return self._power(dict(atom.payload), coefficient)
+        inside = [atom for atom, _ in monomial]
+        axes = frozenset().union(*(a.axes for a in inside))
+        atom = self._atom("exp", monomial, axes, max((a.height for a in inside), default=0))
+        return self._single(atom, coefficient)
+
+    def _log(self, polynomial: Polynomial) -> Polynomial:
+        if len(polynomial) == 1:
+            ((monomial, coefficient),) = polynomial.items()
+            if coefficient == 1 and all(a.kind == "exp" for a, _ in monomial):
+                return {a.payload: e for a, e in monomial}
+        inside = [atom for monomial in polynomial for atom, _ in monomial]
+        axes = frozenset().union(*(a.axes for a in inside))
+        height = max((a.height for a in inside), default=0)
+        return self._single(self._atom("log", frozenset(polynomial.items()), axes, height))
+
+    def _where(self, condition: Atom, first: Polynomial, second: Polynomial) -> Polynomial:
+        if any(_has_constant(p) for p in (first, second)):
+            return self._single(self._function("where", (condition, first, second)))
+        difference = _plus(first, _scaled(second, -ONE))
+        return _plus(second, self._times(self._single(self._mask(condition)), difference))
+
+    def _mask(self, condition: Atom) -> Atom:
+        return self._atom("mask", condition, condition.axes, condition.height)
+
+    # --- reductions -------------------------------------------------------------------------------------------
+
+    def _reduction(self, node: Reduce) -> Atom:
+        """max, min, prod, any, all, and sums of integers, as atoms with canonical bound axes."""
+        body = self._part(node.arg)
+        inside = list(_atoms_of(body))
+        height = 1 + max((a.height for a in inside), default=0)
+        names = {axis: f"@{self._axis_class(axis)}.{height}.{n}" for n, axis in enumerate(sorted(node.over))}
+        part = self._rename_part(frozenset(body.items()) if isinstance(body, dict) else body, names)
+        axes = frozenset(node.axes)
+        return self._atom("reduction", (node.combine, tuple(sorted(names.values())), part), axes, height)
+
+    def _sum(self, over: frozenset[str], polynomial: Polynomial) -> Polynomial:
+        total: Polynomial = {}
+        for monomial, coefficient in polynomial.items():
+            summed = self._sum_monomial(over, monomial)
+            for m, c in summed.items():
+                _add_term(total, m, c * coefficient)
+        return total
+
+    def _sum_monomial(self, over: frozenset[str], monomial: Monomial) -> Polynomial:
+        monomial, over = self._merged(monomial, over)
+        result: Polynomial = {frozenset((a, e) for a, e in monomial if not a.axes & over): ONE}
+        inside = [(a, e) for a, e in monomial if a.axes & over]
+        for axes, factors in _components(inside, over):
+            if not factors:
+                (axis,) = axes
+                factor = self._atom("size", self._axis_class(axis), frozenset(), 0)
+            else:
+                factor = self._sum_atom(axes, frozenset(factors))
+            result = self._times(result, self._single(factor))
+        return result
+
+    def _merged(self, monomial: Monomial, over: frozenset[str]) -> tuple[Monomial, frozenset[str]]:
+        """Σ_i a_i · (Σ_j b_ij) as one sum: the inner sums of the monomial that depend on `over`, opened."""
+        nested = [a for a, e in monomial if a.kind == "sum" and e == 1 and a.axes & over]
+        for number, atom in enumerate(nested):
+            bound, body = atom.payload
+            fresh = {axis: f"{axis}~{number}" for axis in bound}
+            opened = self._rename_monomial(body, fresh)
+            rest = frozenset((a, e) for a, e in monomial if a is not atom)
+            product = self._product(rest, opened)
+            if len(product) != 1:
+                raise TooLarge
+            ((monomial, _),) = product.items()
+            over = over | frozenset(fresh.values())
+        return monomial, over
+
+    def _sum_atom(self, axes: frozenset[str], monomial: Monomial) -> Atom:
+        """Σ over `axes` of a monomial, the same atom whatever the summed axes are called."""
+        height = 1 + max(a.height for a, _ in monomial)
+        free = frozenset().union(*(a.axes for a, _ in monomial)) - axes
+        groups: dict[str, list[str]] = {}
+        for axis in sorted(axes):
+            groups.setdefault(self._bound_class(axis), []).append(axis)
+        best: tuple | None = None
+        for names in _namings(groups, height):
+            body = self._rename_monomial(monomial, names)
+            candidate = (_monomial_order(body), tuple(sorted(names.values())), body)
+            if best is None or candidate[0] < best[0]:
+                best = candidate
+        assert best is not None
+        return self._atom("sum", (best[1], best[2]), free, height)
+
+    def _bound_class(self, axis: str) -> str:
+        return axis[1:].split(".")[0] if axis.startswith("@") else self._axis_class(axis)
+
+    # --- renaming axes inside atoms -----------------------------------------------------------------------------
+
+    def _rename_monomial(self, monomial: Monomial, names: Mapping[str, str]) -> Monomial:
+        return frozenset((self._rename_atom(a, names), e) for a, e in monomial)
+
+    def _rename_part(self, part: Any, names: Mapping[str, str]) -> Any:
+        """A frozen polynomial, an atom, a monomial, or anything without axes."""
+        if isinstance(part, Atom):
+            return self._rename_atom(part, names)
+        if isinstance(part, frozenset):
+            items = []
+            for key, number in part:
+                key = (
+                    self._rename_atom(key, names)
+                    if isinstance(key, Atom)
+                    else self._rename_monomial(key, names)
+                )
+                items.append((key, number))
+            return frozenset(items)
+        return part
+
+    def _rename_atom(self, atom: Atom, names: Mapping[str, str]) -> Atom:
+        relevant = {axis: new for axis, new in names.items() if axis in atom.axes}
+        if not relevant:
+            return atom
+        key = (atom, tuple(sorted(relevant.items())))
+        found = self.renamed.get(key)
+        if found is None:
+            found = self.renamed[key] = self._rename_atom_now(atom, relevant)
+        return found
+
+    def _rename_atom_now(self, atom: Atom, names: Mapping[str, str]) -> Atom:
+        axes = frozenset(names.get(a, a) for a in atom.axes)
+        payload = atom.payload
+        match atom.kind:
+            case "read":
+                payload = (payload[0], tuple(names.get(a, a) for a in payload[1]))
+            case "index":
+                payload = names[payload]
+            case "opaque":
+                payload = rename(payload, names)
+            case "function":
+                parts = [self._rename_part(p, names) for p in payload[1:]]
+                if payload[0] in COMMUTATIVE:
+                    parts.sort(key=_order)
+                payload = (payload[0], *parts)
+            case "reduction":
+                payload = (payload[0], payload[1], self._rename_part(payload[2], names))
+            case "sum":
+                payload = (payload[0], self._rename_monomial(payload[1], names))
+            case _:
+                payload = self._rename_part(payload, names)
+        return self._atom(atom.kind, payload, axes, atom.height)
+
+
+# --- polynomials as plain dictionaries ----------------------------------------------------------------------------
+
+
+def _add_term(total: Polynomial, monomial: Monomial, coefficient: Fraction) -> None:
+    value = total.get(monomial, 0) + coefficient
+    if value:
+        total[monomial] = value
+    else:
+        total.pop(monomial, None)
+    if len(total) > MOST_TERMS:
+        raise TooLarge
+
+
+def _plus(left: Polynomial, right: Polynomial) -> Polynomial:
+    total = dict(left)
+    for monomial, coefficient in right.items():
+        _add_term(total, monomial, coefficient)
+    return total
+
+
+def _scaled(polynomial: Polynomial, factor: Fraction) -> Polynomial:
+    return {monomial: coefficient * factor for monomial, coefficient in polynomial.items()}
+
+
+def _common(polynomial: Polynomial) -> Monomial:
+    """The monomial that divides every term: for each atom in all of them, the exponent nearest to 0."""
+    first, *others = polynomial
+    exponents: dict[Atom, Fraction] = {a: e for a, e in first if a.kind != "mask"}
+    for monomial in others:
+        present = dict(monomial)
+        exponents = {a: nearest(e, present[a]) for a, e in exponents.items() if a in present}
+    return frozenset((a, e) for a, e in exponents.items() if e)
+
+
+def nearest(one: Fraction, other: Fraction) -> Fraction:
+    """The exponent nearer to 0 if both have one sign, else 0."""
+    if (one > 0) != (other > 0):
+        return Fraction(0)
+    return min(one, other, key=abs)
+
+
+def _is_positive(atom: Atom, exponent: Fraction) -> bool:
+    return atom.kind in POSITIVE or exponent.denominator % 2 == 0
+
+
+def _has_constant(polynomial: Polynomial) -> bool:
+    return any(atom.kind == "constant" for monomial in polynomial for atom, _ in monomial)
+
+
+def _atoms_of(part: Any) -> Iterable[Atom]:
+    if isinstance(part, Atom):
+        return (part,)
+    return (atom for monomial in part for atom, _ in monomial)
+
+
+def _order(part: Any) -> tuple:
+    if isinstance(part, Atom):
+        return (0, part.serial)
+    return (1, *sorted((_monomial_order(m), c) for m, c in part))
+
+
+def _monomial_order(monomial: Monomial) -> tuple:
+    return tuple(sorted((a.serial, e) for a, e in monomial))
+
+
+def _components(
+    factors: list[tuple[Atom, Fraction]], over: frozenset[str]
+) -> Iterable[tuple[frozenset[str], list[tuple[Atom, Fraction]]]]:
+    """Factors grouped so that no two groups share a summed axis: Σ_ij a_i b_j = Σ_i a_i · Σ_j b_j."""
+    groups: list[tuple[frozenset[str], list]] = [(frozenset((axis,)), []) for axis in sorted(over)]
+    for factor in factors:
+        touched = [g for g in groups if g[0] & factor[0].axes]
+        axes = frozenset().union(*(g[0] for g in touched))
+        groups = [g for g in groups if g not in touched]
+        groups.append((axes, [f for g in touched for f in g[1]] + [factor]))
+    return groups
+
+
+def _namings(groups: Mapping[str, list[str]], height: int) -> Iterable[dict[str, str]]:
+    """The ways to give the bound axes canonical names; axes of one extent are interchangeable."""
+    orders = []
+    for axes in groups.values():
+        permutations = itertools.permutations(axes) if len(axes) <= 3 else iter((tuple(axes),))
+        orders.append(list(permutations))
+    for choice in itertools.product(*orders):
+        yield {
+            axis: f"@{name}.{height}.{n}"
+            for name, axes in zip(groups, choice, strict=True)
+            for n, axis in enumerate(axes)
+        }
