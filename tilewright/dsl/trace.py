@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import inspect
 import os
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright.dsl.axes import Scalar, TileSpec, batch_axes, is_batch_axis, union
+from tilewright.dsl.axes import Scalar, TileSpec, base, batch_axes, fresh, is_batch_axis, union
 from tilewright.dsl.dtypes import DType, float32, float64, promote
-from tilewright.dsl.expression import Expr, cast, lift
-from tilewright.dsl.program import Node, Param, Program, Read, Result, rename, topological
+from tilewright.dsl.expression import Expr, Scope, cast, lift, scope
+from tilewright.dsl.extents import extent_sources
+from tilewright.dsl.location import raising_line
+from tilewright.dsl.program import Index, Node, Param, Program, Read, Result, Size, rename
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError, UserError
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_LIBRARY_OF_OPS = os.path.join(_PACKAGE, "kernels")
 
 
 @dataclass(frozen=True)
@@ -130,10 +128,16 @@ def trace(
     for name, dtype in scalar_dtypes.items():
         params.append(Param(name, (), dtype, scalar=True))
         arguments[name] = Expr(Read(name, (), dtype))
-    with _errors_name_the_line(signature):
-        outcome = signature.function(**arguments)
-        results = _results(signature, outcome, tuple(params))
-    return Program(signature.name, tuple(params), results)
+    current = Scope(order=union(*(p.axes for p in params)))
+    token = scope.set(current)
+    try:
+        with _errors_name_the_line(signature):
+            outcome = signature.function(**arguments)
+            program = Program(signature.name, tuple(params), _results(signature, outcome, tuple(params)))
+            check_known_axes(program, current.mentioned)
+        return program
+    finally:
+        scope.reset(token)
 
 
 class _errors_name_the_line:
@@ -148,32 +152,33 @@ class _errors_name_the_line:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if not isinstance(error, UserError) or getattr(error, "located", False):
             return False
-        frames = [f for f in traceback.extract_tb(trace) if _is_users(f.filename)]
-        where = (
-            f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"
-            if frames
-            else self.signature.location
-        )
+        where = raising_line(trace) or self.signature.location
         located = type(error)(f"{where}: in op {self.signature.name!r}: {error}")
         located.located = True  # type: ignore[attr-defined]
         raise located from None
 
 
-def _is_users(filename: str) -> bool:
-    path = os.path.abspath(filename)
-    return not path.startswith(_PACKAGE) or path.startswith(_LIBRARY_OF_OPS)
+def _returned(signature: Signature, outcome: Any) -> Sequence[Any]:
+    values = outcome if isinstance(outcome, (tuple, list)) else (outcome,)
+    if not values or any(value is None for value in values):
+        raise LanguageError(
+            f"the op {signature.name!r} returns nothing; end its body with `return` and the formula"
+        )
+    count = len(signature.results) if signature.results is not None else len(values)
+    if count != len(values):
+        raise LanguageError(
+            f"the op {signature.name!r} returns {len(values)} results but is annotated with {count}; write "
+            f'one Tile["..."] for each, as in -> tuple[tw.Tile["... d"], tw.Tile["..."]]'
+        )
+    return values
 
 
 def _results(signature: Signature, outcome: Any, params: tuple[Param, ...]) -> tuple[Result, ...]:
-    values = outcome if isinstance(outcome, (tuple, list)) else (outcome,)
-    if not values or any(value is None for value in values):
-        raise LanguageError("the op returns nothing; end its body with `return` and the formula")
+    values = _returned(signature, outcome)
     specs = signature.results
-    if specs is not None and len(specs) != len(values):
-        raise LanguageError(f"the op returns {len(values)} results but is annotated with {len(specs)}")
     low = _low_precision(params)
     known = union(*(p.axes for p in params))
-    names = ("y",) if len(values) == 1 else tuple(f"y{position}" for position in range(len(values)))
+    names = _result_names(len(values), {p.name for p in params})
     results = []
     for position, (name, value) in enumerate(zip(names, values, strict=True)):
         expression = lift(value, float32)
@@ -182,6 +187,15 @@ def _results(signature: Signature, outcome: Any, params: tuple[Param, ...]) -> t
         order = _axis_order(expression.node, known, specs[position] if specs else None)
         results.append(Result(name, expression.node, order))
     return tuple(results)
+
+
+def _result_names(count: int, taken: set[str]) -> tuple[str, ...]:
+    """`y`, or `y0`, `y1`, …; another letter where an operand has that name."""
+    for stem in ("y", "z", "out", "result", "_result"):
+        names = (stem,) if count == 1 else tuple(f"{stem}{position}" for position in range(count))
+        if not taken & set(names):
+            return names
+    raise LanguageError("name the operands otherwise: y, z, out and result are all taken")
 
 
 def _low_precision(params: tuple[Param, ...]) -> DType | None:
@@ -218,57 +232,100 @@ def _axis_order(node: Node, known: tuple[str, ...], spec: TileSpec | None) -> tu
 
 
 def inline(signature: Signature, tiles: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    """An op called inside an op: its body on the caller's expressions, under the callee's axis names."""
-    to_caller: dict[str, str] = {}
+    """An op called inside an op: its body on the caller's expressions, in the caller's axis names.
+
+    The inner op's axis names stand for the axes of the tiles it is given, position by position, as if it were
+    called on arrays; leading axes that it covers with `...` combine by name. Axes that it makes itself, as in
+    `x["j d"]`, keep their names unless the caller uses those for something else (then `j2`, `j3`, …).
+    """
+    values = _inline_operands(signature, tiles)
+    inner, renames = _inner_scope(signature, values)
     arguments: dict[str, Any] = dict(keywords)
-    for tile, value in zip(signature.tiles, tiles, strict=True):
-        if value is None:
-            arguments[tile.name] = None
+    for name, value in values.items():
+        arguments[name] = None if value is None else Expr(rename(value.node, renames[name]))
+    token = scope.set(inner)
+    try:
+        outcome = signature.function(**arguments)
+        return _inline_results(signature, outcome, inner)
+    finally:
+        scope.reset(token)
+
+
+def _inline_operands(signature: Signature, tiles: Sequence[Any]) -> dict[str, Expr | None]:
+    required = [tile for tile in signature.tiles if not tile.optional]
+    if not len(required) <= len(tiles) <= len(signature.tiles):
+        names = ", ".join(tile.name for tile in signature.tiles)
+        raise ArgumentError(f"{signature.name}({names}) is given {len(tiles)} operands")
+    given = [*tiles, *[None] * (len(signature.tiles) - len(tiles))]
+    values: dict[str, Expr | None] = {}
+    for tile, value in zip(signature.tiles, given, strict=True):
+        values[tile.name] = expression = None if value is None and tile.optional else lift(value)
+        if expression is None:
             continue
-        expression = lift(value)
-        arguments[tile.name] = _bind_inline(signature, tile, expression, to_caller)
-    outcome = signature.function(**arguments)
-
-    def back(value: Any) -> Expr:
-        expression = lift(value, float32)
-        return Expr(rename(expression.node, {a: to_caller.get(a, a) for a in expression.axes}))
-
-    return tuple(back(v) for v in outcome) if isinstance(outcome, (tuple, list)) else back(outcome)
-
-
-def _bind_inline(signature: Signature, tile: TileParameter, value: Expr, to_caller: dict[str, str]) -> Expr:
-    named = tile.spec.axes
-    axes = value.axes
-    if len(axes) < len(named) or (not tile.spec.batched and len(axes) != len(named)):
-        raise AxisError(
-            f'{signature.name} declares {tile.name} as Tile["{tile.spec}"] but is given a tile with the axes '
-            f"({' '.join(axes)})"
-        )
-    split = len(axes) - len(named)
-    names: dict[str, str] = {}
-    for axis in axes[:split]:
-        names[axis] = f"_{axis}"
-        to_caller[f"_{axis}"] = axis
-    for axis, callee in zip(axes[split:], named, strict=True):
-        names[axis] = callee
-        to_caller.setdefault(callee, axis)
-    return Expr(rename(value.node, names))
-
-
-def check_known_axes(program: Program) -> None:
-    """Raise `AxisError` for a position or size along an axis that no operand has."""
-    from tilewright.dsl.extents import extent_sources
-
-    sources = extent_sources(program)
-    from tilewright.dsl.axes import base
-    from tilewright.dsl.program import Index, Size
-
-    for node in topological(r.node for r in program.results):
-        if isinstance(node, (Index, Size)) and base(node.axis) not in sources:
+        count, named = len(expression.axes), len(tile.spec.axes)
+        if count < named or (count > named and not tile.spec.batched):
             raise AxisError(
-                f"op {program.name!r}: tw.{type(node).__name__.lower()}({node.axis!r}) names an axis that no "
-                f"operand has; the axes are {', '.join(sorted(sources))}"
+                f'{signature.name} declares {tile.name} as Tile["{tile.spec}"] but is given a tile with the '
+                f"axes ({' '.join(expression.axes) or 'none'})"
             )
+    return values
+
+
+def _inner_scope(
+    signature: Signature, values: Mapping[str, Expr | None]
+) -> tuple[Scope, dict[str, dict[str, str]]]:
+    """What the inner op's axis names mean, and how each operand's axes are renamed so that they agree."""
+    split = {
+        t.name: len(v.axes) - len(t.spec.axes) for t in signature.tiles if (v := values[t.name]) is not None
+    }
+    present = [(t, v) for t in signature.tiles if (v := values[t.name]) is not None]
+    batch = union(*(v.axes[: split[t.name]] for t, v in present))
+    named = [(t, pair) for t, v in present for pair in zip(t.spec.axes, v.axes[split[t.name] :], strict=True)]
+    names: dict[str, str] = {}
+    renames: dict[str, dict[str, str]] = {t.name: {} for t, _ in present}
+    for tile, (inner, outer) in named:
+        if inner not in names:
+            candidates = [o for _, (i, o) in named if i == inner]
+            free = [o for o in candidates if o not in batch and o not in names.values()]
+            names[inner] = free[0] if free else fresh(outer, {*batch, *names.values()})
+        if names[inner] != outer:
+            renames[tile.name][outer] = names[inner]
+    taken = {*batch, *names.values(), *union(*(v.axes for _, v in present))}
+    current = scope.get()
+    if current is not None:
+        taken |= {*current.order, *current.names.values()}
+    order = (*batch, *(names[a] for t, _ in present for a in t.spec.axes))
+    return Scope(union(order), names, frozenset(batch), taken), renames
+
+
+def _inline_results(signature: Signature, outcome: Any, inner: Scope) -> Any:
+    several = isinstance(outcome, (tuple, list))
+    results = tuple(lift(value, float32) for value in _returned(signature, outcome))
+    copies = {axis: base(axis) for result in results for axis in result.axes if base(axis) != axis}
+    for result in results:
+        if len({base(axis) for axis in result.axes}) != len(result.axes):
+            raise AxisError(
+                f"a result of {signature.name} has two axes that are both called "
+                f"{next(copies[a] for a in result.axes if a in copies)!r} here; rename one of the operands first, "
+                f'as in {signature.name}(a, b["j k"])'
+            )
+    results = tuple(Expr(rename(result.node, copies)) for result in results)
+    return results if several else results[0]
+
+
+def check_known_axes(program: Program, mentioned: Mapping[str, str | None] | None = None) -> None:
+    """Raise `AxisError` for a position or size along an axis that no operand has."""
+    sources = extent_sources(program)
+    for node in program.nodes():
+        if not isinstance(node, (Index, Size)) or base(node.axis) in sources:
+            continue
+        line = (mentioned or {}).get(node.axis)
+        error = AxisError(
+            f"{line + ': in ' if line else ''}op {program.name!r}: tw.{type(node).__name__.lower()}"
+            f"({node.axis!r}) names an axis that no operand has; the axes are {', '.join(sorted(sources)) or 'none'}"
+        )
+        error.located = line is not None  # type: ignore[attr-defined]
+        raise error
 
 
 __all__ = [
@@ -276,6 +333,7 @@ __all__ = [
     "DTypeError",
     "Operand",
     "Signature",
+    "check_known_axes",
     "float64",
     "inline",
     "read_signature",

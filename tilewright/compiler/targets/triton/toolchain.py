@@ -206,7 +206,9 @@ def _require_version(version: str) -> None:
     found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if found < OLDEST_TRITON:
         oldest = ".".join(map(str, OLDEST_TRITON))
-        raise TargetError(f'triton {version} is too old; install {oldest} or newer: `pip install -U "triton"`')
+        raise TargetError(
+            f'triton {version} is too old; install {oldest} or newer: `pip install -U "triton"`'
+        )
 
 
 def _ast_source(
@@ -217,7 +219,9 @@ def _ast_source(
     names = list(function.arg_names)
     unknown = (set(signature) | set(constexprs) | set(divisible)) - set(names)
     if unknown:
-        raise InternalError(f"kernel {function.__name__!r} has no parameters {sorted(unknown)}; it has {names}")
+        raise InternalError(
+            f"kernel {function.__name__!r} has no parameters {sorted(unknown)}; it has {names}"
+        )
     missing = [name for name in names if name not in signature and name not in constexprs]
     if missing:
         raise InternalError(f"kernel {function.__name__!r}: no type was given for the parameters {missing}")
@@ -263,7 +267,9 @@ def _compile(ast_source: Any, target: Target, options: dict[str, Any], kernel_na
 
 
 # How the assemblers of both makers word that a kernel is too large.
-_TOO_MUCH = re.compile(r"uses too much|too many resources|ran out of registers|exceeds? .*limit", re.IGNORECASE)
+_TOO_MUCH = re.compile(
+    r"uses too much|too many resources|ran out of registers|exceeds? .*limit", re.IGNORECASE
+)
 
 
 def _first_cause(error: BaseException) -> str:
@@ -341,7 +347,7 @@ def _artefact(
     binary_kind = "cubin" if target.backend == "cuda" else "hsaco"
     binary = compiled.asm[binary_kind]
     run_time = tuple((name, kind) for name, kind in signature.items() if kind != "constexpr")
-    registers, local_bytes = _usage(binary, texts, metadata["name"])
+    registers, local_bytes = _usage(binary, texts)
     return Artefact(
         target=str(target),
         entry=metadata["name"],
@@ -391,52 +397,54 @@ def _parameter_count(texts: Mapping[str, str], entry: str) -> int:
     return sum(not kind.startswith("hidden_") for kind in kinds)
 
 
-def _usage(binary: bytes, texts: Mapping[str, str], entry: str) -> tuple[int | None, int | None]:
+def _usage(binary: bytes, texts: Mapping[str, str]) -> tuple[int | None, int | None]:
     """Registers and stack bytes of a thread."""
     if "amdgcn" in texts:
         registers = re.search(r"\.vgpr_count:\s+(\d+)", texts["amdgcn"])
         frame = re.search(r"\.private_segment_fixed_size:\s+(\d+)", texts["amdgcn"])
         return (int(registers[1]) if registers else None, int(frame[1]) if frame else None)
     try:
-        return cubin_usage(binary, entry)
+        return cubin_usage(binary)
     except (struct.error, IndexError, UnicodeDecodeError):
         return None, None
 
 
-def cubin_usage(cubin: bytes, entry: str) -> tuple[int | None, int | None]:
-    """Registers and stack bytes of a thread, read from a cubin's ELF sections.
+def cubin_usage(cubin: bytes) -> tuple[int | None, int | None]:
+    """Registers and stack bytes of a thread, read from a cubin's ELF section `.nv.info`.
 
-    The register count stands in the top byte of `sh_info` of `.text.<entry>`; the frame size in `.nv.info`
-    as attribute 0x11 (EIATTR_FRAME_SIZE), a pair of symbol index and bytes.
+    The section is a list of attributes; 0x2f holds a register count and 0x11 a frame size, each as a pair of
+    symbol index and number. The largest counts when a kernel calls functions that were not inlined.
     """
+    register_attribute, frame_attribute = 0x2F, 0x11
     if cubin[:4] != b"\x7fELF":
         return None, None
-    (table,) = struct.unpack_from("<Q", cubin, 0x28)
-    entry_size, count, names_index = struct.unpack_from("<HHH", cubin, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQII", cubin, table + index * entry_size) for index in range(count)]
+    found: dict[int, int] = {}
+    for attribute, number in _information(_elf_section(cubin, ".nv.info")):
+        found[attribute] = max(number, found.get(attribute, 0))
+    return found.get(register_attribute), found.get(frame_attribute)
+
+
+def _elf_section(image: bytes, wanted: str) -> bytes:
+    (table,) = struct.unpack_from("<Q", image, 0x28)
+    entry_size, count, names_index = struct.unpack_from("<HHH", image, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", image, table + index * entry_size) for index in range(count)]
     names_at = headers[names_index][4]
-    registers = frame = None
-    for name_offset, _, _, _, offset, size, _, info in headers:
-        end = cubin.index(b"\0", names_at + name_offset)
-        name = cubin[names_at + name_offset : end].decode()
-        if name == f".text.{entry}":
-            registers = info >> 24
-        if name == ".nv.info":
-            frame = _frame_bytes(cubin[offset : offset + size])
-    return registers, frame
+    for name_offset, _, _, _, offset, size in headers:
+        start = names_at + name_offset
+        if image[start : image.index(b"\0", start)].decode() == wanted:
+            return image[offset : offset + size]
+    return b""
 
 
-def _frame_bytes(information: bytes) -> int | None:
-    """The frame size among the `.nv.info` attributes: format byte, attribute byte, 16-bit value or length."""
-    sized, frame_attribute = 0x04, 0x11
+def _information(section: bytes) -> Iterator[tuple[int, int]]:
+    """Attribute and number of every (symbol, number) pair; other forms are stepped over."""
+    sized, pair_bytes = 0x04, 8
     position = 0
-    frame = None
-    while position + 4 <= len(information):
-        form, attribute, length = struct.unpack_from("<BBH", information, position)
+    while position + 4 <= len(section):
+        form, attribute, length = struct.unpack_from("<BBH", section, position)
         position += 4
         if form != sized:
             continue
-        if attribute == frame_attribute:
-            (frame,) = struct.unpack_from("<I", information, position + 4)
+        if length == pair_bytes:
+            yield attribute, struct.unpack_from("<II", section, position)[1]
         position += length
-    return frame
