@@ -74,7 +74,9 @@ def test_any_whole_number_is_a_shape():
 
 
 def test_objects_are_initialised():
+    empty((POOLED_FROM,), "u8")[...] = 1
     array = empty((POOLED_FROM,), object)
+    assert array.flags.owndata, "old bytes of the pool are no objects"
     assert array[0] is None
     assert array[-1] is None
 

@@ -90,9 +90,7 @@ class BuildCache:
         self._damaged: set[str] = set()
         self._folder: CacheFolder | None = None
         self._opened = False
-        self._unseen = (
-            self._limit
-        )  # bytes stored since the folder was last measured: measure after the first store
+        self._unseen = self._limit  # bytes stored since the folder was last measured, which it never was
         _caches.add(self)
 
     @property

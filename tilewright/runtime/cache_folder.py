@@ -148,9 +148,7 @@ class CacheFolder:
                 break
             if entry.path == kept:
                 continue
-            with contextlib.suppress(
-                OSError
-            ):  # another process was quicker, or still has it open: both are fine
+            with contextlib.suppress(OSError):  # another process was quicker
                 remove(entry.path)
             total -= entry.size
         return total

@@ -20,9 +20,7 @@ from tilewright.errors import InternalError
 
 try:
     import fcntl
-except (
-    ImportError
-):  # no flock on this system: files are still replaced atomically, only work may be done twice
+except ImportError:  # no flock on this system: files are still replaced whole, but work may be done twice
     fcntl = None
 
 FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -31,9 +29,8 @@ LONGEST_PAUSE = 0.05
 LONG_DEAD = 24 * 3600.0
 MOST_LOSSES = 100  # of a lock that was removed while it was waited for
 
-_descriptors: set[int] = (
-    set()
-)  # a forked child closes its copies: they would keep the lock after the parent's death
+# A forked child closes its copies of these descriptors: they would keep the locks after the parent's death.
+_descriptors: set[int] = set()
 _opening = threading.RLock()  # no fork between the opening of a descriptor and its registration
 
 

@@ -54,7 +54,7 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     if _fault is not None:
         _fault.begin_call()
     try:
-        if size < POOLED_FROM or kind.hasobject or min(extents, default=1) < 0:
+        if size < POOLED_FROM or kind.hasobject:
             return _from_numpy(extents, kind, size)
         return np.ndarray(extents, kind, _pool.bytes(size))
     except ValueError as error:
@@ -124,7 +124,7 @@ _fault: _Fault | None = None
 
 
 def _from_numpy(extents: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
-    """NumPy's own memory; shapes without a meaning come here too, for NumPy to say so."""
+    """NumPy's own memory: for small results, and for Python objects, which must not start as old bytes."""
     try:
         return _numpy_empty(extents, kind)
     except MemoryError:
