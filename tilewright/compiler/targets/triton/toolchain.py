@@ -138,7 +138,7 @@ class Artefact:
 
     @classmethod
     def from_sections(cls, sections: Mapping[str, bytes]) -> Artefact:
-        """Read back what `sections` wrote; `ValueError` when it is anything else (the cache then rebuilds)."""
+        """Read back what `sections` wrote; `ValueError` when it is anything else (a cache then rebuilds)."""
         try:
             metadata = json.loads(sections["metadata"])
             binary = bytes(sections["binary"])
@@ -376,8 +376,8 @@ def _artefact(
 def _check_resources(artefact: Artefact, target: Target, kernel_name: str) -> None:
     if artefact.shared_bytes > target.shared_memory_limit:
         raise ResourceError(
-            f"kernel {kernel_name!r} needs {artefact.shared_bytes} bytes of shared memory; a block of {target} "
-            f"has {target.shared_memory_limit}. Use a smaller tile or fewer stages"
+            f"kernel {kernel_name!r} needs {artefact.shared_bytes} bytes of shared memory; a block of {target}"
+            f" has {target.shared_memory_limit}. Use a smaller tile or fewer stages"
         )
     if artefact.threads > target.thread_limit:
         raise ResourceError(
