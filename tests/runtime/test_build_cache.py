@@ -15,7 +15,7 @@ import pytest
 from cache_cases import MATERIAL, Builder, ask, entry_path, leftovers, material_of, never, sections_of
 
 from tilewright.errors import ArgumentError, InternalError
-from tilewright.runtime.cache import BuildCache, default_folder, digest
+from tilewright.runtime.cache import BuildCache, default_folder, digest, shared_cache
 
 
 def test_digest_depends_on_every_name_and_value_and_not_on_their_order():
@@ -310,6 +310,17 @@ def test_default_folder(monkeypatch, tmp_path):
     assert ask(BuildCache()) == 1
     assert ask(BuildCache()) == 0
     assert (tmp_path / "home" / ".cache" / "tilewright" / "v1").is_dir()
+
+
+def test_a_process_shares_one_cache(monkeypatch, folder):
+    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(folder))
+    shared_cache.cache_clear()
+    try:
+        assert shared_cache() is shared_cache()
+        assert ask(shared_cache()) == 1
+        assert ask(BuildCache(folder)) == 0
+    finally:
+        shared_cache.cache_clear()
 
 
 def run_all(threads: list[threading.Thread]) -> None:

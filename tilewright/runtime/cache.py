@@ -11,8 +11,8 @@ processes, the caller gets what `build` returns or returned for exactly this mat
 
 from __future__ import annotations
 
-import functools
 import contextlib
+import functools
 import hashlib
 import os
 import threading
@@ -286,6 +286,12 @@ class BuildCache:
         self._key_locks.reset()
 
 
+@functools.cache
+def shared_cache() -> BuildCache:
+    """The build cache of this process, in the default folder."""
+    return BuildCache()
+
+
 class _RecentEntries:
     """The entries used last, up to a number of bytes."""
 
@@ -376,9 +382,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-@functools.cache
-def shared_cache() -> BuildCache:
-    """The build cache of this process, in the default folder."""
-    return BuildCache()
