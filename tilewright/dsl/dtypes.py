@@ -45,6 +45,13 @@ class DType:
         """The type that arithmetic runs in: half precision is widened on reading and narrowed on writing."""
         return float32 if self.is_float and self.bits < 32 else self
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest value of an integer type."""
+        if self.kind == "uint":
+            return 0, 2**self.bits - 1
+        return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
+
     def __repr__(self) -> str:
         return f"tilewright.{self.name}"
 

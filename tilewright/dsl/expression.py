@@ -6,14 +6,17 @@ typed: they take the dtype of the expression that they meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tilewright.dsl import scalars
-from tilewright.dsl.axes import ELLIPSIS, is_batch_axis, split_names
+from tilewright.dsl.axes import ELLIPSIS, is_batch_axis, split_names, union
 from tilewright.dsl.dtypes import DType, as_dtype, bool_, float32, int64, promote
+from tilewright.dsl.location import users_line
 from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, rename
 from tilewright.dsl.scalars import ScalarFunction
 from tilewright.errors import AxisError, DTypeError, LanguageError
@@ -22,18 +25,95 @@ from tilewright.errors import AxisError, DTypeError, LanguageError
 eager_apply: Callable[[ScalarFunction, tuple[Any, ...]], Any] | None = None
 
 
+@dataclass
+class Scope:
+    """What axis names mean in the op whose body runs.
+
+    Inside an op that is inlined into another, `names` maps its own axis names to the caller's, `batch` is
+    what its `...` stands for, `copies` are second names for one axis of the caller that the inner op calls by
+    two, and `taken` are the caller's names, which a new axis of the inner op must not take. `mentioned`
+    remembers the line on which `index` and `size` first named an axis, `seen` every name that was used.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
+    batch: frozenset[str] = frozenset()
+    copies: dict[str, str] = field(default_factory=dict)
+    taken: set[str] | None = None
+    seen: set[str] = field(default_factory=set)
+    mentioned: dict[str, str | None] = field(default_factory=dict)
+
+    def caller_name(self, axis: str) -> str:
+        if axis == ELLIPSIS:
+            return axis
+        if self.taken is not None and axis not in self.names:
+            self.names[axis] = _unused(axis, self.taken)
+        name = self.names.get(axis, axis)
+        self.seen.add(name)
+        return name
+
+
+scope: ContextVar[Scope | None] = ContextVar("scope", default=None)
+
+
+def _unused(axis: str, taken: set[str]) -> str:
+    """`axis`, or `axis2`, `axis3` … where that name means something else already."""
+    name, number = axis, 1
+    while name in taken:
+        number += 1
+        name = f"{axis}{number}"
+    return name
+
+
+def axis_names(text: str) -> tuple[str, ...]:
+    """The axes that a text in an op's body names; those of an inlined op are its caller's."""
+    return tuple(map(_caller_name, split_names(text)))
+
+
+def _caller_name(axis: str) -> str:
+    current = scope.get()
+    return current.caller_name(axis) if current else axis
+
+
+def mention(axis: str) -> None:
+    """Remembers the user's line that names `axis`, for the message if nothing else has that axis."""
+    current = scope.get()
+    if current is not None and axis not in current.mentioned:
+        current.mentioned[axis] = users_line()
+
+
+def is_batch(axis: str) -> bool:
+    """Whether `...` stands for `axis` (among others) in the op whose body runs."""
+    current = scope.get()
+    return is_batch_axis(axis) or (current is not None and axis in current.batch)
+
+
+def merged(*groups: tuple[str, ...]) -> tuple[str, ...]:
+    """All axes of several groups, in an order that keeps each group's own if it can: (d), (n d) → (n d)."""
+    result: list[str] = []
+    for group in groups:
+        position = len(result)
+        for axis in reversed(group):
+            if axis in result:
+                position = result.index(axis)
+            else:
+                result.insert(position, axis)
+    return tuple(result)
+
+
 class Expr:
-    """A value of the language: a node with operators."""
+    """A value of the language: a node with operators, and an order for its axes."""
 
-    __slots__ = ("node",)
-    __array_ufunc__ = None
+    __slots__ = ("_order", "node")
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, order: tuple[str, ...] | None = None):
         self.node = node
+        self._order = order or node.axes
 
     @property
     def axes(self) -> tuple[str, ...]:
-        return self.node.axes
+        """Batch axes first, then the others in order of first appearance."""
+        batch = tuple(a for a in self._order if is_batch(a))
+        return batch + tuple(a for a in self._order if a not in batch)
 
     @property
     def dtype(self) -> DType:
@@ -53,8 +133,8 @@ class Expr:
     def __bool__(self) -> bool:
         raise LanguageError(
             "a tile's value is not known while the op is traced, so `if`, `and`, `or`, `not`, `while` and "
-            "chained comparisons cannot look at it; write tw.where(condition, a, b) to choose, and & | ~ to "
-            "combine conditions"
+            "chained comparisons cannot look at it; write tw.where(condition, a, b) to choose (tw.maximum "
+            "for Python's max), and & | ~ to combine conditions"
         )
 
     def __iter__(self) -> Any:
@@ -65,10 +145,44 @@ class Expr:
 
     def __float__(self) -> float:
         raise LanguageError(
-            "a tile's value is not known while the op is traced; use tw functions, not math functions"
+            "a tile's value is not known while the op is traced, so it is no Python number; use tw functions "
+            "(tw.exp, not math.exp) and tw.cast"
         )
 
-    __int__ = __index__ = __complex__ = __float__
+    def __int__(self) -> int:
+        return int(float(self))
+
+    __index__ = __int__
+
+    def __complex__(self) -> complex:
+        return complex(float(self))
+
+    def __array__(self, *args: Any, **keywords: Any) -> Any:
+        raise LanguageError(
+            "a tile is no NumPy array while the op is traced; use tw functions, as in tw.exp(x)"
+        )
+
+    def __array_function__(self, function: Any, *args: Any) -> Any:
+        raise LanguageError(_use_instead_of_numpy(function.__name__))
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        row = _OPERATORS.get(function.__name__)
+        numbers = [o for o in inputs if isinstance(o, np.generic)]
+        if method == "__call__" and row and len(numbers) == 1 and not keywords:
+            return apply(row, inputs)
+        if method == "__call__" and any(isinstance(o, np.ndarray) for o in inputs):
+            raise LanguageError(
+                "a NumPy array cannot be part of an op's formula; pass it as a Tile parameter"
+            )
+        raise LanguageError(_use_instead_of_numpy(function.__name__))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise _AttributeError(_use_instead_of_attribute(name))
+
+    def __setitem__(self, names: Any, value: Any) -> None:
+        raise LanguageError("a tile cannot be assigned to; write y = tw.where(condition, new, x)")
 
     def __getitem__(self, names: Any) -> Expr:
         return renamed(self, names)
@@ -77,6 +191,12 @@ class Expr:
         return hash(self.node)
 
     # fmt: off
+    def __matmul__(self, other: Any) -> Any: raise LanguageError(_NO_MATMUL)
+    def __rmatmul__(self, other: Any) -> Any: raise LanguageError(_NO_MATMUL)
+    def __divmod__(self, other: Any) -> tuple[Expr, Expr]: return self // other, self % other
+    def __round__(self) -> Expr: return apply(scalars.round_, (self,))
+    def __rlshift__(self, other: Any) -> Expr: return apply(scalars.shl, (other, self))
+    def __rrshift__(self, other: Any) -> Expr: return apply(scalars.shr, (other, self))
     def __add__(self, other: Any) -> Expr: return apply(scalars.add, (self, other))
     def __radd__(self, other: Any) -> Expr: return apply(scalars.add, (other, self))
     def __sub__(self, other: Any) -> Expr: return apply(scalars.sub, (self, other))
@@ -112,6 +232,61 @@ class Expr:
     # fmt: on
 
 
+_NO_MATMUL = "there is no `@`: a contraction is a product and a sum, as in tw.sum(a * b, 'k')"
+
+# NumPy's names for Python's operators: `np.float32(2) * x` arrives as one of these.
+_OPERATORS: Mapping[str, ScalarFunction] = {
+    "add": scalars.add,
+    "subtract": scalars.sub,
+    "multiply": scalars.mul,
+    "divide": scalars.div,
+    "floor_divide": scalars.floordiv,
+    "remainder": scalars.mod,
+    "power": scalars.power,
+    "equal": scalars.eq,
+    "not_equal": scalars.ne,
+    "less": scalars.lt,
+    "less_equal": scalars.le,
+    "greater": scalars.gt,
+    "greater_equal": scalars.ge,
+    "bitwise_and": scalars.and_,
+    "bitwise_or": scalars.or_,
+    "bitwise_xor": scalars.xor,
+    "left_shift": scalars.shl,
+    "right_shift": scalars.shr,
+}
+
+_NUMPY_NAMES = {"absolute": "abs", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2",
+                "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "rint": "round", "amax": "max",
+                "amin": "min", "logaddexp": "logsumexp"}  # fmt: skip
+
+
+def _in_the_language(name: str) -> str | None:
+    from tilewright.dsl import language
+
+    name = _NUMPY_NAMES.get(name, name)
+    return name if name in language.__all__ else None
+
+
+def _use_instead_of_numpy(name: str) -> str:
+    known = _in_the_language(name)
+    remedy = f"write tw.{known}" if known else "write it with tw functions"
+    return f"np.{name} works on arrays, not on the tiles of an op; {remedy}"
+
+
+def _use_instead_of_attribute(name: str) -> str:
+    if name == "shape":
+        return "a tile has no shape; the extent of an axis is tw.size('i')"
+    known = _in_the_language(name)
+    if known:
+        return f"a tile has no methods; write tw.{known}(x)"
+    return f"a tile has no attribute {name!r}; use operators and tw functions"
+
+
+class _AttributeError(LanguageError, AttributeError):
+    """A missing attribute, in the words of the language."""
+
+
 def constant(value: Any, dtype: DType) -> Expr:
     return Expr(Const(value, dtype))
 
@@ -125,9 +300,16 @@ def lift(value: Any, like: DType | None = None) -> Expr:
     if isinstance(value, (bool, np.bool_)):
         return constant(bool(value), bool_)
     if isinstance(value, (int, np.integer)):
-        return constant(int(value), like if like and not like.is_bool else int64)
+        dtype = like if like and not like.is_bool else int64
+        _check_fits(int(value), dtype, "the formula")
+        return constant(int(value), dtype)
     if isinstance(value, (float, np.floating)):
         return constant(float(value), like if like and like.is_float else float32)
+    if value is None:
+        raise LanguageError(
+            "None cannot be part of an op's formula; an optional operand that was not given is None: test it "
+            "with `if bias is not None:`"
+        )
     raise LanguageError(
         f"{type(value).__name__} {value!r} cannot be part of an op's formula; use numbers, tiles and "
         f"tw functions, and pass arrays as Tile parameters"
@@ -139,11 +321,17 @@ def cast(value: Any, dtype: Any) -> Expr:
     expression, target = lift(value), as_dtype(dtype)
     if expression.dtype == target:
         return expression
-    if isinstance(expression.node, Const) and target.is_float:
-        return constant(float(expression.node.value), target)
+    node = expression.node
+    if isinstance(node, Const) and target.is_float:
+        return constant(float(node.value), target)
+    if isinstance(node, Map) and node.function == "where" and target.is_float:
+        condition, *branches = node.operands
+        if all(isinstance(branch, Const) for branch in branches):
+            chosen = tuple(cast(branch, target).node for branch in branches)
+            return Expr(Map("where", (condition, *chosen)), expression.axes)
     if target.is_bool:
         return apply(scalars.ne, (expression, 0))
-    return Expr(Cast(expression.node, target))
+    return Expr(Cast(expression.node, target), expression.axes)
 
 
 def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
@@ -157,7 +345,8 @@ def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
         operands = (condition, *_unify(row, operands[1:]))
     else:
         operands = _unify(row, operands)
-    return Expr(Map(row.name, tuple(o.node for o in operands)))
+    node = Map(row.name, tuple(o.node for o in operands))
+    return Expr(node, merged(*(o.axes for o in operands)))
 
 
 def _apply_to_numbers(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
@@ -171,7 +360,7 @@ def _apply_to_numbers(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
 
 def _unify(row: ScalarFunction, operands: tuple[Any, ...]) -> tuple[Expr, ...]:
     typed = [o.dtype for o in map(_as_expr, operands) if o is not None]
-    common = typed[0] if typed else float32
+    common = typed[0] if typed else int64
     for dtype in typed[1:]:
         common = promote(common, dtype)
     weak = [o for o in operands if _as_expr(o) is None]
@@ -187,24 +376,18 @@ def _unify(row: ScalarFunction, operands: tuple[Any, ...]) -> tuple[Expr, ...]:
         common = int64
     if row.types is not scalars.bitwise and row.types is not scalars.comparison and row.name != "where":
         common = common.compute
-    _check_integers_fit(row, weak, common)
+    for value in weak:
+        _check_fits(value, common, f"the other operand of {row.name}")
     return tuple(cast(lift(o, common), common) for o in operands)
 
 
-def _check_integers_fit(row: ScalarFunction, weak: list[Any], common: DType) -> None:
-    if not common.is_integer:
+def _check_fits(value: Any, dtype: DType, where: str) -> None:
+    if not dtype.is_integer or not isinstance(value, (int, np.integer)):
         return
-    low, high = (
-        (0, 2**common.bits - 1)
-        if common.kind == "uint"
-        else (-(2 ** (common.bits - 1)), 2 ** (common.bits - 1) - 1)
-    )
-    for value in weak:
-        if not low <= int(value) <= high:
-            raise DTypeError(
-                f"{value} does not fit {common.name}, the dtype of the other operand of {row.name}; "
-                f"write tw.cast(x, tw.int64)"
-            )
+    low, high = dtype.range
+    if not low <= int(value) <= high:
+        remedy = "write tw.cast(x, tw.int64)" if dtype != int64 else "write it as a float, as in 1e30"
+        raise DTypeError(f"{value} does not fit {dtype.name}, the dtype of {where}; {remedy}")
 
 
 def _as_expr(value: Any) -> Expr | None:
@@ -246,8 +429,10 @@ def renamed(value: Expr, names: Any) -> Expr:
         raise LanguageError(
             f'a tile is not indexed by position; write its axes\' new names, as in x["j d"], got x[{names!r}]'
         )
-    wanted = split_names(names)
-    batch = tuple(a for a in value.axes if is_batch_axis(a))
+    wanted = axis_names(names)
+    if wanted.count(ELLIPSIS) > 1:
+        raise AxisError(f"'...' stands once in x[{names!r}]")
+    batch = tuple(a for a in value.axes if is_batch(a))
     if ELLIPSIS in wanted:
         wanted = wanted[: wanted.index(ELLIPSIS)] + batch + wanted[wanted.index(ELLIPSIS) + 1 :]
     current = value.node.names if isinstance(value.node, Read) else value.axes
@@ -257,18 +442,29 @@ def renamed(value: Expr, names: Any) -> Expr:
         raise AxisError(
             f"x[{names!r}] gives {len(wanted)} names to a tile with the axes ({' '.join(current)})"
         )
-    return Expr(rename(value.node, dict(zip(current, wanted, strict=True))))
+    if isinstance(value.node, Read):
+        return Expr(Read(value.node.param, wanted, value.node.type))
+    names_of = dict(zip(current, wanted, strict=True))
+    return Expr(rename(value.node, names_of), union(wanted))
 
 
 def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
     """The axes that a reduction names, checked against those of its operand; `None` means all of them."""
     if axes is None:
         return value.axes
-    names = split_names(axes) if isinstance(axes, str) else tuple(axes)
+    if not isinstance(axes, (str, tuple, list)):
+        raise AxisError(
+            f"{what} takes axis names, as in tw.{what}(x, 'i'), not {axes!r}: axes have no numbers"
+        )
+    names = axis_names(axes) if isinstance(axes, str) else tuple(map(_caller_name, axes))
+    if isinstance(axes, str) and not names:
+        raise AxisError(f"{what} over no axis; name one, as in tw.{what}(x, 'i'), or leave it out for all")
     result: list[str] = []
     for name in names:
         if name == ELLIPSIS:
-            result.extend(a for a in value.axes if is_batch_axis(a))
+            result.extend(a for a in value.axes if is_batch(a))
+        elif name in result:
+            raise AxisError(f"{what} over {name!r} twice; name each axis once")
         elif name in value.axes:
             result.append(name)
         else:
@@ -282,7 +478,11 @@ def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
 
 def reduce(combine: str, value: Any, axes: Any = None) -> Expr:
     expression = lift(value)
-    over = resolve_axes(expression, axes, combine)
+    return reduce_over(combine, expression, resolve_axes(expression, axes, combine))
+
+
+def reduce_over(combine: str, expression: Expr, over: tuple[str, ...]) -> Expr:
+    """`reduce` over axes that are already resolved."""
     if combine in ("any", "all") and not expression.dtype.is_bool:
         expression = expression != 0
     if combine in ("sum", "prod") and not expression.dtype.is_float:
@@ -290,4 +490,7 @@ def reduce(combine: str, value: Any, axes: Any = None) -> Expr:
     if combine in ("max", "min") and expression.dtype.is_bool:
         combine = "any" if combine == "max" else "all"
     expression = cast(expression, expression.dtype.compute)
-    return expression if not over else Expr(Reduce(combine, over, expression.node))
+    if not over:
+        return expression
+    left = tuple(a for a in expression.axes if a not in over)
+    return Expr(Reduce(combine, over, expression.node), left)

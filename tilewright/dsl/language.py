@@ -7,14 +7,25 @@ them).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 from tilewright.dsl import scalars
-from tilewright.dsl.axes import ELLIPSIS, split_names
+from tilewright.dsl.axes import ELLIPSIS
 from tilewright.dsl.dtypes import float32
-from tilewright.dsl.expression import Expr, cast, constant, lift, reduce, resolve_axes
+from tilewright.dsl.expression import (
+    Expr,
+    axis_names,
+    cast,
+    constant,
+    lift,
+    mention,
+    reduce,
+    reduce_over,
+    resolve_axes,
+)
 from tilewright.dsl.program import Index, Node, Size
 from tilewright.errors import AxisError, LanguageError
 
@@ -37,33 +48,38 @@ def _eagerly(name: str, *operands: Any, **keywords: Any) -> Any:
 
 
 def _single_axis(axis: Any, what: str) -> str:
-    names = split_names(axis) if isinstance(axis, str) else ()
+    names = axis_names(axis) if isinstance(axis, str) else ()
     if len(names) != 1 or names[0] == ELLIPSIS:
-        raise AxisError(f"tw.{what} takes one axis name, as in tw.{what}('i'); got {axis!r}")
+        call = f"tw.{what}(x, 'i')" if what.startswith("arg") else f"tw.{what}('i')"
+        raise AxisError(f"tw.{what} takes one axis name, as in {call}; got {axis!r}")
     return names[0]
 
 
 def index(axis: str) -> Expr:
     """The position along `axis`, 0 … size - 1, int64."""
-    return Expr(Index(_single_axis(axis, "index")))
+    name = _single_axis(axis, "index")
+    mention(name)
+    return Expr(Index(name))
 
 
 def size(axes: str) -> Expr:
     """The extent of `axes` (their product if there are several), int64."""
+    if not isinstance(axes, str) or not axes.split() or ELLIPSIS in axes.split():
+        raise AxisError(f"tw.size takes axis names, as in tw.size('i'); got {axes!r}")
     result: Expr | None = None
-    for axis in split_names(axes):
+    for axis in axis_names(axes):
+        mention(axis)
         extent = Expr(Size(axis))
         result = extent if result is None else result * extent
-    if result is None:
-        raise AxisError("tw.size takes an axis name, as in tw.size('i')")
+    assert result is not None
     return result
 
 
 def _extent(value: Expr, over: tuple[str, ...]) -> Expr:
-    result = constant(1, value.dtype.compute if value.dtype.is_float else float32)
-    for axis in over:
-        result = result * cast(Expr(Size(axis)), result.dtype)
-    return result
+    """How many elements `over` has, as a number of the dtype that `value` is averaged in."""
+    dtype = value.dtype.compute if value.dtype.is_float else float32
+    extents = [cast(Expr(Size(axis)), dtype) for axis in over]
+    return functools.reduce(lambda a, b: a * b, extents) if extents else constant(1, dtype)
 
 
 def sum(value: Any, axes: Any = None, **keywords: Any) -> Any:
@@ -104,7 +120,7 @@ def mean(value: Any, axes: Any = None, **keywords: Any) -> Any:
     over = resolve_axes(value, axes, "mean")
     if not value.dtype.is_float:
         value = cast(value, float32)
-    return reduce("sum", value, over) / _extent(value, over)
+    return reduce_over("sum", value, over) / _extent(value, over)
 
 
 def var(value: Any, axes: Any = None, *, correction: int = 0, **keywords: Any) -> Any:
@@ -113,8 +129,8 @@ def var(value: Any, axes: Any = None, *, correction: int = 0, **keywords: Any) -
         return _eagerly("var", value, axes, correction=correction, **keywords)
     value = lift(value)
     over = resolve_axes(value, axes, "var")
-    centred = value - mean(value, over)
-    return reduce("sum", centred * centred, over) / (_extent(value, over) - correction)
+    centred = value - reduce_over("sum", value, over) / _extent(value, over)
+    return reduce_over("sum", centred * centred, over) / (_extent(value, over) - correction)
 
 
 def logsumexp(value: Any, axes: Any = None, **keywords: Any) -> Any:
@@ -122,22 +138,26 @@ def logsumexp(value: Any, axes: Any = None, **keywords: Any) -> Any:
     if not _is_symbolic(value):
         return _eagerly("logsumexp", value, axes, **keywords)
     value = lift(value)
+    if not value.dtype.is_float:
+        value = cast(value, float32)
     over = resolve_axes(value, axes, "logsumexp")
-    largest = reduce("max", value, over)
+    largest = reduce_over("max", value, over)
     shift = where(isfinite(largest), largest, 0)
-    return log(reduce("sum", exp(value - shift), over)) + shift
+    return log(reduce_over("sum", exp(value - shift), over)) + shift
 
 
 def _argument(combine: str, value: Any, axis: str, keywords: dict[str, Any]) -> Any:
     if not _is_symbolic(value):
         return _eagerly(f"arg{combine}", value, axis, **keywords)
     value = lift(value)
-    (name,) = resolve_axes(value, _single_axis(axis, f"arg{combine}"), f"arg{combine}")
-    extreme = reduce(combine, value, name)
+    name = _single_axis(axis, f"arg{combine}")
+    if name not in value.axes:
+        resolve_axes(value, axis, f"arg{combine}")
+    extreme = reduce_over(combine, value, (name,))
     hit = value == extreme
     if value.dtype.is_float:
         hit = hit | isnan(value)
-    return reduce("min", where(hit, index(name), size(name)), name)
+    return reduce_over("min", where(hit, Expr(Index(name)), Expr(Size(name))), (name,))
 
 
 def argmax(value: Any, axis: Any = None, **keywords: Any) -> Any:

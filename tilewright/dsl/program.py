@@ -18,7 +18,9 @@ birth.
 
 from __future__ import annotations
 
+import math
 import struct
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,10 +29,12 @@ from typing import Any
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.dtypes import DType, bool_, int64
 from tilewright.dsl.scalars import SCALARS
+from tilewright.errors import InternalError
 
 COMBINES = ("sum", "prod", "max", "min", "any", "all")
 
 _interned: weakref.WeakValueDictionary[tuple, Node] = weakref.WeakValueDictionary()
+_interning = threading.RLock()
 
 
 class _Interning(type):
@@ -38,7 +42,8 @@ class _Interning(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         candidate = super().__call__(*args, **kwargs)
-        return _interned.setdefault((cls, *candidate.key()), candidate)
+        with _interning:
+            return _interned.setdefault((cls, *candidate.key()), candidate)
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
@@ -63,12 +68,15 @@ class Node(metaclass=_Interning):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Const(Node):
+    """A number. A float is kept in double precision whatever its dtype; there is one NaN."""
+
     value: float | int | bool
     type: DType
 
     def __post_init__(self) -> None:
         convert = float if self.type.is_float else bool if self.type.is_bool else int
-        object.__setattr__(self, "value", convert(self.value))
+        value = convert(self.value)
+        object.__setattr__(self, "value", math.nan if value != value else value)
         self._derive((), self.type)
 
     def key(self) -> tuple:
@@ -159,6 +167,8 @@ class Reduce(Node):
     arg: Node
 
     def __post_init__(self) -> None:
+        if not set(self.over) <= set(self.arg.axes):
+            raise InternalError(f"{self.combine} over {self.over} of a node with the axes {self.arg.axes}")
         object.__setattr__(self, "over", tuple(a for a in self.arg.axes if a in self.over))
         self._derive(tuple(a for a in self.arg.axes if a not in self.over), self.arg.dtype)
 
@@ -170,7 +180,44 @@ class Reduce(Node):
         return (self.combine, self.over, self.arg)
 
     def with_args(self, args: tuple[Node, ...]) -> Node:
-        return Reduce(self.combine, self.over, args[0])
+        return reduced(self.combine, self.over, args[0])
+
+
+def reduced(combine: str, over: tuple[str, ...], arg: Node) -> Node:
+    """`arg` combined over `over`, of which it may lack some axes: there it is one value, taken size times.
+
+    sum becomes arg * size and prod arg ** size; max, min, any and all become arg; an empty axis still gives
+    the identity.
+    """
+    here = tuple(a for a in arg.axes if a in over)
+    node = Reduce(combine, here, arg) if here else arg
+    for axis in over:
+        if axis not in here:
+            node = _repeated(combine, node, Size(axis))
+    return node
+
+
+def _repeated(combine: str, node: Node, count: Size) -> Node:
+    dtype = node.dtype
+    if combine == "prod":
+        return _repeated_product(node, count)
+    if combine == "sum":
+        times = count if dtype == int64 else Cast(count, dtype)
+        finite = isinstance(node, Const) and math.isfinite(node.value)
+        node = Map("mul", (node, times))
+        if finite or not dtype.is_float:
+            return node
+    some = Map("gt", (count, Const(0, int64)))
+    return Map("where", (some, node, Const(combine_identity(combine, dtype), dtype)))
+
+
+def _repeated_product(node: Node, count: Size) -> Node:
+    if node.dtype.is_float:
+        return Map("pow", (node, Cast(count, node.dtype)))
+    nothing: Node = Map("mul", (Index(count.axis), Const(0, int64)))
+    if node.dtype != int64:
+        nothing = Cast(nothing, node.dtype)
+    return Reduce("prod", (count.axis,), Map("add", (node, nothing)))
 
 
 @dataclass(frozen=True)
@@ -308,9 +355,5 @@ def combine_identity(combine: str, dtype: DType) -> float | int | bool:
         return float("-inf") if combine == "max" else float("inf")
     if dtype == bool_:
         return combine == "min"
-    low, high = (
-        (0, 2**dtype.bits - 1)
-        if dtype.kind == "uint"
-        else (-(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1) - 1)
-    )
+    low, high = dtype.range
     return low if combine == "max" else high

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright.dsl.axes import Scalar, TileSpec, base, batch_axes, fresh, is_batch_axis, union
+from tilewright.dsl.axes import Scalar, TileSpec, base, fresh, union
 from tilewright.dsl.dtypes import DType, float32, float64, promote
-from tilewright.dsl.expression import Expr, Scope, cast, lift, scope
+from tilewright.dsl.expression import Expr, Scope, cast, is_batch, lift, merged, scope
 from tilewright.dsl.extents import extent_sources
 from tilewright.dsl.location import raising_line
 from tilewright.dsl.program import Index, Node, Param, Program, Read, Result, Size, rename
@@ -128,7 +128,7 @@ def trace(
     for name, dtype in scalar_dtypes.items():
         params.append(Param(name, (), dtype, scalar=True))
         arguments[name] = Expr(Read(name, (), dtype))
-    current = Scope(order=union(*(p.axes for p in params)))
+    current = Scope(seen=set(union(*(p.axes for p in params))))
     token = scope.set(current)
     try:
         with _errors_name_the_line(signature):
@@ -177,14 +177,14 @@ def _results(signature: Signature, outcome: Any, params: tuple[Param, ...]) -> t
     values = _returned(signature, outcome)
     specs = signature.results
     low = _low_precision(params)
-    known = union(*(p.axes for p in params))
+    known = merged(*(p.axes for p in params))
     names = _result_names(len(values), {p.name for p in params})
     results = []
     for position, (name, value) in enumerate(zip(names, values, strict=True)):
         expression = lift(value, float32)
         if low and expression.dtype == float32:
             expression = cast(expression, low)
-        order = _axis_order(expression.node, known, specs[position] if specs else None)
+        order = _axis_order(expression.axes, known, specs[position] if specs else None)
         results.append(Result(name, expression.node, order))
     return tuple(results)
 
@@ -209,16 +209,20 @@ def _low_precision(params: tuple[Param, ...]) -> DType | None:
     return common if common.bits < 32 else None
 
 
-def _axis_order(node: Node, known: tuple[str, ...], spec: TileSpec | None) -> tuple[str, ...]:
-    batch = tuple(a for a in known if is_batch_axis(a))
-    batch = tuple(a for a in batch_axes(len(batch)) if a in node.axes)
-    appearance = tuple(a for a in known if a in node.axes and a not in batch) + tuple(
-        a for a in node.axes if a not in known
+def _axis_order(
+    axes: tuple[str, ...], known: tuple[str, ...], spec: TileSpec | None, inner: Scope | None = None
+) -> tuple[str, ...]:
+    """The order of a result's axes: as annotated, else batch first, then as the operands declare them."""
+    batch = tuple(a for a in known if is_batch(a) and a in axes)
+    natural = (
+        *batch,
+        *(a for a in known if a in axes and a not in batch),
+        *(a for a in axes if a not in known),
     )
-    natural = batch + appearance
     if spec is None:
         return natural
-    wanted = (batch if spec.batched else ()) + spec.axes
+    named = tuple(inner.caller_name(a) for a in spec.axes) if inner else spec.axes
+    wanted = (batch if spec.batched else ()) + named
     missing = [a for a in natural if a not in wanted]
     if missing:
         raise AxisError(
@@ -246,9 +250,12 @@ def inline(signature: Signature, tiles: Sequence[Any], keywords: Mapping[str, An
     token = scope.set(inner)
     try:
         outcome = signature.function(**arguments)
-        return _inline_results(signature, outcome, inner)
+        known = merged(*(expression.axes for name in values if (expression := arguments[name]) is not None))
+        return _inline_results(signature, outcome, known, inner)
     finally:
         scope.reset(token)
+        if (caller := scope.get()) is not None:
+            caller.seen |= inner.seen
 
 
 def _inline_operands(signature: Signature, tiles: Sequence[Any]) -> dict[str, Expr | None]:
@@ -282,35 +289,45 @@ def _inner_scope(
     batch = union(*(v.axes[: split[t.name]] for t, v in present))
     named = [(t, pair) for t, v in present for pair in zip(t.spec.axes, v.axes[split[t.name] :], strict=True)]
     names: dict[str, str] = {}
+    copies: dict[str, str] = {}
     renames: dict[str, dict[str, str]] = {t.name: {} for t, _ in present}
     for tile, (inner, outer) in named:
         if inner not in names:
             candidates = [o for _, (i, o) in named if i == inner]
             free = [o for o in candidates if o not in batch and o not in names.values()]
             names[inner] = free[0] if free else fresh(outer, {*batch, *names.values()})
+            if not free:
+                copies[names[inner]] = outer
         if names[inner] != outer:
             renames[tile.name][outer] = names[inner]
     taken = {*batch, *names.values(), *union(*(v.axes for _, v in present))}
     current = scope.get()
-    if current is not None:
-        taken |= {*current.order, *current.names.values()}
-    order = (*batch, *(names[a] for t, _ in present for a in t.spec.axes))
-    return Scope(union(order), names, frozenset(batch), taken), renames
+    taken |= current.seen if current is not None else set()
+    return Scope(names, frozenset(batch), copies, taken, set(taken)), renames
 
 
-def _inline_results(signature: Signature, outcome: Any, inner: Scope) -> Any:
-    several = isinstance(outcome, (tuple, list))
-    results = tuple(lift(value, float32) for value in _returned(signature, outcome))
-    copies = {axis: base(axis) for result in results for axis in result.axes if base(axis) != axis}
-    for result in results:
-        if len({base(axis) for axis in result.axes}) != len(result.axes):
-            raise AxisError(
-                f"a result of {signature.name} has two axes that are both called "
-                f"{next(copies[a] for a in result.axes if a in copies)!r} here; rename one of the operands first, "
-                f'as in {signature.name}(a, b["j k"])'
-            )
-    results = tuple(Expr(rename(result.node, copies)) for result in results)
-    return results if several else results[0]
+def _inline_results(signature: Signature, outcome: Any, known: tuple[str, ...], inner: Scope) -> Any:
+    values = _returned(signature, outcome)
+    results = []
+    for position, value in enumerate(values):
+        expression = lift(value, float32)
+        specs = signature.results
+        order = _axis_order(expression.axes, known, specs[position] if specs else None, inner)
+        results.append(_under_callers_names(signature, expression.node, order, inner.copies))
+    return tuple(results) if isinstance(outcome, (tuple, list)) else results[0]
+
+
+def _under_callers_names(
+    signature: Signature, node: Node, order: tuple[str, ...], copies: Mapping[str, str]
+) -> Expr:
+    outer = tuple(copies.get(axis, axis) for axis in order)
+    twice = next((axis for axis in outer if outer.count(axis) > 1), None)
+    if twice:
+        raise AxisError(
+            f"a result of {signature.name} has two axes that are both called {twice!r} here; rename one of "
+            f'the operands first, as in {signature.name}(a, b["j k"])'
+        )
+    return Expr(rename(node, dict(zip(order, outer, strict=True))), outer)
 
 
 def check_known_axes(program: Program, mentioned: Mapping[str, str | None] | None = None) -> None:
@@ -321,8 +338,9 @@ def check_known_axes(program: Program, mentioned: Mapping[str, str | None] | Non
             continue
         line = (mentioned or {}).get(node.axis)
         error = AxisError(
-            f"{line + ': in ' if line else ''}op {program.name!r}: tw.{type(node).__name__.lower()}"
-            f"({node.axis!r}) names an axis that no operand has; the axes are {', '.join(sorted(sources)) or 'none'}"
+            f"{line + ': in ' if line else ''}op {program.name!r}: "
+            f"tw.{type(node).__name__.lower()}({node.axis!r}) names an axis that no operand has; the axes "
+            f"are {', '.join(sorted(sources)) or 'none'}"
         )
         error.located = line is not None  # type: ignore[attr-defined]
         raise error
