@@ -1,0 +1,53 @@
+"""tilewright: write a tensor op once, as mathematics over named axes; the rest is generated.
+
+    import tilewright as tw
+
+    @tw.op
+    def softmax(x: tw.Tile["... d"]):
+        e = tw.exp(x - tw.max(x, "d"))
+        return e / tw.sum(e, "d")
+"""
+
+from tilewright import errors as errors
+from tilewright.dsl.axes import Scalar as Scalar
+from tilewright.dsl.axes import Tile as Tile
+from tilewright.dsl.dtypes import (
+    DType as DType,
+)
+from tilewright.dsl.dtypes import (
+    bfloat16 as bfloat16,
+)
+from tilewright.dsl.dtypes import (
+    bool_ as bool_,
+)
+from tilewright.dsl.dtypes import (
+    float16 as float16,
+)
+from tilewright.dsl.dtypes import (
+    float32 as float32,
+)
+from tilewright.dsl.dtypes import (
+    float64 as float64,
+)
+from tilewright.dsl.dtypes import (
+    int8 as int8,
+)
+from tilewright.dsl.dtypes import (
+    int16 as int16,
+)
+from tilewright.dsl.dtypes import (
+    int32 as int32,
+)
+from tilewright.dsl.dtypes import (
+    int64 as int64,
+)
+from tilewright.dsl.dtypes import (
+    uint8 as uint8,
+)
+from tilewright.dsl.language import *  # noqa: F403
+from tilewright.op import Op as Op
+from tilewright.op import op as op
+from tilewright.runtime.threads import get_num_threads as get_num_threads
+from tilewright.runtime.threads import set_num_threads as set_num_threads
+
+__version__ = "0.1.0"

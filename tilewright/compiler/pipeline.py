@@ -1,0 +1,63 @@
+"""The road from a Program to something that runs: one straight line.
+
+    Program → simplify → partition → (a target's) schedule, code, build cache, launch
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from tilewright.compiler.nest import Plan
+from tilewright.compiler.partition import partition
+from tilewright.dsl.program import Program
+from tilewright.dsl.verify import verify
+from tilewright.errors import TargetError
+
+CHECKED = bool(os.environ.get("TILEWRIGHT_DEBUG"))
+
+
+class Executable(Protocol):
+    """A Program compiled for one target."""
+
+    plan: Plan
+
+    def run(
+        self, arguments: Mapping[str, np.ndarray], scalars: Mapping[str, float | int] | None = None
+    ) -> tuple[np.ndarray, ...]: ...
+
+
+def lower(program: Program) -> Plan:
+    """The kernels of a Program."""
+    program = _checked(program, "derivation")
+    return partition(program)
+
+
+def _checked(program: Program, step: str) -> Program:
+    return verify(program, step) if CHECKED else program
+
+
+@functools.lru_cache(maxsize=1024)
+def compile_program(program: Program, target: str = "cpu") -> Executable:
+    """A Program ready to run on "cpu", in Triton's "interpreter", or on a device such as "cuda:0".
+
+    Raises `TargetError` where this machine has no such target.
+    """
+    plan = lower(program)
+    if target == "cpu":
+        from tilewright.compiler.targets.cpu.executable import CpuExecutable
+
+        return CpuExecutable(plan)
+    if target == "interpreter":
+        from tilewright.compiler.targets.triton.executable import InterpreterExecutable
+
+        return InterpreterExecutable(plan)
+    if target.startswith("cuda"):
+        from tilewright.compiler.targets.triton.executable import CudaExecutable
+
+        return CudaExecutable(plan, target)
+    raise TargetError(f'there is no target {target!r}; the targets are "cpu", "interpreter" and "cuda:0", "cuda:1", …')

@@ -1,0 +1,5 @@
+"""The op object: what `@tw.op` makes of a function, and the questions it answers."""
+
+from tilewright.op.op import Op, op
+
+__all__ = ["Op", "op"]

@@ -1,0 +1,195 @@
+"""From a call's arguments to a Program's operands, and from its results back to the shapes a user expects.
+
+Leading batch axes are broadcast as NumPy broadcasts them. An operand that is repeated along a batch axis is read
+without that axis (so its gradient is summed by the kernel), and neighbouring batch axes that lie in memory as one are
+merged, so that one kernel serves every rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tilewright.dsl.axes import is_batch_axis
+from tilewright.dsl.dtypes import ALL, DType, of_array
+from tilewright.dsl.location import users_line
+from tilewright.dsl.trace import TileParameter
+from tilewright.errors import ArgumentError, DTypeError, ShapeError
+
+
+@dataclass(frozen=True)
+class BoundOperand:
+    """How one argument is read: its dtype, the batch axes it has, and its shape in the Program."""
+
+    dtype: DType
+    batch: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The operands of one call. `groups` holds, for each batch axis of the Program, the dimensions merged into it."""
+
+    operands: Mapping[str, BoundOperand | None]
+    groups: Mapping[str, tuple[int, ...]]
+
+    @property
+    def key(self) -> tuple:
+        return tuple((name, o and (o.dtype, o.batch)) for name, o in self.operands.items())
+
+    def user_shape(self, axes: Sequence[str], shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape a user expects for a value with these axes and this shape in the Program."""
+        dimensions: list[int] = []
+        for axis, extent in zip(axes, shape, strict=True):
+            dimensions.extend(self.groups[axis] if is_batch_axis(axis) else (extent,))
+        return tuple(dimensions)
+
+
+def where(op_name: str) -> str:
+    """The start of an error message about a call: the user's line and the op."""
+    line = users_line()
+    return f"{line}: op {op_name!r}" if line else f"op {op_name!r}"
+
+
+def as_operand(value: Any, name: str, op_name: str) -> np.ndarray:
+    """`value` as an array of a dtype that the language has. Raises `ArgumentError` or `DTypeError`."""
+    if isinstance(value, (bool, int, float, np.generic)):
+        value = np.asarray(value, np.float32 if isinstance(value, float) and not isinstance(value, np.generic) else None)
+    if not isinstance(value, np.ndarray):
+        raise ArgumentError(
+            f"{where(op_name)}: operand {name!r} is a {type(value).__module__}.{type(value).__qualname__}; pass a NumPy "
+            f"array or a tilewright Tensor, as in np.asarray(value, np.float32)"
+        )
+    if of_array(value) is None:
+        raise DTypeError(
+            f"{where(op_name)}: operand {name!r} has dtype {value.dtype}, which the language does not compute with; "
+            f"convert it with .astype(...) to one of {', '.join(d.name for d in ALL)}"
+        )
+    return value
+
+
+def bind(op_name: str, tiles: Sequence[TileParameter], arrays: Mapping[str, np.ndarray | None]) -> Binding:
+    """Check ranks and extents and work out how each argument is read. Raises `ShapeError`."""
+    present = [(t, arrays[t.name]) for t in tiles if arrays.get(t.name) is not None]
+    for tile, array in present:
+        _check_rank(op_name, tile, array)
+    _check_named_extents(op_name, present)
+    batches = {t.name: array.shape[: array.ndim - len(t.spec.axes)] for t, array in present}
+    extents = _broadcast(op_name, batches)
+    groups = _merge(extents, {t.name: _batch_layout(array, batches[t.name], extents) for t, array in present})
+    names = {position: f"_{len(groups) - 1 - number}" for number, group in enumerate(groups) for position in group}
+    operands: dict[str, BoundOperand | None] = {t.name: None for t in tiles}
+    for tile, array in present:
+        batch = _batch_axes_of(batches[tile.name], extents, groups, names)
+        lead = tuple(math.prod(extents[p] for p in g) for g in groups if names[g[0]] in batch)
+        named = array.shape[array.ndim - len(tile.spec.axes) :]
+        operands[tile.name] = BoundOperand(_dtype(array), batch, lead + named)
+    return Binding(operands, {names[g[0]]: tuple(extents[p] for p in g) for g in groups})
+
+
+def _dtype(array: np.ndarray) -> DType:
+    dtype = of_array(array)
+    assert dtype is not None
+    return dtype
+
+
+def _check_rank(op_name: str, tile: TileParameter, array: np.ndarray) -> None:
+    named = len(tile.spec.axes)
+    if array.ndim == named or (tile.spec.batched and array.ndim > named):
+        return
+    needs = f"at least {named}" if tile.spec.batched else str(named)
+    raise ShapeError(
+        f"{where(op_name)}: {tile.name} is Tile[\"{tile.spec}\"] and needs {needs} dimension{'s' * (named != 1)}, but "
+        f"has shape {array.shape}"
+    )
+
+
+def _check_named_extents(op_name: str, present: Sequence[tuple[TileParameter, np.ndarray]]) -> None:
+    seen: dict[str, tuple[int, str, tuple[int, ...]]] = {}
+    for tile, array in present:
+        first = array.ndim - len(tile.spec.axes)
+        for axis, extent in zip(tile.spec.axes, array.shape[first:], strict=True):
+            known, name, shape = seen.setdefault(axis, (extent, tile.name, array.shape))
+            if known != extent:
+                raise ShapeError(
+                    f"{where(op_name)}: axis {axis!r} is {known} in {name} (shape {shape}) but {extent} in {tile.name} "
+                    f"(shape {array.shape}); named axes must agree (only the batch axes of '...' broadcast)"
+                )
+
+
+def _broadcast(op_name: str, batches: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    rank = max((len(shape) for shape in batches.values()), default=0)
+    extents = [1] * rank
+    owner = [""] * rank
+    for name, shape in batches.items():
+        for position, extent in enumerate(shape, start=rank - len(shape)):
+            if extent == 1 or extent == extents[position]:
+                continue
+            if extents[position] != 1:
+                other = owner[position]
+                raise ShapeError(
+                    f"{where(op_name)}: the batch axes of {other} {batches[other]} and {name} {shape} do not broadcast: "
+                    f"{extents[position]} against {extent}"
+                )
+            extents[position], owner[position] = extent, name
+    return tuple(extents)
+
+
+@dataclass(frozen=True)
+class _BatchLayout:
+    """Of one operand, for each batch position: is it there (None: either way, the extent is 1), and its stride."""
+
+    present: tuple[bool | None, ...]
+    strides: tuple[int, ...]
+
+
+def _batch_layout(array: np.ndarray, batch: tuple[int, ...], extents: tuple[int, ...]) -> _BatchLayout:
+    missing = len(extents) - len(batch)
+    present: list[bool | None] = []
+    for position, extent in enumerate(extents):
+        own = batch[position - missing] if position >= missing else 1
+        present.append(None if extent == 1 else own == extent)
+    strides = (0,) * missing + array.strides[: len(batch)]
+    return _BatchLayout(tuple(present), strides if array.size else (0,) * len(extents))
+
+
+def _merge(extents: tuple[int, ...], layouts: Mapping[str, _BatchLayout]) -> list[list[int]]:
+    """Neighbouring batch positions that are one axis in every operand."""
+    groups: list[list[int]] = []
+    for position in range(len(extents)):
+        if groups and all(_joins(groups[-1], position, extents, layout) for layout in layouts.values()):
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    return groups
+
+
+def _joins(group: list[int], position: int, extents: tuple[int, ...], layout: _BatchLayout) -> bool:
+    wide = [p for p in group if extents[p] != 1]
+    if not wide or extents[position] == 1:
+        return True
+    before = wide[-1]
+    if layout.present[before] != layout.present[position]:
+        return False
+    return not layout.present[position] or layout.strides[before] == layout.strides[position] * extents[position]
+
+
+def _batch_axes_of(
+    batch: tuple[int, ...], extents: tuple[int, ...], groups: list[list[int]], names: Mapping[int, str]
+) -> tuple[str, ...]:
+    """The batch axes that an operand has: those along which it is not repeated, unit axes where its rank has them."""
+    missing = len(extents) - len(batch)
+    axes = []
+    for group in groups:
+        wide = [p for p in group if extents[p] != 1]
+        if wide:
+            has = wide[0] >= missing and batch[wide[0] - missing] == extents[wide[0]]
+        else:
+            has = group[-1] >= missing
+        if has:
+            axes.append(names[group[0]])
+    return tuple(axes)
