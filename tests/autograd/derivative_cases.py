@@ -268,7 +268,7 @@ def log_softmax(x: Tile["... d"]):
     return z - tw.log(tw.sum(tw.exp(z), "d"))
 
 
-def cross_entropy(x: Tile["... c"], t: Tile[...]):
+def cross_entropy(x: Tile["... c"], t: Tile["..."]):
     return tw.logsumexp(x, "c") - tw.sum(tw.where(tw.index("c") == t, x, 0), "c")
 
 
@@ -310,7 +310,7 @@ def cosine(x: Tile["i d"], z: Tile["j d"]):
     return tw.sum(x * z, "d") / lengths
 
 
-def focal(x: Tile["... c"], t: Tile[...], *, gamma: float = 2.0):
+def focal(x: Tile["... c"], t: Tile["..."], *, gamma: float = 2.0):
     log_p = tw.sum(tw.where(tw.index("c") == t, x - tw.logsumexp(x, "c"), 0), "c")
     return -((1 - tw.exp(log_p)) ** gamma) * log_p
 

@@ -9,11 +9,13 @@ what they write is then brought into the form that a person would write (`dsl.al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.autograd.operands import close, declared_axes, fresh_name
+from tilewright.autograd.residuals import Emit, as_results, choose
 from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
-from tilewright.dsl.algebra import Polynomials
+from tilewright.dsl.algebra import Collector, Emitter, Polynomials, collect
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.program import Node, Param, Program, Read, Result
 from tilewright.errors import DerivativeError
@@ -41,21 +43,20 @@ def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
     outputs = _floating_results(program)
     taken = {p.name for p in program.params} | {r.name for r in program.results}
     cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
-    gradients = _backward_pass(program, targets, outputs, cotangents)
+    polynomials = Polynomials(declared_axes(program))
+    raw = _backward_pass(program, targets, outputs, cotangents, polynomials)
+    choice = choose(program, _emission(program, raw, polynomials), lambda text: _numbered(text, taken))
     results = tuple(
-        Result(f"d_{p.name}", cast(Expr(gradients[p.name]), p.dtype).node, p.axes) for p in targets
+        Result(f"d_{p.name}", cast(Expr(node), p.dtype).node, p.axes)
+        for p, node in zip(targets, choice.gradients, strict=True)
     )
-    backward = close(
-        program,
-        f"{program.name}_backward",
-        (*program.params, *cotangents),
-        {p.name for p in cotangents},
-        results,
-    )
+    params = _distinct((*program.params, *(s.param for s in choice.saved), *cotangents))
+    keep = {p.name for p in cotangents}
+    forward = Program(program.name, program.params, (*program.results, *as_results(choice.saved, program)))
     return Derivative(
-        program,
-        backward,
-        (),
+        forward,
+        close(program, f"{program.name}_backward", params, keep, results),
+        tuple(dict.fromkeys(s.param.name for s in choice.saved)),
         tuple((r.name, c.name) for r, c in zip(outputs, cotangents, strict=True)),
         tuple((p.name, r.name) for p, r in zip(targets, results, strict=True)),
     )
@@ -67,25 +68,56 @@ def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
     outputs = _floating_results(program)
     taken = {p.name for p in program.params}
     tangents = tuple(Param(fresh_name(f"t_{p.name}", taken), p.axes, p.dtype) for p in targets)
-    pushed = _forward_pass(program, dict(zip((p.name for p in targets), tangents, strict=True)))
+    pushed = _forward_pass(program, {p.name: t for p, t in zip(targets, tangents, strict=True)})
+    raw = tuple(
+        pushed[r.node].node if r.node in pushed else constant(0, r.dtype.compute).node for r in outputs
+    )
+    polynomials = Polynomials(declared_axes(program))
     results = tuple(
-        Result(f"t_{r.name}", cast(pushed.get(r.node, constant(0, r.dtype)), r.dtype).node, r.axes)
-        for r in outputs
+        Result(f"t_{r.name}", cast(Expr(node), r.dtype).node, r.axes)
+        for r, node in zip(outputs, collect(raw, program.nodes(), polynomials), strict=True)
     )
-    return close(
-        program, f"{program.name}_jvp", (*program.params, *tangents), {p.name for p in tangents}, results
-    )
+    keep = {p.name for p in tangents}
+    return close(program, f"{program.name}_jvp", (*program.params, *tangents), keep, results)
+
+
+def _emission(program: Program, raw: tuple[Node, ...], polynomials: Polynomials) -> Emit:
+    """Writes the raw gradients in terms of the forward's values."""
+    collector = Collector(program.nodes(), polynomials)
+    forms = [collector.form(node) for node in raw]
+
+    def emit(leaves: Sequence[Node]) -> tuple[Node, ...]:
+        emitter = Emitter(collector, leaves)
+        return tuple(emitter.form(form, node.dtype) for form, node in zip(forms, raw, strict=True))
+
+    return emit
+
+
+def _distinct(params: tuple[Param, ...]) -> tuple[Param, ...]:
+    return tuple({p.name: p for p in params}.values())
+
+
+def _numbered(text: str, taken: set[str]) -> str:
+    """The first of saved_0, saved_1, … that is new."""
+    number = 0
+    while text.format(number) in taken:
+        number += 1
+    taken.add(text.format(number))
+    return text.format(number)
 
 
 # --- the two passes ---------------------------------------------------------------------------------------
 
 
 def _backward_pass(
-    program: Program, targets: tuple[Param, ...], outputs: tuple[Result, ...], cotangents: tuple[Param, ...]
-) -> dict[str, Node]:
+    program: Program,
+    targets: tuple[Param, ...],
+    outputs: tuple[Result, ...],
+    cotangents: tuple[Param, ...],
+    polynomials: Polynomials,
+) -> tuple[Node, ...]:
     wanted = {p.name: p for p in targets}
     active = _active(program, wanted)
-    polynomials = Polynomials(declared_axes(program))
     pending: dict[Node, list[Expr]] = {}
     for result, param in zip(outputs, cotangents, strict=True):
         given = Expr(Read(param.name, param.axes, param.dtype))
@@ -104,10 +136,10 @@ def _backward_pass(
         for operand, back in pull_back(node, cotangent):
             if operand in active:
                 pending.setdefault(operand, []).append(back)
-    return {
-        name: (_total(parts) if parts else constant(0, wanted[name].dtype.compute)).node
+    return tuple(
+        (_total(parts) if parts else constant(0, wanted[name].dtype.compute)).node
         for name, parts in gradients.items()
-    }
+    )
 
 
 def _seed(result: Result, given: Expr, pending: dict[Node, list[Expr]]) -> None:
