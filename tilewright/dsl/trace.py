@@ -102,10 +102,15 @@ def _result_specs(signature: inspect.Signature, where: str) -> tuple[TileSpec, .
 
 @dataclass(frozen=True)
 class Operand:
-    """What tracing must know of one argument: its dtype and how many batch axes it has."""
+    """What tracing must know of one argument: its dtype and its batch axes (all `batch_rank` unless named)."""
 
     dtype: DType
     batch_rank: int
+    batch: tuple[str, ...] | None = None
+
+    @property
+    def batch_axes(self) -> tuple[str, ...]:
+        return batch_axes(self.batch_rank) if self.batch is None else self.batch
 
 
 def trace(
@@ -122,7 +127,7 @@ def trace(
         if operand is None:
             arguments[tile.name] = None
             continue
-        axes = tile.spec.expand(operand.batch_rank)
+        axes = operand.batch_axes + tile.spec.axes
         params.append(Param(tile.name, axes, operand.dtype))
         arguments[tile.name] = Expr(Read(tile.name, axes, operand.dtype))
     for name, dtype in scalar_dtypes.items():
@@ -209,11 +214,17 @@ def _low_precision(params: tuple[Param, ...]) -> DType | None:
     return common if common.bits < 32 else None
 
 
+def _batch_order(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Batch axes outermost first: an operand may have met only some of them, so appearance does not tell."""
+    numbered = all(a[1:].isdigit() for a in axes)
+    return tuple(sorted(axes, key=lambda a: -int(a[1:]))) if numbered else axes
+
+
 def _axis_order(
     axes: tuple[str, ...], known: tuple[str, ...], spec: TileSpec | None, inner: Scope | None = None
 ) -> tuple[str, ...]:
     """The order of a result's axes: as annotated, else batch first, then as the operands declare them."""
-    batch = tuple(a for a in known if is_batch(a) and a in axes)
+    batch = _batch_order(tuple(a for a in known if is_batch(a) and a in axes))
     natural = (
         *batch,
         *(a for a in known if a in axes and a not in batch),
