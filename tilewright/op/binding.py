@@ -42,10 +42,17 @@ class Binding:
         return tuple((name, o and (o.dtype, o.batch)) for name, o in self.operands.items())
 
     def user_shape(self, axes: Sequence[str], shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape a user expects for a value with these axes and this shape in the Program."""
+        """The shape a user expects for a value with these axes and this shape in the Program.
+
+        Batch axes align from the right: one that the value lacks is a dimension of 1 behind one that it has.
+        """
         dimensions: list[int] = []
-        for axis, extent in zip(axes, shape, strict=True):
-            dimensions.extend(self.groups[axis] if is_batch_axis(axis) else (extent,))
+        for axis, dims in self.groups.items():
+            if axis in axes:
+                dimensions.extend(dims)
+            elif dimensions:
+                dimensions.extend((1,) * len(dims))
+        dimensions.extend(e for a, e in zip(axes, shape, strict=True) if not is_batch_axis(a))
         return tuple(dimensions)
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative, jvp, vjp
+from tilewright.autograd.derive import Derivative, jvp
+from tilewright.autograd.derive import vjp as derive_vjp
 from tilewright.dsl.axes import is_batch_axis
 from tilewright.dsl.expression import constant
 from tilewright.dsl.program import Program, Read, rename, rewrite
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.op.binding import Binding, BoundOperand, where
-from tilewright.op.op import Arguments, Op
+from tilewright.op.op import Arguments, Call, Op
 
+
+
+vjp = functools.lru_cache(maxsize=512)(derive_vjp)
 
 
 class DerivedOp(Op):
@@ -70,6 +76,13 @@ class GradOp(DerivedOp):
 
     suffix = "grad"
 
+    def bind(self, arguments: Arguments) -> Call:
+        call = super().bind(arguments)
+        operands = {n: np.shape(v) for n, v in arguments.tiles.items() if v is not None}
+        base = self.of.program(self._base_binding(call.binding), arguments.constants)
+        gradients = vjp(base).gradients
+        return replace(call, shapes={result: operands[operand] for operand, result in gradients})
+
     def derive(self, program: Program) -> Program:
         derivative = vjp(program)
         cotangents = {name for _, name in derivative.cotangents}
@@ -100,7 +113,11 @@ class ExtendedOp(DerivedOp):
     def extra(self, program: Program) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Names and axes of the operands that the derivative adds, from the op's Program."""
 
-    def bind(self, arguments: Arguments) -> Any:
+    def like(self, program: Program) -> dict[str, str]:
+        """The operands or results of the derivative that have the shape of an operand of the op."""
+        return {}
+
+    def bind(self, arguments: Arguments) -> Call:
         names = {t.name for t in self.of.tiles}
         base_arguments = Arguments(
             {n: v for n, v in arguments.tiles.items() if n in names}, arguments.scalars, arguments.constants
@@ -112,15 +129,21 @@ class ExtendedOp(DerivedOp):
         extents = {a: e for p in call.program.tiles for a, e in zip(p.axes, shapes[p.name], strict=True)}
         operands = dict(call.binding.operands)
         arrays = dict(call.arrays)
+        like = self.like(call.program)
         for (name, axes), array in zip(expected, given, strict=True):
             shape = tuple(extents[a] for a in axes)
-            arrays[name] = self._shaped(name, array, call.binding.user_shape(axes, shape), shape)
+            operand = base_arguments.tiles.get(like.get(name, ""))
+            user = call.binding.user_shape(axes, shape) if operand is None else np.shape(operand)
+            arrays[name] = self._shaped(name, array, user, shape)
             dtype = as_dtype_of(arrays[name])
             operands[name] = BoundOperand(dtype, tuple(a for a in axes if is_batch_axis(a)), shape)
         binding = Binding(operands, call.binding.groups)
         program = self.program(binding, arguments.constants)
         views = {p.name: arrays[p.name].astype(p.dtype.numpy, copy=False) for p in program.tiles}
-        return type(call)(program, views, call.scalars, binding)
+        shapes = {
+            result: np.shape(base_arguments.tiles[operand]) for result, operand in like.items() if operand in names
+        }
+        return Call(program, views, call.scalars, binding, shapes)
 
     def _match(self, arguments: Arguments, names: set[str], expected: Any) -> list[Any]:
         wanted = [name for name, _ in expected]
@@ -170,6 +193,9 @@ class VjpOp(ExtendedOp):
         axes = {r.name: r.axes for r in program.results}
         return tuple((name, axes[result]) for result, name in vjp(program).cotangents)
 
+    def like(self, program: Program) -> dict[str, str]:
+        return {gradient: operand for operand, gradient in vjp(program).gradients}
+
 
 class JvpOp(ExtendedOp):
     """(operands, tangents of the floating-point operands) ↦ tangents of the results."""
@@ -181,5 +207,8 @@ class JvpOp(ExtendedOp):
 
     def extra(self, program: Program) -> tuple[tuple[str, tuple[str, ...]], ...]:
         return tuple((f"t_{p.name}", p.axes) for p in program.tiles if p.dtype.is_float)
+
+    def like(self, program: Program) -> dict[str, str]:
+        return {f"t_{p.name}": p.name for p in program.tiles if p.dtype.is_float}
 
 

@@ -32,9 +32,12 @@ class Call:
     arrays: Mapping[str, np.ndarray]
     scalars: Mapping[str, float | int]
     binding: Binding
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def result_shape(self, position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self.binding.user_shape(self.program.results[position].axes, shape)
+        """The shape that a user expects of a result; `shapes` holds those that an operand decides."""
+        result = self.program.results[position]
+        return self.shapes.get(result.name) or self.binding.user_shape(result.axes, shape)
 
 
 @dataclass
