@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright.dsl.axes import Scalar, TileSpec, base, fresh, union
+from tilewright.dsl.axes import Scalar, TileSpec, base, batch_axes, fresh, union
 from tilewright.dsl.dtypes import DType, float32, float64, promote
 from tilewright.dsl.expression import Expr, Scope, cast, is_batch, lift, merged, scope
 from tilewright.dsl.extents import extent_sources
