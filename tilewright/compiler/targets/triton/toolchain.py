@@ -192,6 +192,7 @@ def compile_source(
     target = Target.parse(target) if isinstance(target, str) else target
     triton = import_triton()
     _require_version(triton.__version__)
+    _require_compiling()
     with LANGUAGE.shared(), _private_triton(line_information=file_name is not None):
         function = kernel_function(load_functions(source, file_name=file_name), kernel_name)
         ast_source = _ast_source(function, signature, constexprs or {}, divisible_by_16)
@@ -200,6 +201,17 @@ def compile_source(
     artefact = _artefact(compiled, target, ast_source.signature, chosen, triton.__version__)
     _check_resources(artefact, target, kernel_name)
     return artefact
+
+
+def _require_compiling() -> None:
+    """Refuse a process in which Triton was imported for interpretation: its library cannot be compiled."""
+    import triton.language as tl
+
+    if type(tl.sum).__name__ == "InterpretedFunction":
+        raise TargetError(
+            "this process imported Triton with TRITON_INTERPRET=1, so nothing can be compiled in it; "
+            "unset the variable (`op.check` runs Triton's interpreter without it)"
+        )
 
 
 def _require_version(version: str) -> None:
@@ -236,7 +248,7 @@ def _check_options(target: Target, options: Mapping[str, Any]) -> dict[str, Any]
 
     chosen = {name: value for name, value in options.items() if value is not None}
     try:
-        known = make_backend(_gpu_target(target)).parse_options(dict(chosen))
+        known: Any = make_backend(_gpu_target(target)).parse_options(dict(chosen))
     except Exception as error:
         raise TargetError(f"Triton refuses these options for {target}: {error}; given: {chosen}") from error
     unknown = sorted(name for name in chosen if not hasattr(known, name))
@@ -376,8 +388,8 @@ def _artefact(
 def _check_resources(artefact: Artefact, target: Target, kernel_name: str) -> None:
     if artefact.shared_bytes > target.shared_memory_limit:
         raise ResourceError(
-            f"kernel {kernel_name!r} needs {artefact.shared_bytes} bytes of shared memory; a block of {target}"
-            f" has {target.shared_memory_limit}. Use a smaller tile or fewer stages"
+            f"kernel {kernel_name!r} needs {artefact.shared_bytes} bytes of shared memory, but a block of "
+            f"{target} has {target.shared_memory_limit}. Use a smaller tile or fewer stages"
         )
     if artefact.threads > target.thread_limit:
         raise ResourceError(
