@@ -126,7 +126,7 @@ class Blocks:
         b = self.b
         width = lanes * vectors
         depth = b.sub(k[1], k[0])
-        scope = Scope(b, scope.loaded, scope.layout, lanes, scope.coordinates, None, dict(scope.values))
+        scope = Scope(b, scope.loaded, scope.layout, lanes, scope.coordinates, values=dict(scope.values))
         along_k = contiguous_along_k(side, self.contraction, self.layout)
         with b.loop(own[0], own[1], width) as panel:
             number = b.div(b.sub(panel.index, own[0]), b.constant(width, I64), signed=False)

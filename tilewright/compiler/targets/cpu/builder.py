@@ -698,6 +698,10 @@ class Builder:
         properties = f"<{{rw = {int(write)} : i32, hint = {locality} : i32, cache = 1 : i32}}>"
         self._emit(f'"llvm.intr.prefetch"({pointer}) {properties} : (!llvm.ptr) -> ()')
 
+    def fence(self) -> None:
+        """Orders nontemporal stores before everything that follows."""
+        self._emit("llvm.fence seq_cst")
+
     def alloca(self, size: int, align: int = 64) -> Value:
         """A block of bytes on the stack of the function, reserved once wherever this is called."""
         count = self.constant(size, I64)

@@ -38,13 +38,15 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
     with b.function(f"{name}_range", args=arguments) as (frame, begin, end, thread):
         workspace = _workspace(b, frame, thread)
         loaded = load_frame(b, frame, Frame(kernel))
-        top = Scope(b, loaded, layout, schedule.lanes if schedule.lane_axis else 0)
+        top = Scope(b, loaded, layout, schedule.lanes if schedule.lane_axis else 0, stream=schedule.stream)
         if kernel.contraction:
             body = Blocks(b, kernel, schedule, top, workspace, frame)
         else:
             body = RowLoops(b, kernel, schedule, top, workspace)
         with b.loop(begin, end) as items:
             body.item(items.index)
+        if schedule.stream:
+            b.fence()
 
 
 def _workspace(b: Builder, frame: Value, thread: Value) -> Value:

@@ -7,6 +7,7 @@ call copies a few words and enters the kernels.
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from array import array
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ from tilewright.runtime.cache import shared_cache
 
 WORTH_THREADS = 200_000  # operations: below this a parallel region costs more than it saves
 MAX_RECIPES = 256
+CACHE_LINE = 64
+STREAM_FROM = 0.75  # of the last cache: beyond it a result would only push out what is still needed
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -127,7 +130,7 @@ class CpuExecutable:
         strides: Mapping[str, tuple[int, ...]], extents: Mapping[str, int],
     ) -> Step | None:  # fmt: skip
         layout = Layout({p.name: _classes(shapes[p.name], strides[p.name], p.dtype) for p in kernel.tiles})
-        compiled = self._compiled(kernel, position, layout)
+        compiled = self._compiled(kernel, position, layout, _streams(kernel, shapes))
         slots = compiled.frame
         template = array("q", bytes(8 * slots.size))
         workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
@@ -149,18 +152,18 @@ class CpuExecutable:
 
     # --- compiling --------------------------------------------------------------------------------------------
 
-    def _compiled(self, kernel: Kernel, position: int, layout: Layout) -> CompiledKernel:
-        key = (position, layout.text())
+    def _compiled(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
+        key = (position, layout.text(), stream)
         found = self._kernels.get(key)
         if found is None:
             with self._lock:
                 found = self._kernels.get(key)
                 if found is None:
-                    found = self._kernels[key] = self._compile(kernel, position, layout)
+                    found = self._kernels[key] = self._compile(kernel, position, layout, stream)
         return found
 
-    def _compile(self, kernel: Kernel, position: int, layout: Layout) -> CompiledKernel:
-        schedule = default_schedule(kernel, layout, self.target)
+    def _compile(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
+        schedule = default_schedule(kernel, layout, self.target, stream)
         openmp = toolchain.openmp() is not None
         material = {
             "program": self._text,
@@ -186,11 +189,26 @@ class CpuExecutable:
         self.run(arguments, {p.name: 1 for p in self.plan.program.scalars})
         spell = {"mlir": lambda text, target: text, "llvm": toolchain.optimised_ir, "asm": toolchain.assembly}[language]
         parts = []
-        for (position, text), compiled in sorted(self._kernels.items()):
+        for (_, text, _), compiled in sorted(self._kernels.items()):
             layout = Layout(dict(pair.split(":") for pair in text.split()))
             mlir = emit(compiled.kernel, layout, compiled.schedule, self.target, toolchain.openmp() is not None)
             parts.append(spell(mlir, self.target))
         return "\n".join(parts)
+
+
+def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the results should go past the caches: too much for them, and rows of whole cache lines."""
+    total = sum(_bytes(shapes[p.name], p.dtype) for p in kernel.tiles)
+    for output in kernel.outputs:
+        shape, dtype = shapes[output.buffer.name], output.buffer.dtype
+        total += _bytes(shape, dtype)
+        if output.accumulate is None and shape and shape[-1] * dtype.itemsize % CACHE_LINE:
+            return False
+    return total > STREAM_FROM * toolchain.caches().l3
+
+
+def _bytes(shape: Sequence[int], dtype: DType) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def _work(kernel: Kernel, extents: Mapping[str, int]) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tilewright.compiler.nest import Kernel, Output, Phase
+from tilewright.compiler.nest import Kernel, Output, Phase, reads_of
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.keep import Keep, kept_nodes
 from tilewright.compiler.targets.cpu.schedule import Schedule
@@ -37,6 +37,7 @@ class RowLoops:
         self.workspace = workspace
         self.lane_in_row = schedule.lane_axis in kernel.row
         self.row = tuple(a for a in kernel.row if a != schedule.lane_axis)
+        self._row_reads = [r for r in reads_of(kernel) if schedule.lane_axis in r.names]
         self.keep = Keep(b, kernel, kept_nodes(kernel) if self.lane_in_row else {}, workspace, scope)
 
     def item(self, index: Value) -> None:
@@ -197,12 +198,20 @@ class RowLoops:
                 self.keep.recall(inner, number)
                 results = self._accumulate(inner, phase, carried)
                 self.keep.store(inner, number)
+                if 0 < number == len(self.kernel.phases) - 1 and inner.mask is None:
+                    self._prefetch_next_row(inner)
                 return results
 
             results = self._lane_loops(scope, ranges, start, len(start), leaf, roots)
             for reduction, value in zip(phase.reductions, results, strict=True):
                 scope.values[reduction] = self._horizontal(reduction, value)
         self._store(scope, phase.finals)
+
+    def _prefetch_next_row(self, scope: Scope) -> None:
+        """The last phase works in cache: meanwhile the next row, which the first phase needs, can arrive."""
+        for axis in self.kernel.parallel[-1:]:
+            for read in self._row_reads:
+                scope.prefetch(read, axis)
 
     def _lane_loops(
         self, scope: Scope, ranges: dict[str, tuple[Value, Value]], start: Carried, count: int, leaf: Leaf,

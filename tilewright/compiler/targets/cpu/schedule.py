@@ -15,6 +15,7 @@ from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.program import topological
 
 UNIT, ZERO, STRIDED = "1", "0", "s"
+DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Layout:
 class Schedule:
     """lane_axis: the axis that vectors run along (None: scalar code). lanes: elements a vector. unroll: vectors a step.
 
-    tile: elements of the lane axis in one work item of a pointwise kernel. block_rows × (block_columns · lanes) is the
+    tile: elements of the lane axis in one work item of a pointwise kernel. stream: whether whole vectors of the results go
+    past the caches. block_rows × (block_columns · lanes) is the
     register block of a contraction.
     """
 
@@ -44,18 +46,22 @@ class Schedule:
     tile: int
     block_rows: int
     block_columns: int
+    stream: bool = False
 
 
-def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget) -> Schedule:
+def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
     lanes = _lanes(kernel, target)
     axis = _lane_axis(kernel, layout)
-    work = sum(cost(node) for node in topological(kernel.roots))
-    unroll = 4 if work < 12 else 2
-    if kernel.row and axis in kernel.parallel:
-        unroll = 4
+    unroll = _unroll(kernel)
     tile = lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     rows = 8 if target.registers >= 32 else 4
-    return Schedule(axis, lanes, unroll, tile, rows, 2)
+    return Schedule(axis, lanes, unroll, tile, rows, 2, stream and not kernel.contraction)
+
+
+def _unroll(kernel: Kernel) -> int:
+    """Vectors a step: enough independent work to hide the latency of a sum, few enough to stay in registers."""
+    work = sum(cost(node) for node in topological(kernel.roots))
+    return 4 if kernel.row or work < DEAR else 2
 
 
 def _lanes(kernel: Kernel, target: CpuTarget) -> int:

@@ -7,7 +7,7 @@ lane axis a coordinate stands for consecutive positions, one a lane; values that
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
@@ -84,13 +84,14 @@ class Scope:
     lanes: int
     coordinates: dict[str, Coordinate] = field(default_factory=dict)
     mask: Value | None = None
+    stream: bool = False
     values: dict[Node, Value] = field(default_factory=dict)
 
     def child(self, coordinates: Mapping[str, Coordinate], mask: Value | None = None) -> Scope:
         """A scope inside this one, with more axes bound."""
         return Scope(
             self.b, self.loaded, self.layout, self.lanes, {**self.coordinates, **coordinates},
-            mask if mask is not None else self.mask, dict(self.values),
+            mask if mask is not None else self.mask, self.stream, dict(self.values),
         )  # fmt: skip
 
     def extent(self, axis: str) -> Value:
@@ -186,7 +187,7 @@ class Scope:
         elif self.mask is not None:
             self.b.store_masked(value, pointer, self.mask)
         else:
-            self.b.store(value, pointer)
+            self.b.store(value, pointer, nontemporal=self.stream)
 
     def accumulate(self, name: str, dtype: DType, axes: tuple[str, ...], step: str, value: Value) -> None:
         """Combine a value into a buffer that this thread alone works on."""
@@ -197,7 +198,17 @@ class Scope:
             assert isinstance(stride, Value)
             kind = _safe_kind(memory_kind(dtype))
             old = self._from_memory(self.b.gather(pointer, stride, Type(kind, self.lanes), mask=self.mask), dtype)
-        self.write(name, dtype, axes, self.b.combine(step, old, value, signed=dtype.kind == "int"))
+        cached = replace(self, stream=False)
+        cached.write(name, dtype, axes, self.b.combine(step, old, value, signed=dtype.kind == "int"))
+
+    def prefetch(self, node: Read, axis: str) -> None:
+        """Ask for what the next position along `axis` will read where this one reads whole vectors."""
+        operand = self.loaded.operands.get((node.param, False))
+        if operand is None or axis not in node.names or len(set(node.names)) != len(node.names):
+            return
+        pointer, step = self._address(operand, node.names)
+        if isinstance(step, str) and step == UNIT:
+            self.b.prefetch(self.b.offset(pointer, operand.strides[node.names.index(axis)]))
 
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Value | str | None]:
         return self._address(self.loaded.operands[name, True], axes, result=True)
