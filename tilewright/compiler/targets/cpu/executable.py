@@ -43,6 +43,7 @@ class CompiledKernel:
     """Machine code of one kernel for one layout."""
 
     kernel: Kernel
+    layout: Layout
     schedule: Schedule
     frame: frame.Frame
     entry: ctypes._CFuncPtr
@@ -182,18 +183,21 @@ class CpuExecutable:
         sections = shared_cache().get_or_build(material, build)
         loaded = toolchain.load(sections["object"])
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address(symbol(kernel)))
-        return CompiledKernel(kernel, schedule, frame.Frame(kernel), entry, loaded)
+        return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, loaded)
 
-    def source(self, arguments: Arrays, language: str = "mlir") -> str:
-        """The code of every kernel for operands like these: "mlir", "llvm" or "asm"."""
-        self.run(arguments, {p.name: 1 for p in self.plan.program.scalars})
-        spell = {"mlir": lambda text, target: text, "llvm": toolchain.optimised_ir, "asm": toolchain.assembly}[language]
-        parts = []
-        for (_, text, _), compiled in sorted(self._kernels.items()):
-            layout = Layout(dict(pair.split(":") for pair in text.split()))
-            mlir = emit(compiled.kernel, layout, compiled.schedule, self.target, toolchain.openmp() is not None)
-            parts.append(spell(mlir, self.target))
-        return "\n".join(parts)
+    def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
+        """The kernels that operands like these run, in order; the operands' contents are not read."""
+        key = (threads.get_num_threads(), *((a.shape, a.strides) for a in arguments.values()))
+        recipe = self._recipes.get(key) or self._recipe(arguments, key)
+        return tuple(step.compiled for step in recipe.steps)
+
+    def source(self, compiled: CompiledKernel, language: str = "mlir") -> str:
+        """The code of one kernel: "mlir", or what became of it as "llvm" or "asm"."""
+        openmp = toolchain.openmp() is not None
+        text = emit(compiled.kernel, compiled.layout, compiled.schedule, self.target, openmp)
+        if language == "mlir":
+            return text
+        return {"llvm": toolchain.optimised_ir, "asm": toolchain.assembly}[language](text, self.target)
 
 
 def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
