@@ -50,4 +50,7 @@ from tilewright.op import op as op
 from tilewright.runtime.threads import get_num_threads as get_num_threads
 from tilewright.runtime.threads import set_num_threads as set_num_threads
 
+# isort: split
+from tilewright import kernels as kernels
+
 __version__ = "0.1.0"

@@ -1,0 +1,115 @@
+"""Activations: functions of one number, and the gated units that combine two operands.
+
+All of them take operands of any shape and any floating dtype, give that shape and dtype, and keep NaN. Where
+a function has a kink, its docstring states the derivative that is used there.
+"""
+
+import math
+
+import tilewright as tw
+from tilewright.errors import ArgumentError
+
+
+@tw.op
+def relu(x: tw.Tile["..."]):
+    """max(x, 0); the derivative at 0 is 0."""
+    return tw.where(x <= 0, 0, x)
+
+
+@tw.op
+def leaky_relu(x: tw.Tile["..."], *, negative_slope: float = 0.01):
+    """x where x > 0, else negative_slope · x; the derivative at 0 is negative_slope."""
+    return tw.where(x > 0, x, negative_slope * x)
+
+
+@tw.op
+def elu(x: tw.Tile["..."], *, alpha: float = 1.0):
+    """x where x > 0, else alpha · (eˣ - 1); the derivative at 0 is alpha (Clevert et al., 2016)."""
+    return tw.where(x > 0, x, alpha * tw.expm1(x))
+
+
+@tw.op
+def gelu(x: tw.Tile["..."], *, approximate: str = "none"):
+    """x · Φ(x), Φ the normal distribution function (Hendrycks & Gimpel, 2016).
+
+    approximate="tanh": ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    """
+    if approximate == "none":
+        return 0.5 * x * (1 + tw.erf(x / math.sqrt(2)))
+    if approximate == "tanh":
+        return 0.5 * x * (1 + tw.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    raise ArgumentError(f'approximate is "none" or "tanh", not {approximate!r}')
+
+
+@tw.op
+def silu(x: tw.Tile["..."]):
+    """x · σ(x), also called swish (Elfwing et al., 2017)."""
+    return x * tw.sigmoid(x)
+
+
+@tw.op
+def softplus(x: tw.Tile["..."], *, beta: float = 1.0):
+    """log(1 + exp(beta · x)) / beta, stable for any x."""
+    return tw.softplus(beta * x) / beta
+
+
+@tw.op
+def sigmoid(x: tw.Tile["..."]):
+    """σ(x) = 1 / (1 + e⁻ˣ), stable for any x."""
+    return tw.sigmoid(x)
+
+
+@tw.op
+def tanh(x: tw.Tile["..."]):
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)."""
+    return tw.tanh(x)
+
+
+@tw.op
+def mish(x: tw.Tile["..."]):
+    """x · tanh(softplus(x)) (Misra, 2019)."""
+    return x * tw.tanh(tw.softplus(x))
+
+
+@tw.op
+def hardswish(x: tw.Tile["..."]):
+    """0 up to -3, x from 3 on, x (x + 3) / 6 between (Howard et al., 2019).
+
+    The derivative is 0 at -3 and 1 at 3.
+    """
+    return tw.where(x <= -3, 0, tw.where(x >= 3, x, x * (x + 3) / 6))
+
+
+@tw.op
+def swiglu(x: tw.Tile["..."], gate: tw.Tile["..."]):
+    """x · silu(gate), gate and x projections of one input (Shazeer, 2020)."""
+    return x * silu(gate)
+
+
+@tw.op
+def geglu(x: tw.Tile["..."], gate: tw.Tile["..."], *, approximate: str = "none"):
+    """x · gelu(gate), gate and x projections of one input (Shazeer, 2020)."""
+    return x * gelu(gate, approximate=approximate)
+
+
+ACTIVATIONS = {
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "gelu": gelu,
+    "silu": silu,
+    "softplus": softplus,
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "mish": mish,
+    "hardswish": hardswish,
+}
+
+
+def activate(x, name):
+    """The activation called `name` of a tile, for ops that end in one; None leaves the tile as it is."""
+    if name is None:
+        return x
+    if name not in ACTIVATIONS:
+        raise ArgumentError(f"activation is None or one of {', '.join(ACTIVATIONS)}, not {name!r}")
+    return ACTIVATIONS[name](x)
