@@ -17,7 +17,7 @@ from tilewright.dsl.expression import constant
 from tilewright.dsl.program import Program, Read, rename, rewrite
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.op.binding import Binding, BoundOperand, where
-from tilewright.op.op import Arguments, Call, Op
+from tilewright.op.op import Arguments, Call, Op, constants_key
 
 
 
@@ -42,7 +42,7 @@ class DerivedOp(Op):
         """The derivative's Program, from the op's."""
 
     def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
-        key = (binding.key, tuple(constants.items()))
+        key = (binding.key, constants_key(constants))
         found = self._specialised.programs.get(key)
         if found is None:
             base = self.of.program(self._base_binding(binding), constants)

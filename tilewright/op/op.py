@@ -24,6 +24,9 @@ from tilewright.errors import ArgumentError, DTypeError, ShapeError
 from tilewright.op.binding import Binding, as_operand, bind, where
 
 
+MAX_CALLS = 1024  # combinations of shapes, strides and constants that an op remembers
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of an op, brought to the form of its Program: operands as views in the Program's shapes."""
@@ -57,6 +60,7 @@ class Op:
 
     def __init__(self) -> None:
         self._specialised = _Specialised()
+        self._calls: dict[tuple, tuple[Program, Binding, tuple[tuple[str, tuple[int, ...]], ...]]] = {}
 
     def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
         """The Program for operands of these dtypes and batch axes."""
@@ -138,20 +142,26 @@ class Op:
 
     def bind(self, arguments: Arguments) -> Call:
         """Everything about a call that can be known before it runs."""
-        arrays: dict[str, np.ndarray | None] = {
+        arrays: dict[str, Any] = {
             name: None if value is None else as_operand(value, name, self.name)
             for name, value in arguments.tiles.items()
         }
-        binding = self._bind_tiles(arrays)
-        program = self.program(binding, arguments.constants)
-        views = {
-            p.name: _view(arrays[p.name], binding.operands[p.name].shape)  # type: ignore[union-attr, arg-type]
-            for p in program.tiles
-        }
+        key = (
+            *((a.shape, a.strides, a.dtype) if a is not None else None for a in arrays.values()),
+            *arguments.constants_key,
+        )
+        known = self._calls.get(key)
+        if known is None:
+            binding = bind(self.name, self.tiles, arrays)
+            program = self.program(binding, arguments.constants)
+            shapes = tuple((p.name, binding.operands[p.name].shape) for p in program.tiles)  # type: ignore[union-attr]
+            known = program, binding, shapes
+            if len(self._calls) >= MAX_CALLS:
+                self._calls.clear()
+            self._calls[key] = known
+        program, binding, shapes = known
+        views = {name: _view(arrays[name], shape) for name, shape in shapes}
         return Call(program, views, self._scalar_values(arguments), binding)
-
-    def _bind_tiles(self, arrays: Mapping[str, np.ndarray | None]) -> Binding:
-        return bind(self.name, self.tiles, arrays)
 
     def _scalar_values(self, arguments: Arguments) -> dict[str, float | int]:
         values = {}
@@ -232,9 +242,18 @@ class Arguments:
     scalars: dict[str, Any]
     constants: dict[str, Any]
 
+    @property
+    def constants_key(self) -> tuple:
+        return constants_key(self.constants)
+
     def as_arrays(self) -> Arguments:
         """The same call on arrays: shapes stand for random data, and objects that have an array give it."""
         return Arguments({n: _array_of(v) for n, v in self.tiles.items()}, self.scalars, self.constants)
+
+
+def constants_key(constants: Mapping[str, Any]) -> tuple:
+    """Constants as a key that tells 1 from 1.0 and True."""
+    return tuple((name, type(value), value) for name, value in constants.items())
 
 
 def _array_of(value: Any) -> Any:
@@ -260,7 +279,7 @@ class TracedOp(Op):
         functools.update_wrapper(self, function)  # type: ignore[arg-type]
 
     def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
-        key = (binding.key, tuple(constants.items()))
+        key = (binding.key, constants_key(constants))
         found = self._specialised.programs.get(key)
         if found is None:
             operands = {
