@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import threading
 from array import array
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.nest import Buffer, Kernel, Plan
 from tilewright.compiler.targets.cpu import blocks, frame, keep, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
+from tilewright.compiler.targets.cpu.launch import Entry, Range, enter
 from tilewright.compiler.targets.cpu.schedule import STRIDED, UNIT, ZERO, Layout, Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.version import code_version
@@ -35,6 +37,9 @@ MAX_RECIPES = 256
 CACHE_LINE = 64
 STREAM_FROM = 0.75  # of the last cache: beyond it a result would only push out what is still needed
 
+ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+RANGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -46,7 +51,8 @@ class CompiledKernel:
     layout: Layout
     schedule: Schedule
     frame: frame.Frame
-    entry: ctypes._CFuncPtr
+    entry: Entry
+    part: Range
     keepalive: object
 
 
@@ -67,6 +73,23 @@ class Recipe:
     buffers: tuple[tuple[Buffer, tuple[int, ...]], ...]
 
 
+class _Locks:
+    """One compilation at a time (LLVM's contexts are shared), one look-up with a compilation behind it."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Fresh locks: in a forked child the old ones may be held by threads that are not there."""
+        self.compiler = threading.Lock()
+        self.kernels = threading.RLock()
+
+
+_locks = _Locks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_locks.renew)
+
+
 class CpuExecutable:
     """A Program on the CPU; `run` is safe to call from several threads."""
 
@@ -76,7 +99,6 @@ class CpuExecutable:
         self._text = to_text(plan.program)
         self._kernels: dict[tuple, CompiledKernel] = {}
         self._recipes: dict[tuple, Recipe] = {}
-        self._lock = threading.Lock()
 
     def run(self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None) -> tuple[np.ndarray, ...]:
         """The results for operands whose dtypes are the Program's; shapes are checked, strides are free."""
@@ -100,7 +122,7 @@ class CpuExecutable:
         workspace = memory.empty((step.workspace,), np.dtype(np.uint8)) if step.workspace else None
         if workspace is not None:
             words[frame.WORKSPACE] = workspace.__array_interface__["data"][0]
-        step.compiled.entry(words.buffer_info()[0])
+        enter(step.compiled.entry, step.compiled.part, words)
 
     # --- recipes ----------------------------------------------------------------------------------------------
 
@@ -157,7 +179,7 @@ class CpuExecutable:
         key = (position, layout.text(), stream)
         found = self._kernels.get(key)
         if found is None:
-            with self._lock:
+            with _locks.kernels:
                 found = self._kernels.get(key)
                 if found is None:
                     found = self._kernels[key] = self._compile(kernel, position, layout, stream)
@@ -178,12 +200,14 @@ class CpuExecutable:
 
         def build() -> dict[str, bytes]:
             text = emit(kernel, layout, schedule, self.target, openmp)
-            return {"object": toolchain.compile_object(text, self.target)}
+            with _locks.compiler:
+                return {"object": toolchain.compile_object(text, self.target)}
 
         sections = shared_cache().get_or_build(material, build)
         loaded = toolchain.load(sections["object"])
-        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address(symbol(kernel)))
-        return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, loaded)
+        entry = ENTRY(loaded.address(symbol(kernel)))
+        part = RANGE(loaded.address(f"{symbol(kernel)}_range"))
+        return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, part, loaded)
 
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
         """The kernels that operands like these run, in order; the operands' contents are not read."""
