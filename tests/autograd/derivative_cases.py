@@ -1,4 +1,3 @@
-# ruff: noqa: F722, F821, UP037
 """Small programs whose derivatives are tested: an op as a function, and the operands it is tried on.
 
 A case is a function whose annotations name the axes, and the extents of the axes. Operands are drawn in float64

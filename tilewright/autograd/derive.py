@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.autograd.operands import close, declared_axes, fresh_name
-from tilewright.autograd.residuals import Emit, as_results, choose
+from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_sums
 from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
-from tilewright.dsl.algebra import Collector, Emitter, Polynomials, collect
+from tilewright.dsl.algebra import Collector, Emitter, Polynomials, Recogniser, collect
 from tilewright.dsl.expression import Expr, cast, constant
-from tilewright.dsl.program import Node, Param, Program, Read, Result
+from tilewright.dsl.program import Node, Param, Program, Read, Result, topological
 from tilewright.errors import DerivativeError
 
 
@@ -83,11 +83,12 @@ def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
 
 def _emission(program: Program, raw: tuple[Node, ...], polynomials: Polynomials) -> Emit:
     """Writes the raw gradients in terms of the forward's values."""
-    collector = Collector(program.nodes(), polynomials)
+    collector = Collector(topological((*(r.node for r in program.results), *log_sums(program))), polynomials)
     forms = [collector.form(node) for node in raw]
 
-    def emit(leaves: Sequence[Node]) -> tuple[Node, ...]:
-        emitter = Emitter(collector, leaves)
+    def emit(saved: Sequence[Saved]) -> tuple[Node, ...]:
+        exact = [s.node for s in saved if not s.narrowed]
+        emitter = Emitter(Recogniser(collector, [s.node for s in saved], exact))
         return tuple(emitter.form(form, node.dtype) for form, node in zip(forms, raw, strict=True))
 
     return emit

@@ -7,7 +7,8 @@ The policy, on nominal extents (every axis `EXTENT` long, because shapes are not
    again in float32.
 2. A sum over an iteration space that no single operand covers (a contraction, pairwise distances) is saved if its axes
    are among a result's axes: a pre-activation is, attention's scores are not (they would be larger than all results).
-3. Any reduction whose operand contains such a sum that is not saved is itself saved: the row statistics of the scores.
+3. Any reduction whose operand contains such a sum that is not saved is itself saved: the row statistics of the
+   scores; a maximum m and a sum of exp(x - m) together as log Σ exp(x), if nothing else needs them.
 4. All else is computed again.
 
 A minimum cut on bytes moved (with real extents) is to take the place of 1-4: it is one function, `choose`.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_field
 
 from tilewright.dsl.program import Cast, Map, Node, Param, Program, Read, Reduce, Result, replace, topological
 
@@ -42,8 +44,8 @@ class Saved:
         return read if self.param.dtype == self.node.dtype else Cast(read, self.node.dtype)
 
 
-Emit = Callable[[Sequence[Node]], tuple[Node, ...]]
-"""Writes the gradients with these given nodes as leaves."""
+Emit = Callable[[Sequence[Saved]], tuple[Node, ...]]
+"""Writes the gradients in terms of these values."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,19 @@ def choose(program: Program, emit: Emit, name: Callable[[str], str]) -> Choice:
     gradients = _emitted(emit, saved)
     extra = _expensive_values(program, gradients)
     if extra:
-        added = tuple(Saved(Param(name("saved_{}"), _ordered(program, n), n.dtype), n) for n in extra)
-        saved = (*saved, *added)
+        merged = (*(n for n in extra if isinstance(n, Reduce) and is_contraction(n)), *log_sums(program))
+        for values in (merged, extra):
+            added = tuple(
+                Saved(Param(f"#{k}", _ordered(program, n), n.dtype), n) for k, n in enumerate(values)
+            )
+            gradients = _emitted(emit, (*saved, *added))
+            if not _expensive_values(program, gradients):
+                break
+        added = _used(added, gradients)
+        saved = (
+            *saved,
+            *(replace_field(s, param=replace_field(s.param, name=name("saved_{}"))) for s in added),
+        )
         gradients = _emitted(emit, saved)
     used = {n.param for n in topological(gradients) if isinstance(n, Read)}
     return Choice(gradients, tuple(s for s in saved if s.param.name in used))
@@ -97,7 +110,7 @@ def _worthwhile(readable: tuple[Saved, ...], emit: Emit) -> tuple[Saved, ...]:
 
 def _emitted(emit: Emit, saved: tuple[Saved, ...]) -> tuple[Node, ...]:
     table = {s.node: s.stand_in for s in saved}
-    return tuple(replace(root, table) for root in emit([s.node for s in saved]))
+    return tuple(replace(root, table) for root in emit(saved))
 
 
 def _used(saved: Iterable[Saved], gradients: Iterable[Node]) -> tuple[Saved, ...]:
@@ -106,22 +119,30 @@ def _used(saved: Iterable[Saved], gradients: Iterable[Node]) -> tuple[Saved, ...
 
 
 def _cost(gradients: tuple[Node, ...], saved: tuple[Saved, ...]) -> float:
-    """Bytes read and operations done, in bytes."""
+    """Bytes read and operations done, in bytes.
+
+    A reduction over the results of contractions is a pass of its own over them: they are computed once more.
+    """
     narrow = {s.param.name for s in saved if s.narrowed}
-    total = 0.0
-    tiles: set[str] = set()
+    tiles: dict[str, float] = {}
+    operations = 0.0
+    streamed: dict[Node, frozenset[Node]] = {}
     for node in topological(gradients):
+        streamed[node] = frozenset().union(*(streamed[a] for a in node.args))
         if isinstance(node, Read):
-            if node.param not in tiles:
-                tiles.add(node.param)
-                weight = NARROW if node.param in narrow else 1.0
-                total += weight * node.dtype.itemsize * EXTENT ** len(node.names)
+            weight = NARROW if node.param in narrow else 1.0
+            tiles[node.param] = weight * node.dtype.itemsize * EXTENT ** len(node.names)
         elif isinstance(node, Reduce):
-            total += EXTENT ** len(node.arg.axes) / OPERATIONS_PER_BYTE
+            again = streamed[node]
+            operations += _iterations(node) + sum(_iterations(c) for c in again if isinstance(c, Reduce))
+            streamed[node] = frozenset((node,)) if is_contraction(node) else frozenset()
         elif isinstance(node, Map):
-            operations = 8 if node.function in EXPENSIVE else 1
-            total += operations * EXTENT ** len(node.axes) / OPERATIONS_PER_BYTE
-    return total
+            operations += (8 if node.function in EXPENSIVE else 1) * EXTENT ** len(node.axes)
+    return sum(tiles.values()) + operations / OPERATIONS_PER_BYTE
+
+
+def _iterations(node: Reduce) -> float:
+    return EXTENT ** len(node.arg.axes)
 
 
 def _expensive_values(program: Program, gradients: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -156,6 +177,23 @@ def _outermost(gradients: tuple[Node, ...], found: dict[Node, None]) -> Iterable
         if node not in found:
             stack.extend(node.args)
     return [n for n in found if n in reachable]
+
+
+def log_sums(program: Program) -> tuple[Node, ...]:
+    """log Σ exp(x) for every given Σ exp(x - m), as log(Σ exp(x - m)) + m: one statistic of a row in place of two."""
+    found = []
+    for node in program.nodes():
+        if not isinstance(node, Reduce) or node.combine != "sum" or not isinstance(node.arg, Map):
+            continue
+        if node.arg.function != "exp":
+            continue
+        argument = node.arg.operands[0]
+        if not isinstance(argument, Map) or argument.function != "sub":
+            continue
+        shift = argument.operands[1]
+        if not set(shift.axes) & set(node.over):
+            found.append(Map("add", (Map("log", (node,)), shift)))
+    return tuple(found)
 
 
 def is_contraction(node: Reduce) -> bool:

@@ -16,29 +16,30 @@ import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
+from tilewright.dsl.algebra.emit import Emitter
 from tilewright.dsl.algebra.forms import (
+    HALF,
     ONE,
     UNIT,
     Factor,
-    Factors,
     Form,
-    Mask,
     Term,
+    alone,
     content,
-    multiplicity,
+    dtype_of,
     normalised,
+    ordered_axes,
+    parted,
+    term_order,
 )
 from tilewright.dsl.algebra.polynomial import Polynomials
+from tilewright.dsl.algebra.recognise import Recogniser
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.expression import Expr, cast, constant
+from tilewright.dsl.expression import Expr, cast
 from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, Size, topological
-from tilewright.dsl.scalars import rsqrt, sqrt, where
 
-HALF = Fraction(1, 2)
 MOST_SPLIT = 12
 MOST_EXPONENT = 8
-
-Known = tuple[Factors, Fraction, Node]
 
 
 def collect(
@@ -46,7 +47,7 @@ def collect(
 ) -> tuple:
     """Nodes equal to `roots`, written in terms of the `given` nodes (operands before users)."""
     collector = Collector(given, polynomials or Polynomials())
-    emitter = Emitter(collector)
+    emitter = Emitter(Recogniser(collector))
     return tuple(emitter.form(collector.form(root), root.dtype) for root in roots)
 
 
@@ -60,7 +61,7 @@ class Collector:
         self.memo: dict[Node, Form] = {}
         self.sums: dict[tuple, Factor] = {}
         self.additions: dict[frozenset[Term], tuple[Node, Term]] = {}
-        self.plain = Emitter(self, known=[])
+        self.plain = Emitter()
         for node in given:
             if node.dtype.is_float:
                 self._learn(node)
@@ -74,7 +75,7 @@ class Collector:
         if isinstance(node, Const) or plain:
             self.memo[node] = form or self._form(node)
             return
-        factor = self._node(node)
+        factor = self.node_factor(node)
         self.memo[node] = (Term(ONE, frozenset(((factor, ONE),))),)
         if isinstance(node, Reduce) and node.combine == "sum" and len(self.memo[node.arg]) == 1:
             (term,) = self.memo[node.arg]
@@ -88,10 +89,14 @@ class Collector:
                 rest = tuple(t.over(common) for t in form)
                 self.additions.setdefault(frozenset(rest), (node, common))
 
-    def _node(self, node: Node) -> Factor:
-        return self._factor("node", node, frozenset(node.axes), node.dtype)
+    def addition(self, node: Node) -> Form:
+        """The form of a given sum or difference, in terms of its operands."""
+        return self._form(node)
 
-    def _factor(self, kind: str, payload: object, axes: frozenset[str], dtype: DType) -> Factor:
+    def node_factor(self, node: Node) -> Factor:
+        return self.factor("node", node, frozenset(node.axes), node.dtype)
+
+    def factor(self, kind: str, payload: object, axes: frozenset[str], dtype: DType) -> Factor:
         key = (kind, payload)
         found = self.factors.get(key)
         if found is None:
@@ -112,27 +117,24 @@ class Collector:
             case Const():
                 if math.isfinite(node.value):
                     return normalised((UNIT.scaled(Fraction(node.value)),))
-                return self._alone(self._node(node))
+                return alone(self.node_factor(node))
             case Read():
-                return self._alone(self._node(node))
+                return alone(self.node_factor(node))
             case Cast():
                 return self._form_of_cast(node)
             case Reduce():
                 return self._form_of_reduce(node)
             case Map():
                 return self._form_of_map(node)
-        return self._alone(self._node(node))
-
-    def _alone(self, factor: Factor, exponent: Fraction = ONE) -> Form:
-        return (Term(ONE, frozenset(((factor, exponent),))),)
+        return alone(self.node_factor(node))
 
     def _form_of_cast(self, node: Cast) -> Form:
         if not node.arg.dtype.is_float or isinstance(node.arg, Read):
-            return self._alone(self._node(node))
+            return alone(self.node_factor(node))
         form = self.memo[node.arg]
         if not form:
             return ()
-        return self._alone(self._factor("cast", (form, node.dtype), frozenset(node.axes), node.dtype))
+        return alone(self.factor("cast", (form, node.dtype), frozenset(node.axes), node.dtype))
 
     def _form_of_map(self, node: Map) -> Form:
         parts = tuple(self.memo[a] if a.dtype.is_float else a for a in node.operands)
@@ -160,7 +162,7 @@ class Collector:
             (part, a.dtype) if a.dtype.is_float else (a, None)
             for part, a in zip(parts, node.operands, strict=True)
         )
-        return self._alone(self._factor("map", (node.function, typed), frozenset(node.axes), node.dtype))
+        return alone(self.factor("map", (node.function, typed), frozenset(node.axes), node.dtype))
 
     def _product(self, left: Form, right: Form) -> Form:
         if not left or not right:
@@ -205,12 +207,12 @@ class Collector:
             if known is not None:
                 node, shared = known
                 return common.scaled(sign) * shared.inverse() * self.memo[node][0]
-        return common * self._alone(self._sum_factor(rest))[0]
+        return common * alone(self._sum_factor(rest))[0]
 
     def _sum_factor(self, form: Form) -> Factor:
         axes = frozenset().union(*(t.axes for t in form))
-        ordered = tuple(sorted(form, key=_term_order))
-        return self._factor("sum", ordered, axes, _dtype(form))
+        ordered = tuple(sorted(form, key=term_order))
+        return self.factor("sum", ordered, axes, dtype_of(form))
 
     # --- sums over axes ---------------------------------------------------------------------------------------
 
@@ -220,9 +222,9 @@ class Collector:
             return self._summed(frozenset(node.over), form, node.dtype)
         over = tuple(a for a in node.over if any(a in t.axes for t in form))
         if over != node.over:
-            return self._alone(self._node(node))
-        return self._alone(
-            self._factor("reduce", (node.combine, frozenset(over), form), frozenset(node.axes), node.dtype)
+            return alone(self.node_factor(node))
+        return alone(
+            self.factor("reduce", (node.combine, frozenset(over), form), frozenset(node.axes), node.dtype)
         )
 
     def _summed(self, over: frozenset[str], form: Form, dtype: DType) -> Form:
@@ -254,31 +256,31 @@ class Collector:
 
     def _easy_sum(self, over: frozenset[str], term: Term, dtype: DType) -> Form | None:
         """Σ term where it is zero, known, or of something that does not vary along `over`; else None."""
-        outside, inside = _parted(over, term)
+        outside, inside = parted(over, term)
         here = over & inside.axes
         outside = outside * self._extents(over - here, dtype)
         if not here:
             return (outside,)
         known = self.sums.get((here, inside.factors, inside.masks))
         if known is not None:
-            return (outside * self._alone(known)[0],)
+            return (outside * alone(known)[0],)
         body = self.plain.form((inside,), dtype)
-        if self.polynomials.is_zero(Reduce("sum", _ordered(body, here), body)):
+        if self.polynomials.is_zero(Reduce("sum", ordered_axes(body, here), body)):
             return ()
         return None
 
     def _sum_of_term(self, over: frozenset[str], term: Term, dtype: DType) -> Term:
-        outside, inside = _parted(over, term)
+        outside, inside = parted(over, term)
         here = over & inside.axes
         axes = inside.axes - here
-        factor = self._factor("reduce", ("sum", here, (inside,)), axes, dtype)
-        return outside * self._extents(over - here, dtype) * self._alone(factor)[0]
+        factor = self.factor("reduce", ("sum", here, (inside,)), axes, dtype)
+        return outside * self._extents(over - here, dtype) * alone(factor)[0]
 
     def _extents(self, axes: frozenset[str], dtype: DType) -> Term:
         result = UNIT
         for axis in sorted(axes):
             size = cast(Expr(Size(axis)), dtype)
-            result = result * self._alone(self._node(size.node))[0]
+            result = result * alone(self.node_factor(size.node))[0]
         return result
 
 
@@ -315,262 +317,3 @@ def _is_positive(factor: Factor) -> bool:
     if isinstance(node, Cast):
         return isinstance(node.arg, Size)
     return isinstance(node, Map) and node.function == "exp"
-
-
-def _dtype(form: Form) -> DType:
-    """The widest floating dtype among the factors."""
-    found = [f.dtype for t in form for f, _ in t.factors]
-    from tilewright.dsl.dtypes import float32
-
-    return max(found, key=lambda d: d.bits).compute if found else float32
-
-
-def _term_order(term: Term) -> tuple:
-    return (
-        sorted((f.serial, e) for f, e in term.factors),
-        sorted((str(n.axes), holds) for n, holds in term.masks),
-        term.coefficient,
-    )
-
-
-def _parted(over: frozenset[str], term: Term) -> tuple[Term, Term]:
-    """A term as (what does not vary along `over`) · (what does)."""
-    varies = frozenset((f, e) for f, e in term.factors if f.axes & over)
-    masks = frozenset(m for m in term.masks if over & frozenset(m[0].axes))
-    return Term(term.coefficient, term.factors - varies, term.masks - masks), Term(ONE, varies, masks)
-
-
-def _ordered(body: Node, axes: frozenset[str]) -> tuple[str, ...]:
-    return tuple(a for a in body.axes if a in axes)
-
-
-def known_monomials(collector: Collector, leaves: Iterable[Node]) -> list[Known]:
-    """Given nodes to recognise inside monomials: any leaf; quotients and roots even where they are computed again."""
-    read = [_monomial(collector, node) for node in leaves]
-    computed = [_monomial(collector, node) for node in collector.given if node.dtype.is_float]
-    quotients = [k for k in computed if k is not None and any(e != 1 for _, e in k[0])]
-    return [k for k in read if k is not None] + sorted(quotients, key=lambda k: len(k[0]) == 1)
-
-
-def _monomial(collector: Collector, node: Node) -> Known | None:
-    form = collector.memo.get(node, ())
-    if len(form) != 1 or form[0].masks or not form[0].factors:
-        return None
-    if any(f.payload is node for f, _ in form[0].factors):
-        return None
-    return form[0].factors, form[0].coefficient, node
-
-
-# --- emission -----------------------------------------------------------------------------------------------------
-
-
-class Emitter:
-    """Nodes from forms. Monomials are written with the given `leaves` first, then with other known ones."""
-
-    def __init__(self, collector: Collector, leaves: Iterable[Node] = (), known: list[Known] | None = None):
-        self.collector = collector
-        self.known = known_monomials(collector, leaves) if known is None else known
-        self.nodes: dict[object, Node] = {}
-
-    # --- sums -------------------------------------------------------------------------------------------------
-
-    def form(self, form: Form, dtype: DType) -> Node:
-        key = (form, dtype)
-        if key not in self.nodes:
-            self.nodes[key] = cast(self._form(form, dtype), dtype).node
-        return self.nodes[key]
-
-    def _form(self, form: Form, dtype: DType) -> Expr:
-        if not form:
-            return constant(0, dtype)
-        common = content(form) if len(form) > 1 else UNIT
-        if common != UNIT:
-            return self._term(self.collector.bundled(form), dtype)
-        return self._sum(form, dtype)
-
-    def _sum(self, form: Form, dtype: DType) -> Expr:
-        """Positive terms first, so that a difference is written as one."""
-        merged = self._merged_choices(form)
-        parts = sorted(merged, key=lambda part: part[0])
-        total: Expr | None = None
-        for negative, value in parts:
-            value = value(dtype)
-            if total is None:
-                total = -value if negative else value
-            else:
-                total = total - value if negative else total + value
-        assert total is not None
-        return total
-
-    def _merged_choices(self, form: Form) -> list:
-        """(is negative, emitter) of each summand; where(c, u, 0) + where(~c, v, 0) is one summand."""
-        by_masks: dict[frozenset[Mask], list[Term]] = {}
-        for term in form:
-            by_masks.setdefault(term.masks, []).append(term)
-        result = []
-        while by_masks:
-            masks, terms = next(iter(by_masks.items()))
-            del by_masks[masks]
-            partner = next((m for m in by_masks if _opposite(masks, m)), None)
-            if partner is None:
-                result += [(t.coefficient < 0, self._signless(t)) for t in terms]
-                continue
-            others = by_masks.pop(partner)
-            result.append((False, self._chosen(masks, terms, partner, others)))
-        return result
-
-    def _signless(self, term: Term):
-        return lambda dtype: self._term(term.scaled(-ONE) if term.coefficient < 0 else term, dtype)
-
-    def _chosen(self, masks: frozenset[Mask], terms: list, partner: frozenset[Mask], others: list):
-        ((condition, holds),) = masks - partner
-        shared = masks & partner
-
-        def emit(dtype: DType) -> Expr:
-            first = Expr(self.form(tuple(Term(t.coefficient, t.factors) for t in terms), dtype))
-            second = Expr(self.form(tuple(Term(t.coefficient, t.factors) for t in others), dtype))
-            if not holds:
-                first, second = second, first
-            chosen = where(Expr(condition), first, second)
-            return self._masked(shared, chosen)
-
-        return emit
-
-    # --- terms ------------------------------------------------------------------------------------------------
-
-    def _term(self, term: Term, dtype: DType) -> Expr:
-        return self._masked(term.masks, self._product(Term(term.coefficient, term.factors), dtype))
-
-    def _masked(self, masks: frozenset[Mask], value: Expr) -> Expr:
-        condition: Expr | None = None
-        negated = bool(masks) and all(not holds for _, holds in masks)
-        for node, holds in sorted(masks, key=lambda m: (not m[1], m[0].axes)):
-            part = Expr(node)
-            part = part if holds or (negated and len(masks) == 1) else ~part
-            condition = part if condition is None else condition & part
-        if condition is None:
-            return value
-        zero = constant(0, value.dtype)
-        if negated and len(masks) == 1:
-            return where(condition, zero, value)
-        return where(condition, value, zero)
-
-    def _product(self, term: Term, dtype: DType) -> Expr:
-        term, chosen = self._recognised(term)
-        above: list[tuple[tuple, Expr]] = [(self._rank(f), Expr(f.payload)) for f in chosen]
-        below: list[tuple[tuple, Expr]] = []
-        for factor, exponent in term.factors:
-            value = Expr(self.factor(factor))
-            side = above if exponent > 0 or exponent == -HALF else below
-            side.append((self._rank(factor), _power(value, exponent if side is above else -exponent)))
-        coefficient = term.coefficient
-        numerator = _multiplied(above)
-        result = _scaled(numerator, coefficient, dtype)
-        return result / _multiplied(below) if below else result  # type: ignore[operator]
-
-    def _rank(self, factor: Factor) -> tuple:
-        """The order of factors: operands of this derivative alone, given ones, reductions, functions, sums."""
-        if factor.kind == "node":
-            node = factor.payload
-            if node not in self.collector.given and not isinstance(node, Cast):
-                return (0, factor.serial)
-            return (1 if isinstance(node, Read) else 2, factor.serial)
-        return ({"reduce": 4, "cast": 0, "map": 3, "sum": 5}[factor.kind], factor.serial)
-
-    def _recognised(self, term: Term) -> tuple[Term, list[Factor]]:
-        """The term divided by known monomials, and those."""
-        chosen: list[Factor] = []
-        for factors, coefficient, node in self.known:
-            times = multiplicity(factors, term.factors)
-            for _ in range(times):
-                term = term.over(Term(coefficient, factors))
-                chosen.append(self.collector._node(node))
-            term = self._absorbed(term, factors, coefficient, node)
-        return term, chosen
-
-    def _absorbed(self, term: Term, factors: Factors, coefficient: Fraction, node: Node) -> Term:
-        """s⁻¹ · Σ (g · e) → Σ (g · y) for the known y = e / s."""
-        for factor, exponent in sorted(term.factors, key=lambda item: item[0].serial):
-            if factor.kind != "reduce" or exponent != 1 or factor.payload[0] != "sum":
-                continue
-            _, over, form = factor.payload
-            if len(form) != 1:
-                continue
-            inner = frozenset((f, e) for f, e in factors if f.axes & over)
-            outer = factors - inner
-            if (
-                not inner
-                or not outer
-                or not (multiplicity(inner, form[0].factors) and multiplicity(outer, term.factors))
-            ):
-                continue
-            whole = Term(ONE, frozenset(((self.collector._node(node), ONE),)))
-            body = form[0].over(Term(coefficient, inner)) * whole
-            summed = self.collector._factor("reduce", ("sum", over, (body,)), factor.axes, factor.dtype)
-            old = Term(ONE, frozenset(((factor, ONE),)))
-            new = Term(ONE, frozenset(((summed, ONE),)))
-            return term.over(old).over(Term(ONE, outer)) * new
-        return term
-
-    # --- factors ----------------------------------------------------------------------------------------------
-
-    def factor(self, factor: Factor) -> Node:
-        if factor not in self.nodes:
-            self.nodes[factor] = self._factor(factor)
-        return self.nodes[factor]
-
-    def _factor(self, factor: Factor) -> Node:
-        match factor.kind:
-            case "node":
-                return factor.payload
-            case "sum":
-                return self._sum(factor.payload, factor.dtype).node
-            case "cast":
-                form, dtype = factor.payload
-                return cast(Expr(self.form(form, _dtype(form))), dtype).node
-            case "reduce":
-                combine, over, form = factor.payload
-                body = self.form(form, factor.dtype)
-                return Reduce(combine, _ordered(body, over), body)
-        function, parts = factor.payload
-        return Map(function, tuple(p if dtype is None else self.form(p, dtype) for p, dtype in parts))
-
-
-def _opposite(masks: frozenset[Mask], other: frozenset[Mask]) -> bool:
-    difference = masks ^ other
-    if len(difference) != 2 or len(masks) != len(other):
-        return False
-    (one, first), (two, second) = difference
-    return one is two and first != second
-
-
-def _power(value: Expr, exponent: Fraction) -> Expr:
-    if exponent == HALF:
-        return sqrt(value)
-    if exponent == -HALF:
-        return rsqrt(value)
-    if exponent.denominator == 1:
-        return value ** int(exponent)
-    whole = math.floor(exponent)
-    rest = exponent - whole
-    root = sqrt(value) if rest == HALF else value ** float(rest)
-    return root * value**whole if whole else root
-
-
-def _multiplied(factors: list[tuple[tuple, Expr]]) -> Expr | None:
-    product: Expr | None = None
-    for _, value in sorted(factors, key=lambda item: item[0]):
-        product = value if product is None else product * value
-    return product
-
-
-def _scaled(value: Expr | None, coefficient: Fraction, dtype: DType) -> Expr:
-    number = float(coefficient)
-    if value is None:
-        return constant(number, dtype)
-    if number == 1:
-        return value
-    return -value if number == -1 else number * value
-
-
-__all__ = ["Collector", "Emitter", "collect"]

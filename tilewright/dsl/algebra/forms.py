@@ -13,10 +13,11 @@ from fractions import Fraction
 from typing import Any
 
 from tilewright.dsl.algebra.polynomial import nearest
-from tilewright.dsl.dtypes import DType
+from tilewright.dsl.dtypes import DType, float32
 from tilewright.dsl.program import Node
 
 ONE = Fraction(1)
+HALF = Fraction(1, 2)
 
 Mask = tuple[Node, bool]
 """A condition, and whether it must hold (True) or fail (False)."""
@@ -128,3 +129,47 @@ def multiplicity(divisor: Factors, dividend: Factors) -> int:
         if not times:
             return 0
     return times or 0
+
+
+def dtype_of(form: Form) -> DType:
+    """The widest floating dtype among the factors."""
+    found = [f.dtype for t in form for f, _ in t.factors]
+    return max(found, key=lambda d: d.bits).compute if found else float32
+
+
+def term_order(term: Term) -> tuple:
+    return (
+        sorted((f.serial, e) for f, e in term.factors),
+        sorted((str(n.axes), holds) for n, holds in term.masks),
+        term.coefficient,
+    )
+
+
+def parted(over: frozenset[str], term: Term) -> tuple[Term, Term]:
+    """A term as (what does not vary along `over`) · (what does)."""
+    varies = frozenset((f, e) for f, e in term.factors if f.axes & over)
+    masks = frozenset(m for m in term.masks if over & frozenset(m[0].axes))
+    return Term(term.coefficient, term.factors - varies, term.masks - masks), Term(ONE, varies, masks)
+
+
+def ordered_axes(body: Node, axes: frozenset[str]) -> tuple[str, ...]:
+    return tuple(a for a in body.axes if a in axes)
+
+
+def alone(factor: Factor, exponent: Fraction = ONE) -> Form:
+    """A form of one factor."""
+    return (Term(ONE, frozenset(((factor, exponent),))),)
+
+
+def forms_inside(factor: Factor) -> tuple[Form, ...]:
+    """The forms that a factor is made of."""
+    match factor.kind:
+        case "sum":
+            return (factor.payload,)
+        case "cast":
+            return (factor.payload[0],)
+        case "reduce":
+            return (factor.payload[2],)
+        case "map":
+            return tuple(form for form, dtype in factor.payload[1] if dtype is not None)
+    return ()
