@@ -130,7 +130,8 @@ def var(value: Any, axes: Any = None, *, correction: int = 0, **keywords: Any) -
     value = lift(value)
     over = resolve_axes(value, axes, "var")
     centred = value - reduce_over("sum", value, over) / _extent(value, over)
-    return reduce_over("sum", centred * centred, over) / (_extent(value, over) - correction)
+    count = _extent(value, over)
+    return reduce_over("sum", centred * centred, over) / (count - correction if correction else count)
 
 
 def logsumexp(value: Any, axes: Any = None, **keywords: Any) -> Any:
