@@ -13,16 +13,27 @@ from __future__ import annotations
 from itertools import product
 
 from tilewright.compiler.nest import Contraction
-from tilewright.dsl.program import Map, Node, Reduce, rewrite
+from tilewright.dsl.program import Const, Map, Node, Reduce, rewrite
 
 MAX_FACTORS = 8
 
 
 def factors(node: Node) -> list[Node]:
-    """The factors of a product, left to right."""
+    """The factors of a product, left to right. A mask over a product, `where(c, a·b, 0)`, goes to one factor that has
+    the mask's axes: `a · where(c, b, 0)`."""
     if isinstance(node, Map) and node.function == "mul":
         return [f for operand in node.operands for f in factors(operand)]
+    if isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2]):
+        condition, value, zero = node.operands
+        parts = factors(value)
+        for position, part in enumerate(parts):
+            if len(parts) > 1 and set(condition.axes) <= set(part.axes):
+                return [*parts[:position], Map("where", (condition, part, zero)), *parts[position + 1 :]]
     return [node]
+
+
+def _is_zero(node: Node) -> bool:
+    return isinstance(node, Const) and node.value == 0
 
 
 def multiply(nodes: list[Node]) -> Node:

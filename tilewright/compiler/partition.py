@@ -13,7 +13,7 @@ A merge is made only where no other kernel has to run in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tilewright.compiler.contraction import factorise, recognise
@@ -151,26 +151,26 @@ class _Partitioner:
         return replace_nodes(partial.of.arg, self.finishers)
 
     def _boundaries(self, target: Target) -> list[Node]:
-        """The nodes below a target that other kernels must compute."""
+        """The values below a target that other kernels must compute."""
         if target.contraction:
             starts = (target.contraction.left, target.contraction.right)
         elif isinstance(target.node, Reduce):
             starts = (target.node.arg,)
         else:
             starts = (self.value_of(target),)
-        found: dict[Node, None] = {}
-        seen: set[Node] = set()
+        crossing: set[Node] = set()
+        inside: set[Node] = set()
         stack = list(starts)
         while stack:
             node = stack.pop()
-            if node in seen:
+            if node in inside or node in crossing:
                 continue
-            seen.add(node)
             if self._crosses_memory(node, target):
-                found[node] = None
+                crossing.add(node)
             else:
+                inside.add(node)
                 stack.extend(node.args)
-        return list(found)
+        return _raised(starts, inside, crossing, target.node)
 
     def _operands(self, target: Target) -> frozenset[str]:
         nodes = topological([self.value_of(target)])
@@ -228,10 +228,14 @@ class _Partitioner:
                 assert isinstance(node, Read)
                 results = [Buffer(node.param, node.names, node.dtype)]
             elif node in outside and not natural:
-                axes = target.parallel if target.contraction else node.axes
-                results = [*results, Buffer(f"t{position}", axes, node.dtype)]
+                results = [*results, Buffer(f"t{position}", self._memory_order(node), node.dtype)]
             table[node] = tuple(results)
         return table
+
+    def _memory_order(self, node: Node) -> tuple[str, ...]:
+        """The order of an intermediate's dimensions: as the operands declare their axes."""
+        declared = union(*(p.axes for p in self.program.params))
+        return tuple(sorted(node.axes, key=lambda a: declared.index(a) if a in declared else len(declared)))
 
     def _kernel(self, group: _Group, position: int, buffers: dict[Node, tuple[Buffer, ...]]) -> Kernel:
         lead = group.lead
@@ -274,6 +278,42 @@ def _read_of(node: Node, buffers: dict[Node, tuple[Buffer, ...]]) -> Node:
 
 def _is_chunked(node: Reduce) -> bool:
     return any(is_chunk_axis(axis) for axis in node.over)
+
+
+def _raised(starts: tuple[Node, ...], inside: set[Node], crossing: set[Node], whole: Node) -> list[Node]:
+    """The topmost values that a kernel which computes one of `crossing` could finish by itself.
+
+    `log(sum(e)) - picked` goes through memory as one value a row, not as the two reductions that it is made of; a
+    contraction goes through memory behind its bias and activation.
+    """
+    support: dict[Node, frozenset[Node]] = {}
+    for node in topological(starts):
+        if node in crossing:
+            support[node] = frozenset([node])
+        elif node in inside:
+            support[node] = frozenset().union(*(support[a] for a in node.args)) if node.args else frozenset()
+    found: dict[Node, None] = {}
+    stack, seen = list(starts), set()
+    while stack:
+        node = stack.pop()
+        if node in seen or not support.get(node):
+            continue
+        seen.add(node)
+        if node in crossing or (node is not whole and _one_kernel(node, support[node])):
+            found[node] = None
+        else:
+            stack.extend(node.args)
+    return list(found)
+
+
+def _one_kernel(node: Node, support: frozenset[Node]) -> bool:
+    """Whether `node` is pointwise in values of one kernel that have all its axes."""
+    axes = frozenset(node.axes)
+    if not axes or any(not isinstance(s, Reduce) or frozenset(s.axes) != axes or _is_chunked(s) for s in support):
+        return False
+    if any(recognise(s) for s in support):
+        return len(support) == 1
+    return len({frozenset(s.over) for s in support if isinstance(s, Reduce)}) == 1
 
 
 def _nearest_reductions(node: Node) -> list[Reduce]:
@@ -325,12 +365,20 @@ class _Group:
 
 
 def _merge(work: _Partitioner, groups: list[_Group]) -> list[_Group]:
+    for fits in (_epilogue_fits, _fits):
+        groups = _merge_where(work, groups, fits)
+    return _ordered(groups)
+
+
+def _merge_where(
+    work: _Partitioner, groups: list[_Group], fits: Callable[[_Group, _Group], bool]
+) -> list[_Group]:
     merged = True
     while merged:
         merged = False
         for first in groups:
             for second in groups:
-                if first is second or not _fits(first, second) or _runs_between(groups, first, second):
+                if first is second or not fits(first, second) or _runs_between(groups, first, second):
                     continue
                 targets = [*first.targets, *second.targets]
                 inside = {t.node for t in targets}
@@ -343,7 +391,7 @@ def _merge(work: _Partitioner, groups: list[_Group]) -> list[_Group]:
                 break
             if merged:
                 break
-    return _ordered(groups)
+    return groups
 
 
 def _is_split(node: Node, work: _Partitioner) -> bool:
@@ -364,12 +412,19 @@ def _fits(first: _Group, second: _Group) -> bool:
     if first_split or second_split:
         return _splits_fit(first, second, first_split, second_split)
     if one.contraction:
-        pointwise = not two.row and set(two.parallel) == set(one.parallel)
-        return pointwise and bool(set(second.boundaries) & first.nodes)
+        return _epilogue_fits(first, second)
     if two.row:
         return one.shape == two.shape and _related(first, second)
     whole = set(one.parallel) | set(one.row)
     return set(two.parallel) in (whole, set(one.parallel)) and _related(first, second)
+
+
+def _epilogue_fits(first: _Group, second: _Group) -> bool:
+    """Whether `second` is pointwise work on the sums of the contraction `first`."""
+    one, two = first.lead, second.lead
+    if not one.contraction or two.contraction or two.row or any(t.partial for t in second.targets):
+        return False
+    return set(two.parallel) == set(one.parallel) and bool(set(second.boundaries) & first.nodes)
 
 
 def _splits_fit(first: _Group, second: _Group, one: Split | None, two: Split | None) -> bool:
