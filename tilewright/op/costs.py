@@ -1,7 +1,8 @@
-"""What kernels move and compute, as formulas over axis names and as numbers, and the fewest bytes that an op could move.
+"""What kernels move and compute, as formulas over axis names and as numbers, and the fewest bytes possible.
 
-A kernel is charged for every operand once and every result once: rows that are walked several times stay in the cache,
-and so do the panels of a contraction. The fewest bytes of an op are its operands and its results, each once.
+A kernel is charged for every operand once and every result once: rows that are walked several times stay in
+the cache, and so do the panels of a contraction. The fewest bytes of an op are its operands and its results,
+each once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.nest import Kernel, Plan
-from tilewright.dsl.axes import base, is_batch_axis
+from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Map, Program, Reduce, reads, topological
@@ -22,7 +23,9 @@ Extents = Mapping[str, int]
 Terms = Counter[tuple[str, ...]]
 
 # Functions that choose, move or rename a value are no arithmetic.
-NO_ARITHMETIC = frozenset({"where", "stop_gradient", "and", "or", "not", "xor", "eq", "ne", "lt", "le", "gt", "ge"})
+NO_ARITHMETIC = frozenset(
+    {"where", "stop_gradient", "and", "or", "not", "xor", "eq", "ne", "lt", "le", "gt", "ge"}
+)
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class Amount:
 
 
 def axis_label(axis: str) -> str:
-    """An axis as people write it: batch axes by `…`, chunk axes by what they count."""
+    """An axis as people write it: chunk axes by what they count."""
     if is_chunk_axis(axis):
         kind, over = axis[1:].split(":")
-        return f"{'row groups' if kind == 'rows' else 'chunks'} of {' '.join(map(axis_label, over.split(',')))}"
-    return f"batch{axis}" if is_batch_axis(axis) else axis
+        return (
+            f"{'row groups' if kind == 'rows' else 'chunks'} of {' '.join(map(axis_label, over.split(',')))}"
+        )
+    return axis
 
 
 def extents_of(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
@@ -140,6 +145,6 @@ def quantity(number: float, unit: str) -> str:
 
 
 __all__ = [
-    "Amount", "Totals", "axis_label", "bytes_moved", "bytes_read", "bytes_written", "extents_of", "fewest_bytes",
-    "operations", "quantity", "totals",
+    "Amount", "Totals", "axis_label", "bytes_moved", "bytes_read", "bytes_written", "extents_of",
+    "fewest_bytes", "operations", "quantity", "totals",
 ]  # fmt: skip

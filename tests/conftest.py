@@ -1,0 +1,39 @@
+"""What every test of the suite shares: one private build cache, and threads that do not crowd each other out.
+
+Kernels are compiled once for all workers of pytest-xdist, and once for all runs of the suite except in CI
+(where `CI` is set), which starts from nothing and leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CACHE = "TILEWRIGHT_CACHE_DIR"
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # workers inherit what the controller has chosen
+IN_CI = bool(os.environ.get("CI"))
+
+
+def _private_folder() -> str:
+    if IN_CI:
+        return tempfile.mkdtemp(prefix="tilewright-tests-")
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"tilewright-tests-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return str(folder)
+
+
+# Before anything imports the library, and before NumPy's and torch's thread pools start.
+if not IS_WORKER:
+    os.environ[CACHE] = _private_folder()
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if IN_CI and not IS_WORKER:
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)

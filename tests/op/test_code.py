@@ -1,0 +1,46 @@
+"""`op.code`: the generated source, in every language that this machine can write."""
+
+from __future__ import annotations
+
+import pytest
+
+import tilewright as tw
+from tilewright.errors import ArgumentError
+
+
+@tw.op
+def softmax(x: tw.Tile["... d"]):
+    e = tw.exp(x - tw.max(x, "d"))
+    return e / tw.sum(e, "d")
+
+
+@pytest.mark.parametrize(
+    ("target", "comment", "token"),
+    [
+        ("cpu", "//", "vector<"),
+        ("mlir", "//", "arith."),
+        ("llvm", ";", "define void @tw_softmax_0"),
+        ("asm", "#", "tw_softmax_0:"),
+    ],
+)
+def test_cpu_languages(target: str, comment: str, token: str):
+    text = softmax.code((64, 128), target=target)
+    assert token in text
+    assert f"{comment} y = e / sum(e, d)" in text
+    assert f"{comment} row kernel softmax_0: x → y" in text
+
+
+def test_the_backward_has_its_own_source():
+    text = softmax.code((64, 128), grad=True)
+    assert "// d_x = y * (d_y - sum(d_y * y, d))" in text
+    assert "tw_softmax_backward_0" in text
+
+
+def test_only_the_kernels_of_this_call_are_shown():
+    softmax.code((3, 5))
+    assert softmax.code((64, 128)).count("row kernel softmax_0") == 1
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(ArgumentError, match="no target 'metal'"):
+        softmax.code((4, 4), target="metal")

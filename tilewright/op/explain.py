@@ -1,0 +1,225 @@
+"""`op.explain(...)`: the mathematics, the derived gradient, and the kernels that both became and why."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tilewright.autograd.derive import Derivative, vjp
+from tilewright.compiler.nest import Kernel, Plan
+from tilewright.compiler.pipeline import compile_program
+from tilewright.dsl.axes import is_batch_axis
+from tilewright.dsl.formula import formula
+from tilewright.dsl.program import Program
+from tilewright.errors import DerivativeError, TargetError
+from tilewright.op import costs, words
+from tilewright.op.op import Arguments, Call, Op
+
+WIDTH = 110
+
+
+def explain(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
+    """Text about an op at these operands (tuples of ints stand for float32 arrays). Raises as a call does."""
+    call = op.bind(stand_ins(op.arguments(tiles, keywords)))
+    return "\n".join(_lines(op, call)) + "\n"
+
+
+def stand_ins(arguments: Arguments) -> Arguments:
+    """The same call with arrays in the place of shapes, their contents undefined."""
+    return Arguments(
+        {n: _empty(v) for n, v in arguments.tiles.items()}, arguments.scalars, arguments.constants
+    )
+
+
+def _empty(value: Any) -> Any:
+    if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
+        return np.empty(value, np.float32)
+    as_array: Any = getattr(value, "numpy", None)
+    return value if as_array is None else as_array()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A Program as kernels for operands of some shapes, with the CPU's specialisations if there are any."""
+
+    plan: Plan
+    extents: Mapping[str, int]
+    specialised: Mapping[str, Any]
+
+
+def compiled(program: Program, arrays: Mapping[str, np.ndarray]) -> Compiled:
+    """The kernels of a Program and how the CPU target specialises them to these operands."""
+    executable: Any = compile_program(program, "cpu")
+    shapes = {name: array.shape for name, array in arrays.items()}
+    extents = costs.extents_of(executable.plan, shapes)
+    try:
+        specialised = {c.kernel.name: c for c in executable.compiled(arrays)}
+    except TargetError:
+        specialised = {}
+    return Compiled(executable.plan, extents, specialised)
+
+
+def backward_arrays(derivative: Derivative, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Operands of the backward; saved values and cotangents have undefined contents."""
+    extents = {
+        a: e for p in derivative.forward.tiles for a, e in zip(p.axes, arrays[p.name].shape, strict=True)
+    }
+    return {
+        p.name: arrays[p.name] if p.name in arrays else np.empty([extents[a] for a in p.axes], p.dtype.numpy)
+        for p in derivative.backward.tiles
+    }
+
+
+# --- the page ---------------------------------------------------------------------------------------------
+
+
+def _lines(op: Op, call: Call) -> Iterator[str]:
+    program = call.program
+    yield op.usage()
+    if op.__doc__ and op.__doc__ is not type(op).__doc__:
+        yield from ("  " + line for line in textwrap.dedent(op.__doc__).strip().splitlines())
+    yield ""
+    yield from _signature(call)
+    yield ""
+    yield "Mathematics"
+    yield from _indented(formula(program))
+    yield ""
+    yield from _kernels("Forward", compiled(program, call.arrays))
+    yield ""
+    yield from _gradient(program, call.arrays)
+
+
+def _indented(text: str, by: int = 2) -> list[str]:
+    return textwrap.indent(text, " " * by).splitlines()
+
+
+def _signature(call: Call) -> Iterator[str]:
+    shapes = {name: array.shape for name, array in call.arrays.items()}
+    for param in call.program.params:
+        kind = "a number, passed at run time" if param.scalar else _tile_text(param.axes, shapes[param.name])
+        yield f"  {param.name}: {param.dtype.name} {kind}"
+    for result in call.program.results:
+        yield f"  → {result.name}: {result.dtype.name} [{' '.join(result.axes)}]"
+    batch = {a: g for a, g in call.binding.groups.items() if g and is_batch_axis(a)}
+    for axis, group in batch.items():
+        merged = f"{len(group)} leading axes {group} as one" if len(group) > 1 else "a leading axis"
+        yield f"  {axis} is {merged} of those that `...` stands for"
+
+
+def _tile_text(axes: tuple[str, ...], shape: tuple[int, ...]) -> str:
+    return "[" + " ".join(f"{a}={e}" for a, e in zip(axes, shape, strict=True)) + "]"
+
+
+def _gradient(program: Program, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    try:
+        derivative = vjp(program)
+    except DerivativeError as reason:
+        yield "Gradient: none"
+        yield from _wrapped(str(reason), "  ")
+        return
+    yield "Gradient, derived (d_y is the gradient arriving at y)"
+    yield from _indented(formula(derivative.backward))
+    yield from _wrapped(_saved_text(program, derivative), "  ")
+    yield ""
+    if derivative.forward.results != program.results:
+        yield from _kernels(
+            "Forward that keeps what the backward needs", compiled(derivative.forward, arrays)
+        )
+        yield ""
+    yield from _kernels("Backward", compiled(derivative.backward, backward_arrays(derivative, arrays)))
+
+
+def _saved_text(program: Program, derivative: Derivative) -> str:
+    results = {r.name for r in program.results}
+    again = [s for s in derivative.saved if s in results]
+    extra = [s for s in derivative.saved if s not in results]
+    parts = []
+    if again:
+        parts.append(f"The backward reads the result {', '.join(again)}, which is there anyway.")
+    for name in extra:
+        node = next(r.node for r in derivative.forward.results if r.name == name)
+        parts.append(
+            f"The forward keeps {name} = {formula(node)}, which is dearer to compute again than to read."
+        )
+    return " ".join(parts) or "Nothing of the forward is kept: the backward computes what it needs again."
+
+
+def _kernels(title: str, what: Compiled) -> Iterator[str]:
+    plan, extents = what.plan, what.extents
+    total = costs.totals(plan, extents)
+    count = len(plan.kernels)
+    share = "" if not total.fewest else f" ({total.moved / total.fewest:.2f} × the fewest possible)"
+    yield (
+        f"{title}: {count} kernel{'s' * (count != 1)}, {costs.quantity(total.moved, 'B')} moved{share}, "
+        f"{costs.quantity(total.operations, 'FLOP')}"
+    )
+    writers = {o.buffer.name: k.name for k in plan.kernels for o in k.outputs}
+    for kernel in plan.kernels:
+        yield from _indented(
+            "\n".join(kernel_lines(kernel, extents, writers, what.specialised.get(kernel.name)))
+        )
+
+
+def kernel_lines(
+    kernel: Kernel, extents: Mapping[str, int], writers: Mapping[str, str], specialised: Any = None
+) -> Iterator[str]:
+    """One kernel in words: loops, formulas of each phase, reasons, costs and the CPU's specialisation."""
+    read, written = words.operands(kernel)
+    yield f"{words.heading(kernel)}: {read} → {written}"
+    yield f"  {words.loops(kernel, extents)}"
+    kept = _kept(kernel, specialised)
+    for label, lines in words.steps(kernel, kept):
+        for number, line in enumerate(lines):
+            yield from _wrapped(line, f"    {label if number == 0 else '':<6}", hanging=" " * 14)
+    for reason in words.reasons(kernel, extents, writers):
+        yield from _wrapped(reason, "  why  ", hanging="       ")
+    moved, work = costs.bytes_moved(kernel), costs.operations(kernel)
+    yield f"  cost {moved} = {costs.quantity(moved.number(extents), 'B')}, " + (
+        f"{work} = {costs.quantity(work.number(extents), 'FLOP')}" if work.terms else "no arithmetic"
+    )
+    if specialised is not None:
+        yield from _wrapped(_cpu_text(kernel, specialised, bool(kept)), "  CPU  ", hanging="       ")
+
+
+def _kept(kernel: Kernel, specialised: Any) -> Mapping[Any, int]:
+    """Row values that the CPU keeps between phases instead of computing them again."""
+    if specialised is None or specialised.schedule.lane_axis not in kernel.row:
+        return {}
+    from tilewright.compiler.targets.cpu.keep import kept_nodes
+
+    return kept_nodes(kernel)
+
+
+def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
+    schedule = specialised.schedule
+    if schedule.lane_axis is None:
+        return "scalar code: there is no axis to run vectors along"
+    axis = words.axis_label(schedule.lane_axis)
+    if kernel.contraction:
+        columns = schedule.block_columns * schedule.lanes
+        return (
+            f"both factors are packed into panels; register blocks of {schedule.block_rows} × {columns} "
+            f"results, vectors of {schedule.lanes} along {axis}"
+        )
+    parts = [f"vectors of {schedule.lanes} along {axis}, {schedule.unroll} of them a step"]
+    if kernel.row and schedule.lane_axis not in kernel.row:
+        parts.append("so neighbouring rows lie side by side and every lane reduces its own")
+    if keeps:
+        parts.append(
+            "kept… values stay in the thread's own memory between phases, being dearer to compute than to "
+            "load again"
+        )
+    if getattr(schedule, "stream", False):
+        parts.append("results are written past the caches, which they exceed")
+    return "; ".join(parts)
+
+
+def _wrapped(text: str, first: str, hanging: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=hanging if hanging is not None else first,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
