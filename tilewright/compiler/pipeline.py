@@ -15,6 +15,7 @@ import numpy as np
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.partition import partition
 from tilewright.dsl.program import Program
+from tilewright.dsl.simplify import simplify
 from tilewright.dsl.verify import verify
 from tilewright.errors import TargetError
 
@@ -34,6 +35,7 @@ class Executable(Protocol):
 def lower(program: Program) -> Plan:
     """The kernels of a Program."""
     program = _checked(program, "derivation")
+    program = _checked(simplify(program), "simplification")  # first: a sum that moved out is a kernel less
     return partition(program)
 
 

@@ -144,7 +144,8 @@ def matches(pattern: Node, node: Node, so_far: Match | None = None) -> Iterator[
             if node.dtype in pattern.types and (not pattern.constant or isinstance(node, Const)):
                 yield from _some(so_far.with_node(pattern, node))
         case Const():
-            if isinstance(node, Const) and _same_number(pattern.value, node.value):
+            same_kind = pattern.dtype.is_bool == node.dtype.is_bool
+            if isinstance(node, Const) and same_kind and _same_number(pattern.value, node.value):
                 yield so_far
         case Index() | Size():
             if isinstance(node, (Index, Size)) and type(node) is type(pattern):
