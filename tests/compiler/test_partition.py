@@ -1,0 +1,180 @@
+"""How Programs are cut into kernels: one test a rule of `compiler/partition.py`, read off the plan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tilewright.compiler.contraction import factorise, recognise
+from tilewright.compiler.nest import Plan
+from tilewright.compiler.pipeline import lower
+from tilewright.dsl.program import Reduce
+from tilewright.dsl.reference import reference
+
+
+def plan_of(op: tw.Op, *shapes: tuple[int, ...], **keywords: object) -> Plan:
+    arrays = [np.ones(shape, np.float32) for shape in shapes]
+    return lower(op.bind(op.arguments(tuple(arrays), keywords)).program)
+
+
+def kinds(plan: Plan) -> list[str]:
+    return [kernel.kind for kernel in plan.kernels]
+
+
+@tw.op
+def soften(x: tw.Tile["... d"]):
+    e = tw.exp(x - tw.max(x, "d"))
+    return e / tw.sum(e, "d")
+
+
+@tw.op
+def product(a: tw.Tile["... m k"], b: tw.Tile["... k n"]):
+    return tw.sum(a * b, "k")
+
+
+def test_phases_of_one_row_share_a_kernel():
+    (kernel,) = plan_of(soften, (4, 8)).kernels
+    assert [len(phase.reductions) for phase in kernel.phases] == [1, 1, 0]
+    assert [len(phase.stores) for phase in kernel.phases] == [0, 0, 1]
+
+
+def test_reductions_of_one_phase_share_its_loop():
+    @tw.op
+    def moments(x: tw.Tile["n d"]):
+        return tw.sum(x, "d"), tw.sum(x * x, "d"), tw.max(x, "d")
+
+    (kernel,) = plan_of(moments, (4, 8)).kernels
+    assert [len(phase.reductions) for phase in kernel.phases] == [3]
+
+
+def test_a_product_and_a_sum_is_a_contraction():
+    (kernel,) = plan_of(product, (3, 4, 8), (3, 8, 5)).kernels
+    assert kernel.contraction is not None
+    contraction = kernel.contraction
+    assert (contraction.batch, contraction.m, contraction.n, contraction.k) == (
+        ("_0",),
+        ("m",),
+        ("n",),
+        ("k",),
+    )
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_epilogue_joins_the_contraction(count: int):
+    @tw.op
+    def layer(x: tw.Tile["m k"], w: tw.Tile["n k"], b: tw.Tile["n"]):
+        z = tw.sum(x * w, "k") + b
+        return (z, tw.tanh(z)) if count == 2 else (z, tw.tanh(z), z * z)
+
+    plan = plan_of(layer, (4, 8), (5, 8), (5,))
+    assert kinds(plan) == ["contraction"]
+    assert len(plan.kernels[0].outputs) == count
+    assert not plan.intermediates
+
+
+def test_prologue_stays_in_the_contraction():
+    @tw.op
+    def scaled(x: tw.Tile["m k"], w: tw.Tile["k n"], s: tw.Tile["k"]):
+        return tw.sum(tw.exp(x) * s * w, "k")
+
+    assert kinds(plan_of(scaled, (4, 8), (8, 5), (8,))) == ["contraction"]
+
+
+def test_sums_without_two_sides_are_rows():
+    @tw.op
+    def weigh(x: tw.Tile["m k"], w: tw.Tile["k"]):
+        return tw.sum(x * w, "k")
+
+    assert kinds(plan_of(weigh, (4, 8), (8,))) == ["row"]
+
+
+def test_masked_product_is_a_contraction():
+    @tw.op
+    def masked(p: tw.Tile["i j"], v: tw.Tile["j e"]):
+        return tw.sum(tw.where(tw.index("i") >= tw.index("j"), p * v, 0), "j")
+
+    assert kinds(plan_of(masked, (4, 4), (4, 5))) == ["contraction"]
+
+
+def test_three_factors_become_two_contractions_with_the_same_meaning():
+    @tw.op
+    def chain(a: tw.Tile["i k"], b: tw.Tile["k l"], c: tw.Tile["l j"]):
+        return tw.sum(a * b * c, "k l")
+
+    assert kinds(plan_of(chain, (3, 4), (4, 5), (5, 2))) == ["contraction", "contraction"]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s) for s in ((3, 4), (4, 5), (5, 2))]
+    call = chain.bind(chain.arguments(tuple(arrays), {}))
+    factored = call.program.with_results(factorise(tuple(r.node for r in call.program.results)))
+    (expected,), (actual,) = reference(call.program, call.arrays), reference(factored, call.arrays)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+def test_reduction_of_everything_is_split_and_finished():
+    @tw.op
+    def total(x: tw.Tile["..."]):
+        return tw.sum(x, "...")
+
+    first, second = plan_of(total, (100,)).kernels
+    assert first.split is not None and first.split.of == "row"
+    assert second.parallel == () and second.row == (first.split.axis,)
+
+
+def test_reduction_across_rows_joins_the_kernel_that_reads_them():
+    @tw.op
+    def both(x: tw.Tile["n d"], g: tw.Tile["n d"]):
+        return g * x - tw.mean(g * x, "d"), tw.sum(g * x, "n")
+
+    plan = plan_of(both, (6, 8), (6, 8))
+    first = plan.kernels[0]
+    assert first.split is not None and first.split.of == "parallel"
+    assert [bool(o.accumulate) for o in first.outputs] == [False, True]
+    assert len(plan.kernels) == 2, "one pass over the data and one finishing kernel"
+
+
+def test_independent_rows_of_another_shape_are_another_kernel():
+    @tw.op
+    def two_ways(x: tw.Tile["n d"]):
+        return tw.max(x, "d"), tw.max(x, "n")
+
+    assert len(plan_of(two_ways, (6, 8)).kernels) >= 2
+
+
+def test_row_values_go_through_memory_whole():
+    @tw.op
+    def loss(x: tw.Tile["b c"], t: tw.Tile["b c"]):
+        return tw.sum(tw.logsumexp(x, "c") - tw.sum(x * t, "c"), "b")
+
+    plan = plan_of(loss, (6, 8), (6, 8))
+    assert [b.axes for b in plan.intermediates][0] == ("b",)
+    assert len(plan.kernels[0].outputs) == 1
+
+
+def test_pointwise_results_of_one_shape_share_a_kernel():
+    @tw.op
+    def step(p: tw.Tile["..."], g: tw.Tile["..."], m: tw.Tile["..."]):
+        m2 = 0.9 * m + 0.1 * g
+        return p - 0.1 * m2, m2
+
+    (kernel,) = plan_of(step, (7,), (7,), (7,)).kernels
+    assert len(kernel.outputs) == 2
+
+
+def test_unrelated_pointwise_results_stay_apart():
+    @tw.op
+    def apart(a: tw.Tile["n"], b: tw.Tile["m"]):
+        return a * 2, b * 3
+
+    assert len(plan_of(apart, (7,), (5,)).kernels) == 2
+
+
+def test_recognise_wants_both_sides_along_every_summed_axis():
+    @tw.op
+    def partial(a: tw.Tile["i k l"], b: tw.Tile["k j"]):
+        return tw.sum(a * b, "k l")
+
+    program = partial.bind(partial.arguments((np.ones((2, 3, 4)), np.ones((3, 5))), {})).program
+    (result,) = program.results
+    assert isinstance(result.node, Reduce) and recognise(result.node) is None
+    assert "contraction" in kinds(lower(program))
