@@ -65,7 +65,7 @@ def interpret(
 
     source: a whole module text, as for `compile_source`.
     grid: one to three extents; zero means that nothing runs.
-    arguments: the run-time arguments in the order of the kernel's parameters, without the constexprs. An array
+    arguments: the run-time arguments in the order of the kernel's parameters, without constexprs. An array
         is passed as the address of its first element, so views with an offset and any strides work as on the
         GPU: the kernel gets the strides as integers of its own. float16, bfloat16 (ml_dtypes), float32,
         float64, bool and all integers.
@@ -221,14 +221,18 @@ def _interpreting() -> Iterator[None]:
         vars(knobs.runtime)["interpret"] = True
         _interpret_library(tl, interpreter)
         interpreter._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
-        tl.tensor.__index__ = lambda self: int(self.handle.data.item())
-        interpreter.ReduceOps.generic_reduce = _reduce_in_pairs
-        interpreter.ScanOps.generic_scan = _scan_by_doubling
+        _replace(tl.tensor, "__index__", lambda self: int(self.handle.data.item()))
+        _replace(interpreter.ReduceOps, "generic_reduce", _reduce_in_pairs)
+        _replace(interpreter.ScanOps, "generic_scan", _scan_by_doubling)
         _mend_builder(interpreter)
         yield
     finally:
         for place, attributes in zip(places, before, strict=True):
             _put_back(place, attributes)
+
+
+def _replace(place: Any, name: str, value: Any) -> None:
+    setattr(place, name, value)
 
 
 def _put_back(place: Any, attributes: dict[str, Any]) -> None:
@@ -246,7 +250,7 @@ def _library_function(fn: Callable[..., Any]) -> DeviceFunction:
 
 
 def _interpret_library(tl: Any, interpreter: Any) -> None:
-    """Let `tl.sum`, `tl.cdiv` and the rest of Triton's own library, which is jitted source, be interpreted."""
+    """Let `tl.sum`, `tl.cdiv` and the rest of Triton's own library, jitted source too, be interpreted."""
     for module in (tl.standard, tl.random):
         # Rewritten functions name the interpreter's helpers; they run in their module's namespace.
         for name, value in vars(interpreter).items():
@@ -380,8 +384,19 @@ def _mend_builder(interpreter: Any) -> None:
         create_dot=functools.partial(_dot, builder, kind.create_dot),
         create_maxnumf=lambda left, right: builder.binary_op(left, right, np.fmax),
         create_minnumf=lambda left, right: builder.binary_op(left, right, np.fmin),
+        get_all_ones_value=functools.partial(_all_ones, builder, kind.get_all_ones_value),
         get_bf16=lambda value: _rounded(np.array([value], dtype=np.float32)),
     )
+
+
+def _all_ones(builder: Any, original: Callable[..., Any], kind: Any) -> Any:
+    """The operand of `~x`; older interpreters refuse unsigned integers."""
+    from triton.runtime.interpreter import TensorHandle
+
+    name = NUMPY_NAMES.get(kind.scalar.name.replace("uint", "u"), "")
+    if not name.startswith("uint"):
+        return original(builder, kind)
+    return TensorHandle(np.full(1, np.iinfo(name).max, dtype=name), kind.scalar)
 
 
 def _is_bfloat16(handle: Any) -> bool:
@@ -461,12 +476,14 @@ def _ternary(
 
 def _fused_multiply_add(left: Any, right: Any, addend: Any) -> Any:
     """left · right + addend, rounded once."""
+    import triton._C.libtriton as libtriton
     from triton.runtime.interpreter import TensorHandle
 
     operands = np.broadcast_arrays(_values(left), _values(right), _values(addend))
     kind = operands[2].dtype
     if kind == np.float64:
-        return TensorHandle(_fma64(*operands), addend.dtype.scalar)
+        fma64 = getattr(libtriton.interpreter, "fma_fp64", _fma64)
+        return TensorHandle(fma64(*operands), addend.dtype.scalar)
     if not np.issubdtype(kind, np.floating):
         return TensorHandle(operands[0] * operands[1] + operands[2], addend.dtype.scalar)
     # The product of two narrower floats is exact in float64; rounding the sum to odd there makes the second
