@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.chunks import chunks_axis, is_chunk_axis, rows_axis
+from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.nest import ACCUMULATOR, Buffer, Contraction, Kernel, Output, Phase, Plan, Split
 from tilewright.dsl.axes import union
-from tilewright.dsl.program import Node, Param, Program, Read, Reduce, topological
+from tilewright.dsl.dtypes import int64
+from tilewright.dsl.program import Const, Index, Map, Node, Param, Program, Read, Reduce, Result, topological
 from tilewright.dsl.program import replace as replace_nodes
 
 Shape = tuple[frozenset[str], frozenset[str]]
@@ -53,7 +54,7 @@ class Partial:
 
 def partition(program: Program) -> Plan:
     """The kernels that compute a Program."""
-    roots = factorise(tuple(r.node for r in program.results))
+    roots = factorise(tuple(_over_all_axes(r) for r in program.results))
     cross: dict[Reduce, Partial] = {}
     while True:
         work = _Partitioner(program, roots, cross)
@@ -62,6 +63,16 @@ def partition(program: Program) -> Plan:
         if found is None:
             return work.plan()
         cross = {**cross, found: Partial(f"partial{len(cross)}", Split(rows_axis(found.over), "parallel"), found)}
+
+
+def _over_all_axes(result: Result) -> Node:
+    """A result's node, made to depend on the axes along which the result only repeats it."""
+    node = result.node
+    for axis in result.axes:
+        if axis not in node.axes:
+            everywhere = Map("ge", (Index(axis), Const(0, int64)))
+            node = Map("where", (everywhere, node, node))
+    return node
 
 
 class _Partitioner:

@@ -335,7 +335,8 @@ class Builder:
         key = f"{literal} : {type}"
         if key not in function.constants:
             value = self._fresh(type, "c")
-            text = f"dense<{literal}> : {type}" if type.lanes else key
+            scalar = literal if type.kind == "i1" else key  # a bare `true` has its type already
+            text = f"dense<{literal}> : {type}" if type.lanes else scalar
             function.head.append(f"    {value} = arith.constant {text}")
             function.constants[key] = value
         return function.constants[key]
