@@ -1,7 +1,7 @@
 """Small programs whose derivatives are tested: an op as a function, and the operands it is tried on.
 
-A case is a function whose annotations name the axes, and the extents of the axes. Operands are drawn in float64
-from a normal distribution, or as `draw` says.
+A case is a function whose annotations name the axes, and the extents of the axes. Operands are drawn in
+float64 from a normal distribution, or as `draw` says.
 """
 
 from __future__ import annotations
@@ -337,19 +337,19 @@ def double_reduction(x: Tile["b m n"]):
 
 
 CASES = [
-    Case(affine), Case(sigmoid), Case(tanh), Case(exp), Case(gelu), Case(gelu_tanh), Case(silu_gate), Case(relu),
-    Case(clipped), Case(extremes), Case(powers, draw={"x": positive, "z": positive}), Case(transcendental),
-    Case(special, draw={"x": positive}), Case(same_branch_twice),
+    Case(affine), Case(sigmoid), Case(tanh), Case(exp), Case(gelu), Case(gelu_tanh), Case(silu_gate),
+    Case(relu), Case(clipped), Case(extremes), Case(powers, draw={"x": positive, "z": positive}),
+    Case(transcendental), Case(special, draw={"x": positive}), Case(same_branch_twice),
     Case(scalar_parameters, scalars={"alpha": 1.5, "beta": 0.7}),
-    Case(scalar_parameters, scalars={"alpha": 1.5, "beta": 0.7}, wrt=("x", "alpha", "beta")), Case(several),
-    Case(matmul), Case(linear_gelu), Case(outer), Case(inner), Case(hadamard_sum), Case(row_sum), Case(transposed),
-    Case(diagonal, extents={"j": 3}), Case(trace_of_product), Case(square_trace, extents={"j": 3}), Case(chain),
-    Case(three_at_once), Case(bilinear), Case(quadratic_form, extents={"j": 3}), Case(gram, extents={"j": 3}),
-    Case(distances), Case(pairwise_sum), Case(broadcast_result), Case(column_mean),
-    Case(mean_square), Case(variance), Case(product), Case(product, draw={"x": with_zeros(1)}),
-    Case(product, draw={"x": with_zeros(2)}), Case(product_of_all), Case(largest), Case(spread), Case(logsumexp),
-    Case(softmax), Case(log_softmax),
-    Case(soft_cross_entropy), Case(layer_norm), Case(rms_norm), Case(gated_norm), Case(group_norm), Case(batch_norm),
-    Case(l2_normalise), Case(cosine), Case(mixture), Case(attention),
+    Case(scalar_parameters, scalars={"alpha": 1.5, "beta": 0.7}, wrt=("x", "alpha", "beta")),
+    Case(several), Case(matmul), Case(linear_gelu), Case(outer), Case(inner), Case(hadamard_sum),
+    Case(row_sum), Case(transposed), Case(diagonal, extents={"j": 3}), Case(trace_of_product),
+    Case(square_trace, extents={"j": 3}), Case(chain), Case(three_at_once), Case(bilinear),
+    Case(quadratic_form, extents={"j": 3}), Case(gram, extents={"j": 3}), Case(distances),
+    Case(pairwise_sum), Case(broadcast_result), Case(column_mean), Case(mean_square), Case(variance),
+    Case(product), Case(product, draw={"x": with_zeros(1)}), Case(product, draw={"x": with_zeros(2)}),
+    Case(product_of_all), Case(largest), Case(spread), Case(logsumexp), Case(softmax), Case(log_softmax),
+    Case(soft_cross_entropy), Case(layer_norm), Case(rms_norm), Case(gated_norm), Case(group_norm),
+    Case(batch_norm), Case(l2_normalise), Case(cosine), Case(mixture), Case(attention),
     Case(attention, {"causal": True}, {"j": 3}), Case(double_reduction),
 ]  # fmt: skip

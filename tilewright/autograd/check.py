@@ -1,10 +1,11 @@
 """Derivative Programs against finite differences of the float64 reference.
 
 Directional derivatives by central differences with Richardson extrapolation: with
-D(h) = (f(x + hu) - f(x - hu)) / 2h the table D, (4 D(h/2) - D(h)) / 3, … converges like h^{2k}; the entry whose
-neighbours agree best is taken, and how well they agree is its error estimate (Ridders' method).
+D(h) = (f(x + hu) - f(x - hu)) / 2h the table D, (4 D(h/2) - D(h)) / 3, … converges like h^{2k}; the entry
+whose neighbours agree best is taken, and how well they agree is its error estimate (Ridders' method).
 
-Errors are relative to the terms of the sum, never to less than 1e-6 of the terms of f: rounding of f is not an error.
+Errors are relative to the terms of the sum, never to less than 1e-6 of the terms of f: rounding of f is
+no error.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Comparison:
 
     @property
     def error(self) -> float:
-        """|derived - measured| less what the measurement is uncertain by, relative to the size of the terms."""
+        """|derived - measured| less the measurement's uncertainty, relative to the size of the terms."""
         if np.isnan(self.derived) or np.isnan(self.measured):
             return float("inf")
         excess = abs(self.derived - self.measured) - 2 * self.uncertainty
@@ -69,7 +70,7 @@ def check_vjp(
     entries: int = 6,
     seed: int = 0,
 ) -> Report:
-    """d_x · u against the derivative of Σ d_y · f(x + t u), for entries of the operands and random directions u.
+    """d_x · u against the derivative of Σ d_y · f(x + t u), for entries of the operands and random u.
 
     All entries are tried where an operand has no more than `entries`, otherwise that many random ones.
     """

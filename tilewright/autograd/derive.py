@@ -26,8 +26,8 @@ class Derivative:
     """A Program with its backward.
 
     `saved` are the params of `backward` that are results of `forward` (of the original op, or residuals that
-    were added). `cotangents` pairs each floating result with its param `d_<result>` of `backward`, `gradients`
-    each operand asked for with its result `d_<param>`; a name that is taken gets a number.
+    were added). `cotangents` pairs each floating result with its param `d_<result>` of `backward`, and
+    `gradients` each operand asked for with its result `d_<param>`; a name that is taken gets a number.
     """
 
     forward: Program
@@ -44,7 +44,7 @@ def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
     taken = {p.name for p in program.params} | {r.name for r in program.results}
     cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
     polynomials = Polynomials(declared_axes(program))
-    raw = _backward_pass(program, targets, outputs, cotangents, polynomials)
+    raw = _gradients(_backward_pass(program, targets, outputs, cotangents, polynomials), targets)
     choice = choose(program, _emission(program, raw, polynomials), lambda text: _numbered(text, taken))
     results = tuple(
         Result(f"d_{p.name}", cast(Expr(node), p.dtype).node, p.axes)
@@ -68,11 +68,13 @@ def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
     outputs = _floating_results(program)
     taken = {p.name for p in program.params}
     tangents = tuple(Param(fresh_name(f"t_{p.name}", taken), p.axes, p.dtype) for p in targets)
-    pushed = _forward_pass(program, {p.name: t for p, t in zip(targets, tangents, strict=True)})
+    polynomials = Polynomials(declared_axes(program))
+    cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
+    matters = _backward_pass(program, targets, outputs, cotangents, polynomials)
+    pushed = _forward_pass(program, {p.name: t for p, t in zip(targets, tangents, strict=True)}, set(matters))
     raw = tuple(
         pushed[r.node].node if r.node in pushed else constant(0, r.dtype.compute).node for r in outputs
     )
-    polynomials = Polynomials(declared_axes(program))
     results = tuple(
         Result(f"t_{r.name}", cast(Expr(node), r.dtype).node, r.axes)
         for r, node in zip(outputs, collect(raw, program.nodes(), polynomials), strict=True)
@@ -116,14 +118,14 @@ def _backward_pass(
     outputs: tuple[Result, ...],
     cotangents: tuple[Param, ...],
     polynomials: Polynomials,
-) -> tuple[Node, ...]:
-    wanted = {p.name: p for p in targets}
-    active = _active(program, wanted)
+) -> dict[Node, Expr]:
+    """The cotangent of every node through which an operand acts on a result, where it is not zero."""
+    active = _active(program, {p.name for p in targets})
     pending: dict[Node, list[Expr]] = {}
     for result, param in zip(outputs, cotangents, strict=True):
         given = Expr(Read(param.name, param.axes, param.dtype))
         _seed(result, cast(given, param.dtype.compute), pending)
-    gradients: dict[str, list[Expr]] = {name: [] for name in wanted}
+    found: dict[Node, Expr] = {}
     for node in reversed(program.nodes()):
         contributions = pending.pop(node, None)
         if contributions is None or node not in active:
@@ -131,15 +133,22 @@ def _backward_pass(
         cotangent = _total(contributions)
         if polynomials.is_zero(cotangent.node):
             continue
-        if isinstance(node, Read):
-            gradients[node.param].append(to_operand(node, wanted[node.param], cotangent))
-            continue
+        found[node] = cotangent
         for operand, back in pull_back(node, cotangent):
             if operand in active:
                 pending.setdefault(operand, []).append(back)
+    return found
+
+
+def _gradients(cotangents: dict[Node, Expr], targets: tuple[Param, ...]) -> tuple[Node, ...]:
+    """The cotangent of each operand: those of its reads, added under its declared axes."""
+    parts: dict[str, list[Expr]] = {p.name: [] for p in targets}
+    declared = {p.name: p for p in targets}
+    for node, cotangent in cotangents.items():
+        if isinstance(node, Read):
+            parts[node.param].append(to_operand(node, declared[node.param], cotangent))
     return tuple(
-        (_total(parts) if parts else constant(0, wanted[name].dtype.compute)).node
-        for name, parts in gradients.items()
+        (_total(parts[p.name]) if parts[p.name] else constant(0, p.dtype.compute)).node for p in targets
     )
 
 
@@ -148,9 +157,12 @@ def _seed(result: Result, given: Expr, pending: dict[Node, list[Expr]]) -> None:
     pending.setdefault(result.node, []).append(sum_over(given, extra))
 
 
-def _forward_pass(program: Program, tangents: dict[str, Param]) -> dict[Node, Expr]:
+def _forward_pass(program: Program, tangents: dict[str, Param], matters: set[Node]) -> dict[Node, Expr]:
+    """The tangents of the nodes that matter: one with a zero cotangent has no effect on any result."""
     pushed: dict[Node, Expr] = {}
     for node in program.nodes():
+        if node not in matters:
+            continue
         if isinstance(node, Read):
             if node.param in tangents:
                 param = tangents[node.param]
@@ -163,7 +175,7 @@ def _forward_pass(program: Program, tangents: dict[str, Param]) -> dict[Node, Ex
     return pushed
 
 
-def _active(program: Program, wanted: dict[str, Param]) -> set[Node]:
+def _active(program: Program, wanted: set[str]) -> set[Node]:
     """The floating nodes through which a result depends on an operand that is asked for."""
     active: set[Node] = set()
     for node in program.nodes():
@@ -203,8 +215,9 @@ def _targets(program: Program, wrt: tuple[str, ...] | None) -> tuple[Param, ...]
             )
         if not known[name].dtype.is_float:
             raise DerivativeError(
-                f"op {program.name!r} cannot be differentiated by {name!r}, which is {known[name].dtype.name}: "
-                f"integers and bool have no derivative; leave it out of wrt, or pass it as float32"
+                f"op {program.name!r} cannot be differentiated by {name!r}, which is "
+                f"{known[name].dtype.name}: integers and bool have no derivative; leave it out of wrt, "
+                f"or pass it as float32"
             )
     return tuple(known[name] for name in dict.fromkeys(wrt))
 

@@ -34,8 +34,9 @@ def close(
 ) -> Program:
     """A Program of those `params` that are read, that are in `keep`, or that an axis extent is known from.
 
-    An axis that only a read of the original named (`x["j d"]` gives j the extent of x's first dimension) takes
-    the declared name when that read is gone: mean(x["j d"], "j") divides by size(j), its gradient by size(i).
+    An axis that only a read of the original named (`x["j d"]` gives j the extent of x's first dimension)
+    takes the declared name when that read is gone: mean(x["j d"], "j") divides by size(j), its gradient by
+    size(i).
     """
     read = {r.param for r in reads_of(r.node for r in results)} | keep
     program = Program(name, tuple(p for p in params if p.name in read), results)

@@ -1,14 +1,17 @@
 """What a backward reads of the forward, and what it computes again.
 
-The policy, on nominal extents (every axis `EXTENT` long, because shapes are not known when an op is derived):
+The policy, on nominal extents (every axis `EXTENT` long, because shapes are not known when an op is
+derived):
 
-1. A result of the op is read where that makes the backward cheaper: cost = bytes of all tiles read + operations at
-   `OPERATIONS_PER_BYTE`. A result narrowed to half precision pays `NARROW` times its bytes, so equal costs compute
-   again in float32.
-2. A sum over an iteration space that no single operand covers (a contraction, pairwise distances) is saved if its axes
-   are among a result's axes: a pre-activation is, attention's scores are not (they would be larger than all results).
-3. Any reduction whose operand contains such a sum that is not saved is itself saved: the row statistics of the
-   scores; a maximum m and a sum of exp(x - m) together as log Σ exp(x), if nothing else needs them.
+1. A result of the op is read where that makes the backward cheaper: cost = bytes of all tiles read +
+   operations at `OPERATIONS_PER_BYTE`. A result narrowed to half precision pays `NARROW` times its
+   bytes, so that at equal cost the value is computed again in float32.
+2. A sum over an iteration space that no single operand covers (a contraction, pairwise distances) is
+   saved if its axes are among a result's axes: a pre-activation is, attention's scores are not (they
+   would be larger than all results).
+3. Any reduction whose operand contains such a sum that is not saved is itself saved: the row statistics
+   of the scores; a maximum m and a sum of exp(x - m) together as log Σ exp(x), if nothing else needs
+   them.
 4. All else is computed again.
 
 A minimum cut on bytes moved (with real extents) is to take the place of 1-4: it is one function, `choose`.
@@ -80,7 +83,7 @@ def choose(program: Program, emit: Emit, name: Callable[[str], str]) -> Choice:
 
 
 def result_values(program: Program) -> tuple[Saved, ...]:
-    """The floating results as values that can be read: each result's node, and what it is the narrowing of."""
+    """The floating results as values that can be read: each result's node, and what it narrows."""
     found: dict[Node, Saved] = {}
     for result in program.results:
         node = result.node
@@ -121,7 +124,8 @@ def _used(saved: Iterable[Saved], gradients: Iterable[Node]) -> tuple[Saved, ...
 def _cost(gradients: tuple[Node, ...], saved: tuple[Saved, ...]) -> float:
     """Bytes read and operations done, in bytes.
 
-    A reduction over the results of contractions is a pass of its own over them: they are computed once more.
+    A reduction over the results of contractions is a pass of its own over them: they are computed once
+    more.
     """
     narrow = {s.param.name for s in saved if s.narrowed}
     tiles: dict[str, float] = {}
@@ -180,7 +184,7 @@ def _outermost(gradients: tuple[Node, ...], found: dict[Node, None]) -> Iterable
 
 
 def log_sums(program: Program) -> tuple[Node, ...]:
-    """log Σ exp(x) for every given Σ exp(x - m), as log(Σ exp(x - m)) + m: one statistic of a row in place of two."""
+    """log Σ exp(x) for every Σ exp(x - m), as log(Σ exp(x - m)) + m: one statistic in place of two."""
     found = []
     for node in program.nodes():
         if not isinstance(node, Reduce) or node.combine != "sum" or not isinstance(node.arg, Map):

@@ -9,10 +9,10 @@
     x["i i"]                where(index(i) == index(j), g, 0)            t["i i"]
     any, all, comparisons, integers, positions, sizes: nothing
 
-Non-smooth points. A maximum shares its cotangent evenly among its ties; where the maximum is NaN nothing equals
-it and every gradient is 0. The product's rule has no division, so it is right with zeros and stays right when it
-is differentiated again; it costs n² where the product costs n. The scalar functions' table is in
-`autograd.scalar`.
+Non-smooth points. A maximum shares its cotangent evenly among its ties; where the maximum is NaN nothing
+equals it and every gradient is 0. The product's rule has no division, so it is right with zeros and
+stays right when it is differentiated again; it costs n² where the product costs n. The scalar
+functions' table is in `autograd.scalar`.
 
 A cotangent has the dtype `node.dtype.compute`: half precision is narrowed only in the results.
 """
@@ -147,7 +147,7 @@ def sum_over(value: Expr, axes: tuple[str, ...]) -> Expr:
 
 
 def to_operand(read: Read, param: Param, cotangent: Expr) -> Expr:
-    """The cotangent of `x["j d"]` as one of x: renamed to the declared axes, on a diagonal where names repeat."""
+    """The cotangent of `x["j d"]` as one of x: under the declared axes, on a diagonal where names repeat."""
     if not set(cotangent.axes) <= set(read.names):
         raise InternalError(f"the cotangent of {read!r} has the axes {cotangent.axes}")
     first: dict[str, str] = {}

@@ -6,8 +6,9 @@
     e / s                → y     where y = e / s is known
     Σ (g · e) / s        → Σ (g · y)
 
-Nothing is multiplied out: a sum stays a factor, so E[(x - m)²] never becomes E[x²] - m². A sum over an axis is split only
-where a part of it vanishes, does not depend on the axis, or is known. Known values are never rewritten.
+Nothing is multiplied out: a sum stays a factor, so E[(x - m)²] never becomes E[x²] - m². A sum over an
+axis is split only where a part of it vanishes, does not depend on the axis, or is known, or where it is
+two contractions. Known values are never rewritten.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from tilewright.dsl.algebra.forms import (
     Form,
     Term,
     alone,
+    axes_of,
     content,
     dtype_of,
+    multiplicity,
     normalised,
     ordered_axes,
     parted,
@@ -36,6 +39,7 @@ from tilewright.dsl.algebra.polynomial import Polynomials
 from tilewright.dsl.algebra.recognise import Recogniser
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.expression import Expr, cast
+from tilewright.dsl.folding import evaluate
 from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, Size, topological
 
 MOST_SPLIT = 12
@@ -66,7 +70,7 @@ class Collector:
             if node.dtype.is_float:
                 self._learn(node)
 
-    # --- what is given ----------------------------------------------------------------------------------------
+    # --- what is given -------------------------------------------------------------------------------------
 
     def _learn(self, node: Node) -> None:
         """The form of a given node: a monomial of given nodes, itself where it is none."""
@@ -103,7 +107,7 @@ class Collector:
             found = self.factors[key] = Factor(kind, payload, axes, dtype, len(self.factors))
         return found
 
-    # --- nodes to forms ---------------------------------------------------------------------------------------
+    # --- nodes to forms ------------------------------------------------------------------------------------
 
     def form(self, root: Node) -> Form:
         """The factored form of a floating-point node."""
@@ -134,7 +138,7 @@ class Collector:
         form = self.memo[node.arg]
         if not form:
             return ()
-        return alone(self.factor("cast", (form, node.dtype), frozenset(node.axes), node.dtype))
+        return alone(self.factor("cast", (form, node.dtype), axes_of(form), node.dtype))
 
     def _form_of_map(self, node: Map) -> Form:
         parts = tuple(self.memo[a] if a.dtype.is_float else a for a in node.operands)
@@ -162,7 +166,18 @@ class Collector:
             (part, a.dtype) if a.dtype.is_float else (a, None)
             for part, a in zip(parts, node.operands, strict=True)
         )
-        return alone(self.factor("map", (node.function, typed), frozenset(node.axes), node.dtype))
+        if all(isinstance(p, tuple) and (not p or _is_number(p)) for p in parts):
+            return self._evaluated(node, parts)
+        axes = frozenset().union(*(frozenset(p.axes) if isinstance(p, Node) else axes_of(p) for p in parts))
+        return alone(self.factor("map", (node.function, typed), axes, node.dtype))
+
+    def _evaluated(self, node: Map, parts: tuple[Form, ...]) -> Form:
+        """A function of numbers as a number."""
+        operands = tuple(
+            Const(float(p[0].coefficient) if p else 0.0, a.dtype)
+            for p, a in zip(parts, node.operands, strict=True)
+        )
+        return self._form(evaluate(Map(node.function, operands)))
 
     def _product(self, left: Form, right: Form) -> Form:
         if not left or not right:
@@ -191,13 +206,18 @@ class Collector:
         return (Term(ONE, frozenset((f, e * exponent) for f, e in term.factors)),)
 
     def _choice(self, node: Map, condition: Node, first: Form, second: Form) -> Form:
+        if first == second:
+            return first
         if first and second:
             return self._opaque(node, (condition, first, second))
         mask = (condition, bool(first))
         return normalised(Term(t.coefficient, t.factors, t.masks | {mask}) for t in first or second)
 
     def bundled(self, form: Form) -> Term:
-        """A form as one term: what its terms share, times the sum of what is left."""
+        """A form as one term: what its terms share, times the sum of what is left.
+
+        A given sum that shares a factor x, like x·a + x·b, is not used for a + b: that would divide by x.
+        """
         if len(form) == 1:
             return form[0]
         common = content(form)
@@ -206,15 +226,17 @@ class Collector:
             known = self.additions.get(frozenset(t.scaled(sign) for t in rest))
             if known is not None:
                 node, shared = known
+                if shared.factors and not multiplicity(shared.factors, common.factors):
+                    continue
                 return common.scaled(sign) * shared.inverse() * self.memo[node][0]
         return common * alone(self._sum_factor(rest))[0]
 
     def _sum_factor(self, form: Form) -> Factor:
-        axes = frozenset().union(*(t.axes for t in form))
+        axes = axes_of(form)
         ordered = tuple(sorted(form, key=term_order))
         return self.factor("sum", ordered, axes, dtype_of(form))
 
-    # --- sums over axes ---------------------------------------------------------------------------------------
+    # --- sums over axes ------------------------------------------------------------------------------------
 
     def _form_of_reduce(self, node: Reduce) -> Form:
         form = self.memo[node.arg]
@@ -237,12 +259,18 @@ class Collector:
                     kept.append(part)
                 else:
                     done.extend(easy)
-        if kept:
-            done.append(self._sum_of_term(over, self.bundled(normalised(kept)), dtype))
+        left = normalised(kept)
+        if left:
+            whole = self.bundled(left)
+            parts = left if _all_contractions(over, left) and not _is_contraction(over, whole) else (whole,)
+            done.extend(self._sum_of_term(over, part, dtype) for part in parts)
         return normalised(done)
 
     def _split_if_it_helps(self, over: frozenset[str], term: Term, dtype: DType) -> Form:
-        """The term with a sum among its factors multiplied in, if part of the result is easy to sum."""
+        """The term with a sum among its factors multiplied in, if that makes it easier to sum.
+
+        That is: part of the result is zero, known or constant, or what was no contraction becomes several.
+        """
         for factor, exponent in sorted(term.factors, key=lambda item: item[0].serial):
             if factor.kind != "sum" or exponent != 1 or not factor.axes & over:
                 continue
@@ -250,7 +278,8 @@ class Collector:
                 continue
             rest = term.over(Term(ONE, frozenset(((factor, ONE),))))
             parts = normalised(rest * t for t in factor.payload)
-            if any(self._easy_sum(over, part, dtype) is not None for part in parts):
+            easy = any(self._easy_sum(over, part, dtype) is not None for part in parts)
+            if easy or (_all_contractions(over, parts) and not _is_contraction(over, term)):
                 return tuple(p for part in parts for p in self._split_if_it_helps(over, part, dtype))
         return (term,)
 
@@ -272,6 +301,8 @@ class Collector:
     def _sum_of_term(self, over: frozenset[str], term: Term, dtype: DType) -> Term:
         outside, inside = parted(over, term)
         here = over & inside.axes
+        if not here:
+            return outside * self._extents(over, dtype)
         axes = inside.axes - here
         factor = self.factor("reduce", ("sum", here, (inside,)), axes, dtype)
         return outside * self._extents(over - here, dtype) * alone(factor)[0]
@@ -284,7 +315,7 @@ class Collector:
         return result
 
 
-# --- small questions ----------------------------------------------------------------------------------------------
+# --- small questions ---------------------------------------------------------------------------------------
 
 
 def _is_monomial_map(node: Node) -> bool:
@@ -307,6 +338,17 @@ def _constant_exponent(node: Map) -> Fraction | None:
 
 def _is_number(form: Form) -> bool:
     return len(form) == 1 and not form[0].factors and not form[0].masks
+
+
+def _is_contraction(over: frozenset[str], term: Term) -> bool:
+    """Whether a sum of the term runs over more positions than any factor has: Σ_k a[m k] · b[k n]."""
+    _, inside = parted(over, term)
+    axes = inside.axes
+    return all(f.axes != axes for f, _ in inside.factors) and not inside.masks
+
+
+def _all_contractions(over: frozenset[str], form: Form) -> bool:
+    return len(form) > 1 and all(_is_contraction(over, term) for term in form)
 
 
 def _is_positive(factor: Factor) -> bool:

@@ -38,7 +38,7 @@ class Emitter:
         self.recogniser = recogniser
         self.nodes: dict[object, Node] = {}
 
-    # --- sums -------------------------------------------------------------------------------------------------
+    # --- sums -----------------------------------------------------------------------------------------------
 
     def form(self, form: Form, dtype: DType) -> Node:
         key = (form, dtype)
@@ -108,7 +108,7 @@ class Emitter:
 
         return emit
 
-    # --- terms ------------------------------------------------------------------------------------------------
+    # --- terms ----------------------------------------------------------------------------------------------
 
     def _term(self, term: Term, dtype: DType) -> Expr:
         return self._masked(term.masks, self._product(Term(term.coefficient, term.factors), dtype))
@@ -148,7 +148,7 @@ class Emitter:
             return (0, factor.serial)
         return (1 if isinstance(node, Read) else 2, factor.serial)
 
-    # --- factors ----------------------------------------------------------------------------------------------
+    # --- factors --------------------------------------------------------------------------------------------
 
     def factor(self, factor: Factor) -> Node:
         """The node of a factor; those inside it come first, so that deep expressions need no deep stack."""

@@ -88,7 +88,7 @@ UNIT = Term(ONE, frozenset())
 
 
 def normalised(terms: Iterable[Term]) -> Form:
-    """Like terms added, contradictory masks dropped, zeros left out; the order of first appearance is kept."""
+    """Like terms added, contradictory masks dropped, zeros left out; in order of first appearance."""
     total: dict[tuple[Factors, frozenset[Mask]], Fraction] = {}
     for term in terms:
         if any((node, not holds) in term.masks for node, holds in term.masks):
@@ -99,7 +99,7 @@ def normalised(terms: Iterable[Term]) -> Form:
 
 
 def content(form: Form) -> Term:
-    """What every term of a form shares: factors (the exponent nearest to 0), masks, and ± an equal coefficient.
+    """What all terms of a form share: factors (the exponent nearest to 0), masks, ± an equal coefficient.
 
     A factor is shared only if some term is chosen by no more than the common masks; otherwise
     where(a, k·u, 0) + where(b, k·v, 0) would become k · (…), and 0 · k is not 0 where k is infinite.
@@ -154,6 +154,10 @@ def parted(over: frozenset[str], term: Term) -> tuple[Term, Term]:
 
 def ordered_axes(body: Node, axes: frozenset[str]) -> tuple[str, ...]:
     return tuple(a for a in body.axes if a in axes)
+
+
+def axes_of(form: Form) -> frozenset[str]:
+    return frozenset().union(*(t.axes for t in form))
 
 
 def alone(factor: Factor, exponent: Fraction = ONE) -> Form:

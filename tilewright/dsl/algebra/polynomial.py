@@ -7,14 +7,14 @@
 What makes two expressions one polynomial:
 
     x / y = x · y⁻¹            √p = p^½                        (p^½)² = p
-    Σ (c · u) = c · Σ u        Σ c = size · c                  Σ_i Σ_j u = Σ_ij u          Σ (u + v) = Σ u + Σ v
-    exp(a - b) = exp(a) · exp(b)⁻¹            exp(log p) = p   log(exp(u)) = u
-    where(c, a, b) = b + [c] · (a - b)        [c]² = [c]
+    Σ (c · u) = c · Σ u        Σ c = size · c          Σ_i Σ_j u = Σ_ij u        Σ (u + v) = Σ u + Σ v
+    exp(a - b) = exp(a) · exp(b)⁻¹                     exp(log p) = p            log(exp(u)) = u
+    where(c, a, b) = b + [c] · (a - b)                 [c]² = [c]
     the names of summed axes do not matter; conversions between float types are exact
 
-This is real arithmetic on finite values: infinities in a `where` make it one opaque atom. The answer "zero" is a proof;
-"not zero" may only mean that a function's identity is not known here, or that the polynomial grew too large.
-Expanded forms cancel badly in floating point, so nothing is ever emitted from here.
+This is real arithmetic on finite values: infinities in a `where` make it one opaque atom. The answer "zero"
+is a proof; "not zero" may only mean that an identity of a function is not known here, or that the polynomial
+grew too large. Expanded forms cancel badly in floating point, so nothing is ever emitted from here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOST_EXPONENT = 16
 
 
 class Atom:
-    """An indivisible factor. Atoms are interned, so equality is identity; `serial` gives them a fixed order."""
+    """An indivisible factor. Atoms are interned, so equality is identity; `serial` is a fixed order."""
 
     __slots__ = ("axes", "height", "kind", "payload", "serial")
 
@@ -59,7 +59,7 @@ class TooLarge(Exception):
 
 
 class Polynomials:
-    """Polynomials of the nodes of one Program; `classes` maps each axis to a name shared by axes of one extent."""
+    """Polynomials of the nodes of one Program; `classes` gives axes of one extent one name."""
 
     def __init__(self, classes: Mapping[str, str] | None = None):
         self.classes = dict(classes or {})
@@ -68,7 +68,7 @@ class Polynomials:
         self.values: dict[Node, Atom] = {}
         self.renamed: dict[tuple, Atom] = {}
 
-    # --- questions --------------------------------------------------------------------------------------------
+    # --- questions -----------------------------------------------------------------------------------------
 
     def is_zero(self, node: Node) -> bool:
         """Whether `node` is 0 wherever it is defined."""
@@ -109,7 +109,7 @@ class Polynomials:
             return polynomial
         return self._times(polynomial, {frozenset(cleared.items()): ONE})
 
-    # --- atoms ------------------------------------------------------------------------------------------------
+    # --- atoms ---------------------------------------------------------------------------------------------
 
     def _atom(self, kind: str, payload: Any, axes: frozenset[str], height: int) -> Atom:
         key = (kind, payload)
@@ -134,7 +134,7 @@ class Polynomials:
         axes = frozenset().union(*(atom.axes for atom in inside))
         return self._atom("function", (name, *parts), axes, max((a.height for a in inside), default=0))
 
-    # --- nodes ------------------------------------------------------------------------------------------------
+    # --- nodes ---------------------------------------------------------------------------------------------
 
     def _value(self, node: Node) -> Atom:
         """The atom of an integer or bool node."""
@@ -222,7 +222,7 @@ class Polynomials:
                 return parts[0]
         return self._single(self._function(node.function, parts))
 
-    # --- arithmetic -------------------------------------------------------------------------------------------
+    # --- arithmetic ----------------------------------------------------------------------------------------
 
     def _times(self, left: Polynomial, right: Polynomial) -> Polynomial:
         if len(left) * len(right) > MOST_TERMS:
@@ -353,7 +353,7 @@ class Polynomials:
             result = self._times(result, self._single(atom, coefficient))
         return result
 
-    # --- functions --------------------------------------------------------------------------------------------
+    # --- functions -----------------------------------------------------------------------------------------
 
     def _exp(self, polynomial: Polynomial) -> Polynomial:
         result: Polynomial = {UNIT: ONE}
@@ -390,7 +390,7 @@ class Polynomials:
     def _mask(self, condition: Atom) -> Atom:
         return self._atom("mask", condition, condition.axes, condition.height)
 
-    # --- reductions -------------------------------------------------------------------------------------------
+    # --- reductions ----------------------------------------------------------------------------------------
 
     def _reduction(self, node: Reduce) -> Atom:
         """max, min, prod, any, all, and sums of integers, as atoms with canonical bound axes."""
@@ -457,7 +457,7 @@ class Polynomials:
     def _bound_class(self, axis: str) -> str:
         return axis[1:].split(".")[0] if axis.startswith("@") else self._axis_class(axis)
 
-    # --- renaming axes inside atoms -----------------------------------------------------------------------------
+    # --- renaming axes inside atoms ------------------------------------------------------------------------
 
     def _rename_monomial(self, monomial: Monomial, names: Mapping[str, str]) -> Monomial:
         return frozenset((self._rename_atom(a, names), e) for a, e in monomial)
@@ -512,7 +512,7 @@ class Polynomials:
         return self._atom(atom.kind, payload, axes, atom.height)
 
 
-# --- polynomials as plain dictionaries ----------------------------------------------------------------------------
+# --- polynomials as plain dictionaries ---------------------------------------------------------------------
 
 
 def _add_term(total: Polynomial, monomial: Monomial, coefficient: Fraction) -> None:

@@ -1,4 +1,4 @@
-"""Known values found inside terms: y for e / s, Σ (g · y) for Σ (g · e) / s, exp(x - y) for exp(x - m) / s.
+"""Known values found inside terms: y for e / s, Σ g·y for (Σ g·e) / s, exp(x - y) for exp(x - m) / s.
 
 Four rules, tried on each term as it is written, each with the values that are merely read (`leaves`) first:
 
@@ -34,7 +34,7 @@ DEEP = 20
 
 
 class Recogniser:
-    """What can be recognised. `leaves` are read, not computed; those in `exact` are not rounded to half precision.
+    """What can be recognised. `leaves` are read, not computed; those in `exact` are not rounded.
 
     A rounded value may be multiplied by, but not stand in an exponent.
     """
@@ -68,10 +68,10 @@ class Recogniser:
     def _itself(self, node: Node) -> Term:
         return alone(self.collector.node_factor(node))[0]
 
-    # --- what is known ----------------------------------------------------------------------------------------
+    # --- what is known -------------------------------------------------------------------------------------
 
     def _monomials(self, leaves: tuple[Node, ...]) -> list[Known]:
-        """Any leaf that is a monomial, then quotients and roots, which are worth it even if computed again."""
+        """Any leaf that is a monomial, then quotients and roots, worth it even if computed again."""
         read = [self._monomial(node) for node in leaves]
         computed = [self._monomial(node) for node in self.collector.given if node.dtype.is_float]
         quotients = [k for k in computed if k is not None and any(e != 1 for _, e in k[0])]
@@ -121,10 +121,10 @@ class Recogniser:
                 terms.append(term)
         return normalised(terms)
 
-    # --- the rules --------------------------------------------------------------------------------------------
+    # --- the rules -----------------------------------------------------------------------------------------
 
     def _rooted(self, term: Term, factors: Factors, coefficient: Fraction, node: Node) -> Term:
-        """Powers of one factor by a known power of it: p^-3/2 = r·r·r for r = p^-½, x^3/2 = x·s, x^-½ = 1/s for s = √x."""
+        """Powers of a factor by a known one: p^-3/2 = r·r·r for r = p^-½; x^3/2 = x·s, x^-½ = 1/s s = √x."""
         ((factor, known),) = factors
         wanted = dict(term.factors).get(factor, Fraction(0))
         if wanted == known:
