@@ -1,0 +1,140 @@
+"""`op.check`: it says that right kernels are right, and that wrong ones are wrong."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tilewright.op import check as checking
+from tilewright.op.check import relative_error
+
+
+@tw.op
+def softmax(x: tw.Tile["... d"]):
+    e = tw.exp(x - tw.max(x, "d"))
+    return e / tw.sum(e, "d")
+
+
+@tw.op
+def weighted(x: tw.Tile["... d"], weight: tw.Tile["d"], *, by: tw.Scalar = 2.0):
+    return x * weight * by
+
+
+@tw.op
+def position(x: tw.Tile["... d"]):
+    return tw.argmax(x, "d")
+
+
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "targets_at_hand", lambda: (("cpu", ""), ("cuda:0", "no driver")))
+
+
+def test_right_kernels_pass_on_every_target_at_hand():
+    report = softmax.check((5, 33))
+    assert report.ok, str(report)
+    assert report
+    verdicts = {(line.what, line.target): line.verdict for line in report.lines}
+    assert verdicts["y", "cpu"] == verdicts["d_x", "cpu"] == "ok"
+    assert verdicts["softmax: memory", "cpu"] == verdicts["softmax_backward: memory", "cpu"] == "ok"
+    assert verdicts["d_x", "finite differences"] == "ok"
+
+
+def test_scalars_half_precision_and_integers(monkeypatch: pytest.MonkeyPatch):
+    on_cpu(monkeypatch)
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((4, 40)).astype(np.float16)
+    assert weighted.check(half, half[0], by=0.5).ok
+    report = position.check((4, 40))
+    assert report.ok
+    assert any("no floating-point result" in line.verdict for line in report.lines)
+
+
+def test_a_target_that_is_missing_is_named_and_not_counted(monkeypatch: pytest.MonkeyPatch):
+    on_cpu(monkeypatch)
+    report = softmax.check((2, 3))
+    assert "not here: no driver" in str(report)
+    monkeypatch.setattr(checking, "targets_at_hand", lambda: ())
+    assert not checking.CheckReport("nothing", ()).ok
+
+
+class Wrong:
+    """An executable whose first result is off in one element."""
+
+    def __init__(self, executable: Any):
+        self.executable = executable
+        self.plan = executable.plan
+
+    def run(self, arguments: Any, scalars: Any = None) -> Any:
+        first, *others = self.executable.run(arguments, scalars)
+        first = first.copy()
+        first.flat[-1] += 0.01
+        return (first, *others)
+
+
+class Leaking(Wrong):
+    """An executable that reads one element beyond an operand."""
+
+    def run(self, arguments: Any, scalars: Any = None) -> Any:
+        for array in arguments.values():
+            beyond = np.lib.stride_tricks.as_strided(array, (array.size + 1,), (array.itemsize,))
+            beyond.sum()
+        return self.executable.run(arguments, scalars)
+
+
+@pytest.mark.parametrize(
+    ("executable", "told"), [(Wrong, "WRONG"), (Leaking, "a kernel touched memory beside its operands")]
+)
+def test_wrong_kernels_are_found(executable: Any, told: str, monkeypatch: pytest.MonkeyPatch):
+    on_cpu(monkeypatch)
+    right = checking.compile_program
+    monkeypatch.setattr(
+        checking, "compile_program", lambda program, target: executable(right(program, target))
+    )
+    report = softmax.check((3, 1024))
+    assert not report.ok
+    assert any(told in line.verdict for line in report.lines)
+    assert "WRONG" in str(report)
+
+
+def test_a_kernel_that_fails_is_reported_not_raised(monkeypatch: pytest.MonkeyPatch):
+    on_cpu(monkeypatch)
+
+    def broken(program: Any, target: str) -> Any:
+        raise tw.errors.LaunchError("the device fell off")
+
+    monkeypatch.setattr(checking, "compile_program", broken)
+    report = softmax.check((3, 4))
+    assert not report.ok
+    assert "the device fell off" in str(report)
+
+
+def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch):
+    on_cpu(monkeypatch)
+    right = checking.vjp
+    other = right(weighted.bind(weighted.arguments(((3, 4), (4,)), {}).as_arrays()).program)
+
+    @tw.op
+    def squared(x: tw.Tile["... d"], weight: tw.Tile["d"], *, by: tw.Scalar = 2.0):
+        return x * x * weight * by
+
+    monkeypatch.setattr(checking, "vjp", lambda program: other)
+    report = squared.check((3, 4), (4,))
+    assert not report.ok
+    assert "derived" in str(report)
+
+
+def test_relative_error():
+    one = np.ones(4)
+    assert relative_error(one, one) == 0
+    assert relative_error(np.array([1, 1, 1, 1.2]), one) == pytest.approx(0.1)
+    assert relative_error(one[:3], one) == math.inf
+    assert relative_error(one, np.array([1, 1, 1, np.nan])) == math.inf
+    assert relative_error(np.array([np.inf, 1]), np.array([-np.inf, 1])) == math.inf
+    assert relative_error(np.array([np.inf, np.nan]), np.array([np.inf, np.nan])) == 0
+    assert relative_error(np.empty(0), np.empty(0)) == 0
+    assert relative_error(np.zeros(3), np.zeros(3)) == 0
+    assert relative_error(np.ones(3), np.zeros(3)) == math.inf

@@ -1,0 +1,345 @@
+"""`op.check(...)`: every target against the float64 meaning, the gradient against finite differences.
+
+    results    each target's forward and backward against NumPy's float64 reference, element by element
+    memory     the CPU's kernels again, in a forked child: operands, results and scratch memory lie against
+               pages without access, and are poisoned with NaN before they are written
+    gradient   the derivative Program in float64 against finite differences of the reference
+
+Nothing is raised on a mismatch: the report says so, loudly, and its `ok` is False.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tilewright.autograd.check import check_vjp
+from tilewright.autograd.derive import Derivative, vjp
+from tilewright.compiler.pipeline import compile_program
+from tilewright.dsl.axes import base, is_batch_axis
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.program import Program, Reduce
+from tilewright.dsl.reference import reference
+from tilewright.errors import DerivativeError, TargetError, TilewrightError
+from tilewright.op.op import Op
+from tilewright.op.targets import targets_at_hand
+from tilewright.runtime import guard, memory, threads
+
+Arrays = Mapping[str, np.ndarray]
+
+PER_OPERATION = 16.0  # units of rounding that a formula may lose, besides those of its longest sum
+PER_TERM = 4.0  # times the square root of the number of terms
+DIFFERENCES_TOLERANCE = 1e-5
+CORNER = 24  # extent to which operands are cut for finite differences
+INTERPRETED = 40_000  # elements beyond which the interpreter, which is slow, sees a corner only
+CHILD_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison: `error` is relative to the size of what is compared; None where there is no number."""
+
+    what: str
+    target: str
+    error: float | None
+    tolerance: float | None
+    verdict: str
+    skipped: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.skipped or self.verdict == "ok"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was compared; `ok` when everything agrees. Printing it shows the table."""
+
+    op: str
+    lines: tuple[Line, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(line.ok for line in self.lines) and any(not line.skipped for line in self.lines)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def table(self) -> Any:
+        """A `rich` table."""
+        from rich.table import Table
+
+        table = Table(title=f"{self.op}: {'all targets agree' if self.ok else 'WRONG'}", title_justify="left")
+        for column, justify in (
+            ("what", "left"),
+            ("target", "left"),
+            ("error", "right"),
+            ("allowed", "right"),
+        ):
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        table.add_column("verdict", overflow="fold")
+        for line in self.lines:
+            style = "dim" if line.skipped else "" if line.ok else "bold red"
+            table.add_row(
+                line.what,
+                line.target,
+                _number(line.error),
+                _number(line.tolerance),
+                line.verdict,
+                style=style,
+            )
+        return table
+
+    def __rich__(self) -> Any:
+        return self.table()
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=110, no_color=True).print(self.table())
+        return text.getvalue()
+
+    __repr__ = __str__
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def check(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> CheckReport:
+    """The report; tuples of ints stand for random float32 arrays. Raises only as a call of the op does."""
+    call = op.bind(op.arguments(tiles, keywords).as_arrays())
+    operands = dict(call.arrays)
+    scalars = dict(call.scalars)
+    lines = [
+        *_on_every_target(call.program, operands, scalars),
+        *_backward(call.program, operands, scalars),
+        *(
+            Line(op.name, t, None, None, f"not here: {why}", skipped=True)
+            for t, why in targets_at_hand()
+            if why
+        ),
+    ]
+    return CheckReport(op.name, tuple(lines))
+
+
+# --- targets against the reference ------------------------------------------------------------------------
+
+
+def _backward(program: Program, operands: Arrays, scalars: Mapping[str, Any]) -> Iterator[Line]:
+    try:
+        derivative = vjp(program)
+    except DerivativeError as reason:
+        yield Line("gradient", "", None, None, f"none: {reason}", skipped=True)
+        return
+    arrays = backward_operands(derivative, operands, scalars)
+    yield from _on_every_target(derivative.backward, arrays, scalars)
+    yield _differences(program, derivative, operands, scalars)
+
+
+def backward_operands(
+    derivative: Derivative, operands: Arrays, scalars: Mapping[str, Any], seed: int = 1
+) -> dict[str, np.ndarray]:
+    """Operands of the backward: saved values from the reference, random cotangents."""
+    forward = derivative.forward
+    values = reference(forward, _given(forward, {**operands, **scalars}))
+    saved = {r.name: v.astype(r.dtype.numpy) for r, v in zip(forward.results, values, strict=True)}
+    rng = np.random.default_rng(seed)
+    shapes = {name: saved[result].shape for result, name in derivative.cotangents}
+    arrays = {}
+    for param in derivative.backward.tiles:
+        if param.name in shapes:
+            arrays[param.name] = rng.standard_normal(shapes[param.name]).astype(param.dtype.numpy)
+        else:
+            arrays[param.name] = saved.get(param.name, operands.get(param.name))
+    return arrays
+
+
+def _given(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {p.name: values[p.name] for p in program.params}
+
+
+def _on_every_target(program: Program, arrays: Arrays, scalars: Mapping[str, Any]) -> Iterator[Line]:
+    for target, missing in targets_at_hand():
+        if missing:
+            continue
+        seen = (
+            corner(program, arrays) if target == "interpreter" and _elements(arrays) > INTERPRETED else arrays
+        )
+        try:
+            yield from _on_target(program, seen, scalars, target)
+        except TargetError as reason:
+            yield Line(program.name, target, None, None, f"cannot run: {reason}", skipped=target != "cpu")
+        except (TilewrightError, ArithmeticError, ValueError, TypeError, RuntimeError) as reason:
+            yield Line(program.name, target, None, None, f"FAILED: {type(reason).__name__}: {reason}")
+
+
+def _elements(arrays: Arrays) -> int:
+    return sum(a.size for a in arrays.values())
+
+
+def _on_target(program: Program, arrays: Arrays, scalars: Mapping[str, Any], target: str) -> Iterator[Line]:
+    executable = compile_program(program, target)
+    numbers = {p.name: scalars[p.name] for p in program.scalars}
+    actual = executable.run({p.name: arrays[p.name] for p in program.tiles}, numbers)
+    expected = reference(program, _given(program, {**arrays, **scalars}))
+    tolerances = _tolerances(program, arrays)
+    for result, mine, right in zip(program.results, actual, expected, strict=True):
+        error = relative_error(np.asarray(mine), right)
+        allowed = tolerances[result.name]
+        verdict = "ok" if error <= allowed else f"WRONG: {_worst(np.asarray(mine), right)}"
+        yield Line(result.name, target, error, allowed, verdict)
+    if target == "cpu":
+        yield _on_guard_pages(program, arrays, numbers, expected, tolerances)
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest |actual - expected| / (|expected| + its root mean square); inf if NaNs or infs differ."""
+    if actual.shape != expected.shape:
+        return math.inf
+    if not actual.size:
+        return 0.0
+    mine, right = _floats(actual), _floats(expected)
+    finite = np.isfinite(right)
+    same = np.array_equal(np.isnan(mine), np.isnan(right))
+    if not same or not np.array_equal(mine[~finite & ~np.isnan(right)], right[~finite & ~np.isnan(right)]):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    mine, right = mine[finite], right[finite]
+    scale = np.abs(right) + np.sqrt(np.mean(right * right))
+    difference = np.abs(mine - right)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.max(np.where(difference == 0, 0.0, difference / scale)))
+
+
+def _floats(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array).astype(np.float64)
+
+
+def _worst(actual: np.ndarray, expected: np.ndarray) -> str:
+    """Where two arrays differ most, in words."""
+    if actual.shape != expected.shape:
+        return f"shape {actual.shape} instead of {expected.shape}"
+    mine, right = _floats(actual), _floats(expected)
+    difference = np.abs(mine - right)
+    difference[np.isnan(mine) != np.isnan(right)] = np.inf
+    place = np.unravel_index(
+        int(np.argmax(np.nan_to_num(difference, nan=0.0, posinf=np.inf))), difference.shape
+    )
+    where = tuple(int(p) for p in place)
+    return f"{mine[place]:.9g} instead of {right[place]:.9g} at {where}"
+
+
+def _tolerances(program: Program, arrays: Arrays) -> dict[str, float]:
+    extents = bind_extents(program, {p.name: arrays[p.name].shape for p in program.tiles})
+    sums = [n for n in program.nodes() if isinstance(n, Reduce)]
+    terms = max((math.prod(extents[base(a)] for a in node.over) for node in sums), default=1)
+    loss = PER_OPERATION + PER_TERM * math.sqrt(terms)
+    inputs = max((_rounding(p.dtype.compute) for p in program.params), default=0.0)
+    return {
+        r.name: 2 * _rounding(r.dtype) + loss * max(inputs, _rounding(r.dtype.compute))
+        for r in program.results
+    }
+
+
+_ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def _rounding(dtype: DType) -> float:
+    return _ROUNDING.get(dtype.name, 0.0)
+
+
+# --- guard pages ------------------------------------------------------------------------------------------
+
+
+def _on_guard_pages(
+    program: Program, arrays: Arrays, numbers: Mapping[str, Any], expected: tuple[np.ndarray, ...],
+    tolerances: Mapping[str, float],
+) -> Line:  # fmt: skip
+    """The kernels once more, in a child that dies if they touch a byte beside their operands."""
+    what = f"{program.name}: memory"
+    executable = compile_program(program, "cpu")
+    before = threads.get_num_threads()
+    threads.set_num_threads(1)
+    try:
+        executable.run(dict(arrays), numbers)  # compiled for one thread, before the child is forked
+        for side in ("end", "start"):
+
+            def touch(side: guard.Side = side) -> None:
+                _run_guarded(program, executable, arrays, numbers, expected, tolerances, side)
+
+            outcome = guard.run_forked(touch, CHILD_TIMEOUT)
+            if outcome.kind != "returned":
+                return Line(what, "cpu", None, None, f"WRONG at the {side} of an array: {_told(outcome)}")
+    except TilewrightError as reason:
+        return Line(what, "cpu", None, None, f"not checked: {reason}", skipped=True)
+    finally:
+        threads.set_num_threads(before)
+    return Line(what, "cpu", None, None, "ok")
+
+
+def _run_guarded(
+    program: Program, executable: Any, arrays: Arrays, numbers: Mapping[str, Any],
+    expected: tuple[np.ndarray, ...], tolerances: Mapping[str, float], side: guard.Side,
+) -> None:  # fmt: skip
+    def poisoned(shape: Any, dtype: Any) -> np.ndarray:
+        extents = shape if isinstance(shape, (tuple, list)) else (shape,)
+        return guard.poisoned(extents, dtype, side)
+
+    memory.empty = poisoned  # this process is a child, so nobody else sees it
+    guarded = {name: guard.guarded(array, side) for name, array in arrays.items()}
+    actual = executable.run(guarded, numbers)
+    for result, mine, right in zip(program.results, actual, expected, strict=True):
+        if not relative_error(mine, right) <= tolerances[result.name]:
+            raise AssertionError(f"{result.name}: {_worst(mine, right)}, on memory poisoned with NaN")
+    for name, array in arrays.items():
+        if guarded[name].tobytes() != np.asarray(array).tobytes():
+            raise AssertionError(f"the operand {name} was changed")
+
+
+def _told(outcome: guard.ForkOutcome) -> str:
+    if outcome.segfault:
+        return "a kernel touched memory beside its operands"
+    if outcome.kind == "raised":
+        return outcome.report.strip().splitlines()[-1]
+    return (
+        outcome.kind if outcome.signal_number is None else f"{outcome.kind} (signal {outcome.signal_number})"
+    )
+
+
+# --- finite differences -----------------------------------------------------------------------------------
+
+
+def _differences(
+    program: Program, derivative: Derivative, operands: Arrays, scalars: Mapping[str, Any]
+) -> Line:
+    wrt = ", ".join(result for _, result in derivative.gradients)
+    small = corner(program, operands)
+    with np.errstate(all="ignore"):
+        report = check_vjp(program, {**small, **scalars}, derivative=derivative, directions=2, entries=3)
+    verdict = "ok"
+    if not report.error <= DIFFERENCES_TOLERANCE:
+        worst = max(report.comparisons, key=lambda c: c.error)
+        verdict = f"WRONG: {worst.what}: derived {worst.derived:.9g}, measured {worst.measured:.9g}"
+    return Line(wrt, "finite differences", report.error, DIFFERENCES_TOLERANCE, verdict)
+
+
+def corner(program: Program, arrays: Arrays) -> dict[str, np.ndarray]:
+    """The operands cut to their first `CORNER` positions; with integer operands (which may hold positions)
+    along batch axes only."""
+    by_value = any(p.dtype.is_integer for p in program.tiles)
+    cut = {}
+    for param in program.tiles:
+        part = tuple(
+            slice(None) if by_value and not is_batch_axis(axis) else slice(0, CORNER) for axis in param.axes
+        )
+        cut[param.name] = np.ascontiguousarray(arrays[param.name][part])
+    return cut
