@@ -1,0 +1,152 @@
+"""Contraction kernels as Triton text: tiles of m × n, a loop over k, the epilogue on the finished sums.
+
+    for start in range(0, size_k, BLOCK_K):
+        a, b = …                                     both sides loaded, their prologues applied
+        acc = tl.dot(a, b, acc, input_precision="ieee")
+
+Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32. Types that
+`tl.dot` lacks are multiplied and summed as m × k × n tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilewright.compiler.nest import ACCUMULATOR, Contraction
+from tilewright.compiler.targets.triton import spelling
+from tilewright.compiler.targets.triton.schedule import Schedule, is_narrow, uses_dot
+from tilewright.compiler.targets.triton.scope import Place, Scope, Writer, group_name
+from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
+from tilewright.dsl.program import Cast, Node, Read
+
+
+class Dots:
+    """Writes the body of a contraction kernel into the writer's top block."""
+
+    def __init__(self, writer: Writer, schedule: Schedule):
+        assert writer.kernel.contraction is not None
+        self.writer = writer
+        self.schedule = schedule
+        self.contraction: Contraction = writer.kernel.contraction
+        self.top = writer.top
+        self.names = writer.names
+        block = writer.parameters.block
+        c = self.contraction
+        self.block_m = block("BLOCK_" + group_name(c.m).upper(), schedule.block_rows)
+        self.block_n = block("BLOCK_" + group_name(c.n).upper(), schedule.block_columns)
+        self.block_k = block("BLOCK_" + group_name(c.k).upper(), schedule.block_depth)
+        self.dot = uses_dot(writer.kernel)
+        sides = (c.left, c.right)
+        self.narrow = self.dot and all(map(is_narrow, sides)) and len({s.args[0].dtype for s in sides}) == 1
+
+    def write(self) -> None:
+        c, schedule = self.contraction, self.schedule
+        batch, tile_m, tile_n = self._tile()
+        top = Scope(self.writer, self.top, None, [batch] if batch else [])
+        m = self._positions(self.top, c.m, f"{tile_m} * {self.block_m}", self.block_m, schedule.even_rows)
+        n = self._positions(self.top, c.n, f"{tile_n} * {self.block_n}", self.block_n, schedule.even_columns)
+        acc = self.names.fresh("acc")
+        kind = spelling.TYPES[c.root.dtype.short]
+        self.top.add(f"{acc} = tl.zeros(({self.block_m}, {self.block_n}), {kind})")
+        start = self.names.fresh("start")
+        loop = Block(f"for {start} in range(0, {self.writer.size(c.k)}, {self.block_k}):")
+        k = self._positions(loop, c.k, start, self.block_k, schedule.even_depth)
+        write = self._dot if self.dot else self._product
+        loop.add(f"{acc} = {write(top, loop, m, n, k, acc)}")
+        self.top.add(loop)
+        self._epilogue(top, m, n, acc)
+
+    def _positions(self, block: Block, axes: Sequence[str], start: str, size: str, even: bool) -> Place:
+        flat = self.names.fresh(group_name(axes))
+        block.add(f"{flat} = {start} + tl.arange(0, {size})")
+        mask = None
+        if not even:
+            mask = self.names.fresh(f"in_{group_name(axes)}")
+            block.add(f"{mask} = {flat} < {self.writer.size(axes)}")
+        return Place(self.writer, block, tuple(axes), flat, mask, vector=True)
+
+    def _tile(self) -> tuple[Place | None, str, str]:
+        """Which tile this program works on: a few tiles of rows run through all columns before the next few."""
+        c, add, fresh = self.contraction, self.top.add, self.names.fresh
+        pid, tiles_m, tiles_n = fresh("pid"), fresh("tiles_m"), fresh("tiles_n")
+        add(f"{pid} = tl.program_id(0)")
+        add(f"{tiles_m} = tl.cdiv({self.writer.size(c.m)}, {self.block_m})")
+        add(f"{tiles_n} = tl.cdiv({self.writer.size(c.n)}, {self.block_n})")
+        place = None
+        if c.batch:
+            flat = fresh(group_name(c.batch))
+            wide = ".to(tl.int64)" if self.writer.layout.wide else ""
+            add(f"{flat} = ({pid} // ({tiles_m} * {tiles_n})){wide}")
+            add(f"{pid} = {pid} % ({tiles_m} * {tiles_n})")
+            place = Place(self.writer, self.top, c.batch, flat)
+        group, first, height = fresh("GROUP"), fresh("first"), fresh("height")
+        self.writer.parameters.blocks[group] = self.schedule.group
+        tile_m, tile_n = fresh("tile_m"), fresh("tile_n")
+        add(f"{first} = {pid} // ({group} * {tiles_n}) * {group}")
+        add(f"{height} = tl.minimum({tiles_m} - {first}, {group})")
+        add(f"{tile_m} = {first} + {pid} % ({group} * {tiles_n}) % {height}")
+        add(f"{tile_n} = {pid} % ({group} * {tiles_n}) // {height}")
+        return place, tile_m, tile_n
+
+    # --- products ---------------------------------------------------------------------------------------------
+
+    def _dot(self, top: Scope, loop: Block, m: Place, n: Place, k: Place, acc: str) -> str:
+        left = self._side(top, loop, self.contraction.left, m, k, {id(m): 0, id(k): 1}, (self.block_m, self.block_k))
+        right = self._side(top, loop, self.contraction.right, n, k, {id(k): 0, id(n): 1}, (self.block_k, self.block_n))
+        precision = "" if self.narrow else ', input_precision="ieee"'
+        return f"tl.dot({left}, {right}, {acc}{precision})"
+
+    def _side(
+        self, top: Scope, loop: Block, node: Node, own: Place, k: Place, dims: dict[int, int], shape: tuple[str, str]
+    ) -> str:  # fmt: skip
+        """One side as a whole tile, zero beyond the end of k."""
+        outer = Scope(self.writer, self.top, top, [own], {id(own): dims[id(own)]}, 2)
+        inner = Scope(self.writer, loop, outer, [k], {id(k): dims[id(k)]}, 2)
+        if self.narrow:
+            assert isinstance(node, Cast)
+            node = node.arg
+        value = inner.evaluate(node)
+        mask = inner.mask(frozenset({dims[id(k)]}))
+        if mask is not None and not _zero_outside(node):
+            value = Value(f"tl.where({mask.text}, {value.text}, 0.0)", ATOM, value.dims | mask.dims)
+        if value.dims != {0, 1}:
+            value = Value(f"tl.broadcast_to({value.text}, ({shape[0]}, {shape[1]}))", ATOM, frozenset({0, 1}))
+        if value.is_name:
+            return value.text
+        name = self.names.fresh("left" if own.axes == self.contraction.m else "right")
+        loop.add(f"{name} = {value.text}")
+        return name
+
+    def _product(self, top: Scope, loop: Block, m: Place, n: Place, k: Place, acc: str) -> str:
+        dims = {id(m): 0, id(k): 1, id(n): 2}
+        outer = Scope(self.writer, self.top, top, [m, n], {i: d for i, d in dims.items() if i != id(k)}, 3)
+        inner = Scope(self.writer, loop, outer, [k], dims, 3)
+        dtype = self.contraction.root.dtype
+        left, right = inner.evaluate(self.contraction.left), inner.evaluate(self.contraction.right)
+        product = spelling.infix("mul", left, right, dtype)
+        mask = inner.mask(frozenset({1}))
+        if mask is not None:
+            zero = spelling.identity_text("sum", dtype)
+            product = Value(f"tl.where({mask.text}, {product.text}, {zero})", ATOM, product.dims | mask.dims)
+        if product.dims != {0, 1, 2}:
+            shape = f"({self.block_m}, {self.block_k}, {self.block_n})"
+            product = Value(f"tl.broadcast_to({product.text}, {shape})")
+        total = spelling.reduction("sum", product.text, dtype, 1, 1)
+        return f"{acc} + {total}"
+
+    def _epilogue(self, top: Scope, m: Place, n: Place, acc: str) -> None:
+        scope = Scope(self.writer, self.top, top, [m, n], {id(m): 0, id(n): 1}, 2)
+        for node in self.writer.kernel.nodes():
+            if isinstance(node, Read) and node.param == ACCUMULATOR:
+                scope.values[node] = Value(acc, ATOM, frozenset({0, 1}))
+        outputs = self.writer.kernel.outputs
+        values = [scope.evaluate(o.node) for o in outputs]
+        for output, value in zip(outputs, values, strict=True):
+            scope.write(output.buffer.name, output.buffer.axes, output.node, value)
+
+
+def _zero_outside(node: Node) -> bool:
+    """Whether a masked load already gives zero for positions outside."""
+    while isinstance(node, Cast):
+        node = node.arg
+    return isinstance(node, Read)

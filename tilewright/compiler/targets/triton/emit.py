@@ -1,0 +1,97 @@
+"""A kernel of a Plan as one readable `@triton.jit` function.
+
+    softmax_0(x_ptr, y_ptr, size_batch0, size_d, …, BLOCK_D: tl.constexpr)
+
+The text depends on the kernel, the layout (stride classes) and the schedule; extents and strides are arguments.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tilewright.compiler.nest import ACCUMULATOR, Kernel
+from tilewright.compiler.targets.triton import spelling
+from tilewright.compiler.targets.triton.dots import Dots
+from tilewright.compiler.targets.triton.parameters import Parameter, Parameters
+from tilewright.compiler.targets.triton.rows import Rows
+from tilewright.compiler.targets.triton.schedule import Layout, Schedule
+from tilewright.compiler.targets.triton.scope import Writer
+from tilewright.compiler.targets.triton.writer import Block, Names, identifier
+from tilewright.dsl.formula import formula
+from tilewright.dsl.program import Node, Program, Read, Result
+
+WIDTH = 110
+LONGEST_FORMULA = 400
+HEADER = "import triton\nimport triton.language as tl\n"
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The text of one kernel, its parameters in order, and its constexprs."""
+
+    text: str
+    name: str
+    parameters: tuple[Parameter, ...]
+    constexprs: Mapping[str, int]
+
+
+def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
+    """The module text of a kernel: imports, the helpers that it calls, and its function."""
+    name = identifier(kernel.name)
+    names = Names([name, *spelling.RESERVED])
+    parameters = Parameters(kernel, layout, names)
+    writer = Writer(kernel, layout, names, parameters, _uses(kernel), Block())
+    if kernel.contraction:
+        Dots(writer, schedule).write()
+    else:
+        Rows(writer, schedule).write()
+    ordered = parameters.ordered()
+    arguments = [p.name for p in ordered] + [f"{b}: tl.constexpr" for b in parameters.blocks]
+    body = "\n".join(writer.top.render(1))
+    function = "\n".join([*_comments(kernel), "@triton.jit", *_signature(name, arguments), body, ""])
+    helpers = spelling.helpers_for(body)
+    text = "\n\n".join(part for part in (HEADER, helpers, function) if part)
+    return Emitted(text, name, ordered, dict(parameters.blocks))
+
+
+def _uses(kernel: Kernel) -> Counter[Node]:
+    """How often each node is an operand, or a result."""
+    uses: Counter[Node] = Counter(kernel.roots)
+    if kernel.contraction:
+        uses.update((kernel.contraction.left, kernel.contraction.right))
+    for node in kernel.nodes():
+        uses.update(node.args)
+    return uses
+
+
+def _signature(name: str, arguments: list[str]) -> list[str]:
+    """`def name(…):`, broken where it would be too long."""
+    one = f"def {name}({', '.join(arguments)}):"
+    if len(one) <= WIDTH:
+        return [one]
+    lines, line = [], "   "
+    for argument in arguments:
+        if len(line) + len(argument) + 2 > WIDTH:
+            lines.append(line)
+            line = "   "
+        line += f" {argument},"
+    return [f"def {name}(", *lines, line, "):"]
+
+
+def _comments(kernel: Kernel) -> list[str]:
+    """The mathematics of the kernel's outputs."""
+    names: dict[Node, str] = {}
+    lines = []
+    if kernel.contraction:
+        product = formula(kernel.contraction.root, longest=LONGEST_FORMULA)
+        lines.append(f"# acc = {product}")
+        names = {n: "acc" for n in kernel.nodes() if isinstance(n, Read) and n.param == ACCUMULATOR}
+    results = tuple(Result(o.buffer.name, o.node, o.buffer.axes) for o in kernel.outputs)
+    program = Program(kernel.name, kernel.inputs, results)
+    lines.extend(f"# {line}" for line in formula(program, names, longest=LONGEST_FORMULA).split("\n"))
+    for output in kernel.outputs:
+        if output.accumulate:
+            lines.append(f"# {output.buffer.name} is the {output.accumulate} over this part's rows")
+    return lines

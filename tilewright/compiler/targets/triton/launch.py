@@ -1,0 +1,164 @@
+"""What runs when a Plan is called with operands of some shapes and strides: each kernel's text, grid and arguments.
+
+A `Step` is one kernel launch without addresses. Interpreting, compiling ahead of time, launching and printing all start
+from the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
+from tilewright.compiler.nest import Buffer, Kernel, Plan
+from tilewright.compiler.targets.triton.emit import Emitted, emit
+from tilewright.compiler.targets.triton.parameters import POINTER, SCALAR, Parameter, integer_value
+from tilewright.compiler.targets.triton.schedule import (
+    APART,
+    JOINED,
+    STRIDED,
+    UNIT,
+    ZERO,
+    Layout,
+    Schedule,
+    default_schedule,
+    loop_axes,
+    programs,
+    total,
+)
+from tilewright.dsl.axes import base
+from tilewright.dsl.extents import bind_extents
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+NARROW_LIMIT = 2**31 - 2**20  # positions and offsets below this, and those of masked lanes, fit int32
+
+
+@dataclass(frozen=True)
+class Step:
+    """One launch: `integers` are the values of sizes, strides and chunks by parameter name."""
+
+    kernel: Kernel
+    emitted: Emitted
+    schedule: Schedule
+    grid: int
+    integers: Mapping[str, int]
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return self.emitted.parameters
+
+    @property
+    def signature(self) -> dict[str, str]:
+        """Triton's types of all parameters, in order."""
+        types = {p.name: p.type for p in self.parameters}
+        return types | dict.fromkeys(self.emitted.constexprs, "constexpr")
+
+    def divisible_by_16(self, aligned: frozenset[str]) -> tuple[str, ...]:
+        """Parameters known to be multiples of 16: integers by their value, pointers of `aligned` operands."""
+        return tuple(
+            p.name
+            for p in self.parameters
+            if (p.kind == POINTER and p.of in aligned)
+            or (p.name in self.integers and self.integers[p.name] % 16 == 0)
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All launches of a Plan, and the buffers to allocate."""
+
+    steps: tuple[Step, ...]
+    buffers: tuple[tuple[Buffer, tuple[int, ...]], ...]
+
+
+class Recipes:
+    """Makes recipes; texts are shared by calls that differ in extents alone."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._texts: dict[tuple, Emitted] = {}
+
+    def recipe(self, shapes: Shapes, strides: Shapes) -> Recipe:
+        """The launches for operands with these shapes and strides (in elements). Raises `ShapeError`."""
+        extents = extents_of(self.plan, shapes)
+        buffers = tuple(
+            (b, tuple(extents[base(a)] for a in b.axes)) for b in (*self.plan.results, *self.plan.intermediates)
+        )
+        all_shapes, all_strides = dict(shapes), dict(strides)
+        for buffer, shape in buffers:
+            all_shapes[buffer.name] = shape
+            all_strides[buffer.name] = contiguous_strides(shape)
+        steps = [self._step(n, k, all_shapes, all_strides, extents) for n, k in enumerate(self.plan.kernels)]
+        return Recipe(tuple(s for s in steps if s.grid), buffers)
+
+    def _step(
+        self, position: int, kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]
+    ) -> Step:
+        names = [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
+        plain = {name: normal_strides(shapes[name], strides[name]) for name in names}
+        layout = layout_of(kernel, {n: shapes[n] for n in names}, plain, extents)
+        schedule = default_schedule(kernel, layout, extents)
+        key = (position, layout, schedule)
+        emitted = self._texts.get(key)
+        if emitted is None:
+            emitted = self._texts[key] = emit(kernel, layout, schedule)
+        values = {p.name: integer_value(p, kernel, schedule, extents, plain) for p in emitted.parameters}
+        integers = {name: value for name, value in values.items() if value is not None}
+        return Step(kernel, emitted, schedule, programs(kernel, schedule, extents), integers)
+
+
+def extents_of(plan: Plan, shapes: Shapes) -> dict[str, int]:
+    """The extent of every axis of a Plan, chunks included."""
+    extents = bind_extents(plan.program, {p.name: shapes[p.name] for p in plan.program.tiles})
+    for kernel in plan.kernels:
+        for axis in kernel.axes():
+            if is_chunk_axis(axis):
+                extents[axis] = chunk_extent(axis, extents)
+    return extents
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(1, extent)
+    return tuple(reversed(strides))
+
+
+def element_strides(array: np.ndarray) -> tuple[int, ...] | None:
+    """Strides in elements, or None where they are not whole numbers of elements."""
+    if any(stride % array.itemsize for stride in array.strides):
+        return None
+    return tuple(stride // array.itemsize for stride in array.strides)
+
+
+def normal_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """Strides in which a dimension of one element has the stride that joins it to the dimension after it."""
+    normal: list[int] = []
+    following = 1
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+        normal.append(following if extent == 1 else stride)
+        following = normal[-1] * extent
+    return tuple(reversed(normal))
+
+
+def layout_of(kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]) -> Layout:
+    classes, joins = [], []
+    reach = max(total(loop_axes(kernel), extents), total(kernel.row, extents))
+    if kernel.contraction:
+        reach = max(reach, total(kernel.contraction.k, extents))
+    for name, shape in shapes.items():
+        steps = strides[name]
+        classes.append((name, "".join(UNIT if s == 1 else ZERO if s == 0 else STRIDED for s in steps)))
+        follows = [a == b * extent for a, b, extent in zip(steps, steps[1:], shape[1:], strict=False)]
+        joins.append((name, "".join(JOINED if f else APART for f in follows)))
+        reach = max(reach, sum(abs(s) * max(0, e - 1) for s, e in zip(steps, shape, strict=True)))
+    return Layout(tuple(classes), tuple(joins), reach >= NARROW_LIMIT)
+
+
+__all__ = [
+    "POINTER", "SCALAR", "Recipe", "Recipes", "Step", "contiguous_strides", "element_strides", "extents_of",
+]  # fmt: skip

@@ -1,0 +1,325 @@
+"""The Triton schedule: tiles, warps and loops of a kernel, chosen from extents and strides.
+
+`Layout` is what the generated text depends on besides the kernel and the schedule: the stride classes of operands and the
+width of index arithmetic. A schedule changes speed, never the meaning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tilewright.compiler.chunks import is_chunk_axis
+from tilewright.compiler.nest import Kernel, reads_of
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import Reduce
+
+UNIT, ZERO, STRIDED = "1", "0", "s"
+JOINED, APART = "+", "-"
+
+LARGEST_ROW = 65536  # elements of a row, times the row values that live at once, that registers hold
+SMALLEST_GRID = 264  # programs that fill a large GPU twice
+LARGEST_BLOCK = 131072  # elements of one tile
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Of every operand: the stride class of each dimension (`1`, `0` or `s`), and which lie in memory as one (`+`).
+
+    `wide`: index arithmetic needs 64 bits.
+    """
+
+    classes: tuple[tuple[str, str], ...]
+    joins: tuple[tuple[str, str], ...]
+    wide: bool
+
+    def of(self, name: str, dimension: int) -> str:
+        return dict(self.classes)[name][dimension]
+
+    def joined(self, name: str, dimension: int) -> bool:
+        """Whether a step along `dimension` is as far as the whole of the dimension after it."""
+        return dict(self.joins)[name][dimension] == JOINED
+
+    def text(self) -> str:
+        joins = dict(self.joins)
+        described = " ".join(f"{name}:{text}:{joins[name]}" for name, text in self.classes)
+        return f"{described} {64 if self.wide else 32}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Tiles of `block_rows` × `block_columns` positions; a group of axes is flattened, its last axis the fastest.
+
+    pointwise     rows and columns divide the parallel axes
+    row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks of columns
+    contraction   rows are m, columns n, and `block_depth` positions of k are multiplied at a time; `group` tiles of rows
+                  run before the next column of tiles
+
+    `even_*`: the extent is a multiple of the block, so no mask is needed.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    block_rows: int = 1
+    block_columns: int = 1
+    block_depth: int = 0
+    looped: bool = False
+    even_rows: bool = False
+    even_columns: bool = False
+    even_depth: bool = False
+    group: int = 1
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+def total(axes: Sequence[str], extents: Mapping[str, int]) -> int:
+    return math.prod(extents[base(a)] for a in axes)
+
+
+def ceiling(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _even(extent: int, block: int) -> bool:
+    return extent > 0 and extent % block == 0
+
+
+def loop_axes(kernel: Kernel) -> tuple[str, ...]:
+    """The parallel axes, and those that a result has beyond its value (it is repeated along them)."""
+    if kernel.split:
+        return kernel.parallel
+    written = dict.fromkeys(a for o in kernel.outputs for a in o.buffer.axes)
+    found = [*kernel.parallel, *(a for a in written if a not in kernel.parallel and a not in kernel.row)]
+    return tuple(found)
+
+
+def default_schedule(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+    """A schedule from arithmetic alone."""
+    if kernel.contraction:
+        return _contraction(kernel, extents)
+    if kernel.split and kernel.split.of == "row":
+        return _row_chunks(kernel, extents)
+    if kernel.row:
+        return _row(kernel, layout, extents)
+    return _pointwise(kernel, layout, extents)
+
+
+def _warps(elements: int, each: int = 8) -> int:
+    """Warps that give a thread about `each` elements of a tile."""
+    return min(32, max(1 if elements <= 256 else 4, power_of_two(ceiling(elements, 32 * each))))
+
+
+def fast_axes(kernel: Kernel, layout: Layout, candidates: Sequence[str]) -> list[str]:
+    """The candidates along which operands (and results, twice as much) are contiguous, the best first."""
+    scores = dict.fromkeys(candidates, 0.0)
+    for read in reads_of(kernel):
+        if read.param not in dict(layout.classes):
+            continue
+        for dimension, axis in enumerate(read.names):
+            if axis in scores and layout.of(read.param, dimension) == UNIT:
+                scores[axis] += len(read.names)
+    for output in kernel.outputs:
+        last = output.buffer.axes[-1:]
+        if last and last[0] in scores:
+            scores[last[0]] += 2 * len(output.buffer.axes)
+    order = sorted(reversed(candidates), key=lambda a: -scores[a])
+    return [a for a in order if scores[a]] or order[:1]
+
+
+# --- pointwise ------------------------------------------------------------------------------------------------
+
+
+def _pointwise(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+    axes = loop_axes(kernel)
+    if not axes:
+        return Schedule((), (), num_warps=1)
+    fast = fast_axes(kernel, layout, axes)
+    columns = (fast[0],)
+    others = [a for a in axes if a != fast[0]]
+    if fast[0] == axes[-1]:
+        while others and _joins(kernel, layout, others[-1], columns):
+            columns = (others.pop(), *columns)
+    second = fast[1] if len(fast) > 1 and fast[1] in others else None
+    rows = tuple(a for a in others if a != second) + ((second,) if second else ())
+    width, height = total(columns, extents), total(rows, extents)
+    if second and extents[base(second)] > 1:
+        block_columns = min(64, power_of_two(width))
+        block_rows = min(64, power_of_two(height), max(1, 4096 // block_columns))
+    else:
+        block_columns = min(1024, power_of_two(width))
+        block_rows = min(power_of_two(height), max(1, 1024 // block_columns))
+    return Schedule(
+        rows, columns, block_rows, block_columns,
+        even_rows=_even(height, block_rows), even_columns=_even(width, block_columns),
+        num_warps=_warps(block_rows * block_columns),
+    )  # fmt: skip
+
+
+def _joins(kernel: Kernel, layout: Layout, axis: str, columns: tuple[str, ...]) -> bool:
+    """Whether every operand runs along `axis` and then `columns` as along one axis, and no index tells them apart."""
+    for node in kernel.nodes():
+        if getattr(node, "axis", None) in (axis, *columns) and node.axes:
+            return False
+    known = dict(layout.classes)
+    for read in reads_of(kernel):
+        if read.param not in known or not {axis, columns[0]} & set(read.names):
+            continue
+        if not joined_run(layout, read.param, read.names, (axis, columns[0])):
+            return False
+    for output in kernel.outputs:
+        if not joined_run(layout, output.buffer.name, output.buffer.axes, (axis, columns[0])):
+            return False
+    return True
+
+
+def joined_run(layout: Layout, name: str, names: Sequence[str], axes: Sequence[str]) -> bool:
+    """Whether an operand with these dimensions runs along `axes`, in this order, as along a single axis."""
+    if axes[0] not in names or any(list(names).count(a) != 1 for a in axes):
+        return False
+    first = list(names).index(axes[0])
+    if tuple(names[first : first + len(axes)]) != tuple(axes):
+        return False
+    return all(layout.joined(name, first + step) for step in range(len(axes) - 1))
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+def _row(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+    parallel = loop_axes(kernel)
+    fast = fast_axes(kernel, layout, (*parallel, *kernel.row))[0]
+    width, height = total(kernel.row, extents), total(parallel, extents)
+    live = _row_values(kernel)
+    if fast in parallel and extents[base(fast)] > 1 and not kernel.split:
+        return _columns(kernel, parallel, fast, (height, width, live), extents)
+    padded = power_of_two(width)
+    fits = padded * live <= LARGEST_ROW
+    block_columns = padded if fits else min(4096, padded)
+    block_rows = 1
+    if fits and padded < 1024:
+        programs = 1 if height <= SMALLEST_GRID else height // SMALLEST_GRID
+        block_rows = min(max(1, 1024 // padded), power_of_two(programs), power_of_two(height))
+        block_rows = max(block_rows, min(power_of_two(height), max(1, 128 // padded)))
+    if kernel.split:
+        block_rows = min(block_rows, 4) if fits else 1
+    return Schedule(
+        parallel, kernel.row, block_rows, block_columns, looped=not fits,
+        even_rows=_even(height, block_rows) and not kernel.split, even_columns=_even(width, block_columns),
+        num_warps=_warps(block_rows * block_columns * (2 if live > 2 else 1)),
+    )  # fmt: skip
+
+
+def _columns(
+    kernel: Kernel, parallel: tuple[str, ...], fast: str, sizes: tuple[int, int, int], extents: Mapping[str, int]
+) -> Schedule:  # fmt: skip
+    """Neighbouring parallel positions lie side by side: a tile of them, each reducing its own (strided) row."""
+    height, width, live = sizes
+    rows = (*(a for a in parallel if a != fast), fast)
+    block_rows = min(power_of_two(height), 128)
+    while block_rows > 16 and ceiling(height, block_rows) < SMALLEST_GRID // 2:
+        block_rows //= 2
+    padded = power_of_two(width)
+    fits = padded * block_rows * live <= LARGEST_ROW // 2 and padded <= 1024
+    block_columns = padded if fits else min(padded, max(1, 4096 // block_rows))
+    return Schedule(
+        rows, kernel.row, block_rows, block_columns, looped=not fits,
+        even_rows=_even(height, block_rows), even_columns=_even(width, block_columns),
+        num_warps=_warps(block_rows * block_columns),
+    )  # fmt: skip
+
+
+def _row_values(kernel: Kernel) -> int:
+    """How many values of a whole row live at once, about: the operands read along it and partial results."""
+    row = set(kernel.row)
+    read = {(r.param, r.names) for r in reads_of(kernel) if row & set(r.names)}
+    partial = sum(o.accumulate is not None for o in kernel.outputs)
+    return max(1, len(read) + partial)
+
+
+def _row_chunks(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
+    width = total(kernel.row, extents)
+    chunk = ceiling(width, extents[kernel.split.axis]) if kernel.split else width
+    block = min(4096, max(16, power_of_two(chunk)))
+    reductions = sum(isinstance(n, Reduce) for n in kernel.nodes())
+    return Schedule(
+        (), kernel.row, 1, block, looped=True, num_warps=_warps(block * (2 if reductions > 2 else 1))
+    )
+
+
+def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
+    """Positions of one chunk of a split kernel: whole blocks, so that loads stay aligned."""
+    assert kernel.split is not None
+    parts = extents[kernel.split.axis]
+    if kernel.split.of == "row":
+        return (
+            ceiling(ceiling(total(schedule.columns, extents), parts), schedule.block_columns)
+            * schedule.block_columns
+        )
+    return ceiling(ceiling(total(schedule.rows, extents), parts), schedule.block_rows) * schedule.block_rows
+
+
+# --- contractions ---------------------------------------------------------------------------------------------
+
+
+def uses_dot(kernel: Kernel) -> bool:
+    """Whether the hardware's tile product has the contraction's types."""
+    assert kernel.contraction is not None
+    return kernel.contraction.root.dtype.short == "f32"
+
+
+def _contraction(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
+    contraction = kernel.contraction
+    assert contraction is not None
+    m, n, k = (total(axes, extents) for axes in (contraction.m, contraction.n, contraction.k))
+    narrow = is_narrow(contraction.left) and is_narrow(contraction.right)
+    if not uses_dot(kernel):
+        largest, depth = (32, 32), 8
+    elif narrow:
+        largest, depth = (128, 128), 64
+    else:
+        largest, depth = (64, 64), 32
+    block_m = min(largest[0], max(16, power_of_two(m)))
+    block_n = min(largest[1], max(16, power_of_two(n)))
+    if uses_dot(kernel):
+        batch = total(contraction.batch, extents)
+        while block_m * block_n > 64 * 64 and ceiling(m, block_m) * ceiling(n, block_n) * batch < 128:
+            block_m, block_n = (block_m // 2, block_n) if block_m >= block_n else (block_m, block_n // 2)
+        depth = min(depth, max(16, power_of_two(k)))
+    return Schedule(
+        contraction.m, contraction.n, block_m, block_n, depth, looped=True,
+        even_rows=_even(m, block_m), even_columns=_even(n, block_n), even_depth=_even(k, depth),
+        group=8, num_warps=8 if block_m * block_n >= 128 * 128 else 4, num_stages=3 if narrow else 2,
+    )  # fmt: skip
+
+
+def is_narrow(node: object) -> bool:
+    """Whether a side of a product is a half-precision value widened to float32."""
+    from tilewright.dsl.program import Cast
+
+    return isinstance(node, Cast) and node.dtype.short == "f32" and node.arg.dtype.short in ("f16", "bf16")
+
+
+# --- grids ----------------------------------------------------------------------------------------------------
+
+
+def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
+    """How many programs run the kernel."""
+    if kernel.split:
+        return extents[kernel.split.axis]
+    tiles = ceiling(total(schedule.rows, extents), schedule.block_rows)
+    if kernel.contraction:
+        batch = total(kernel.contraction.batch, extents)
+        return batch * tiles * ceiling(total(schedule.columns, extents), schedule.block_columns)
+    if kernel.row:
+        return tiles
+    return tiles * ceiling(total(schedule.columns, extents), schedule.block_columns)
+
+
+def chunk_axes(kernel: Kernel) -> tuple[str, ...]:
+    return tuple(a for a in kernel.axes() if is_chunk_axis(a))

@@ -1,0 +1,259 @@
+"""Nodes as Triton expressions: operators, constants, conversions, reductions. Functions are in `scalar_spelling`.
+
+Values are held in the Program's dtypes: bool as `tl.int1` (stored as int8), half precision as loaded until arithmetic
+widens it to float32.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from tilewright.compiler.targets.triton import scalar_spelling
+from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, PRECEDENCE, UNARY, Value
+from tilewright.dsl.dtypes import DType, int8, int16, int32, int64, uint8
+from tilewright.dsl.expression import Expr
+from tilewright.dsl.program import Map, Node, combine_identity
+from tilewright.dsl.scalars import SCALARS
+from tilewright.errors import InternalError
+
+TYPES = {
+    "f64": "tl.float64", "f32": "tl.float32", "f16": "tl.float16", "bf16": "tl.bfloat16", "i64": "tl.int64",
+    "i32": "tl.int32", "i16": "tl.int16", "i8": "tl.int8", "u8": "tl.uint8", "bool": "tl.int1",
+}  # fmt: skip
+POINTERS = {
+    "f64": "*fp64", "f32": "*fp32", "f16": "*fp16", "bf16": "*bf16", "i64": "*i64", "i32": "*i32", "i16": "*i16",
+    "i8": "*i8", "u8": "*u8", "bool": "*i8",
+}  # fmt: skip
+SCALARS_BY_VALUE = {"f64": "fp64", "f32": "fp32", "i64": "i64", "i32": "i32"}
+
+INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+    "and": "&", "or": "|", "xor": "^",
+}  # fmt: skip
+_COMPARISON = LEVEL["=="]
+
+HELPERS = {
+    "maximum_": "@triton.jit\ndef maximum_(a, b):\n    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)\n",
+    "minimum_": "@triton.jit\ndef minimum_(a, b):\n    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)\n",
+    "product_": "@triton.jit\ndef product_(a, b):\n    return a * b\n",
+}
+
+
+def number(value: float | int | bool, dtype: DType) -> str:
+    """A constant as a Python literal, rounded to its dtype where Triton would not."""
+    if dtype.is_bool:
+        return str(bool(value))
+    if not dtype.is_float:
+        return str(int(value))
+    with np.errstate(over="ignore"):
+        value = float(dtype.compute.numpy.type(value))
+    if math.isnan(value):
+        return 'float("nan")'
+    if math.isinf(value):
+        return 'float("inf")' if value > 0 else 'float("-inf")'
+    return _shortest(value, dtype)
+
+
+def _shortest(value: float, dtype: DType) -> str:
+    if dtype.short == "f64":
+        return repr(value)
+    text = np.format_float_positional(np.float32(value), unique=True, trim="0")
+    return text if len(text) < 14 else repr(float(str(np.float32(value))))
+
+
+def constant(value: float | int | bool, dtype: DType) -> Value:
+    text = number(value, dtype)
+    return Value(text, UNARY if text.startswith("-") else ATOM, literal=True)
+
+
+def typed(value: Value, dtype: DType) -> Value:
+    """A literal as a tensor of its dtype, where nothing else would say the type."""
+    return Value(f"tl.full((), {value.text}, {TYPES[dtype.short]})") if value.literal else value
+
+
+def cast(value: Value, source: DType, target: DType) -> Value:
+    """A cast of the language: float → int truncates and saturates, NaN gives 0."""
+    value = typed(value, source)
+    if source == target:
+        return value
+    if target.is_bool:
+        return Value(f"{value.at(_COMPARISON + 1)} != 0", _COMPARISON, value.dims)
+    if source.is_float and target.is_integer:
+        return saturated(value, source, target)
+    if source.short == "f64" and target.short in ("f16", "bf16"):
+        value = Value(f"{value.atom}.to(tl.float32)", ATOM, value.dims)
+    return Value(f"{value.atom}.to({TYPES[target.short]})", ATOM, value.dims)
+
+
+def saturated(value: Value, source: DType, target: DType) -> Value:
+    """Float to integer: truncated, clamped to the integer's range, NaN as 0."""
+    low, high = target.range
+    name = f"saturate_{target.short}"
+    wide = value if source.bits >= 32 else Value(f"{value.atom}.to(tl.float32)", ATOM, value.dims)
+    return Value(f"{name}({wide.text})", ATOM, value.dims)
+
+
+def _saturate(dtype: DType) -> str:
+    """The helper that casts floats to an integer dtype; the float bounds are powers of two, so they are exact."""
+    low, high = dtype.range
+    return (
+        f"@triton.jit\ndef saturate_{dtype.short}(x):\n"
+        f'    """The integer towards zero, within the range of {dtype.name}; 0 for NaN."""\n'
+        f"    inside = (x > {float(low) - (1.0 if dtype.bits < 32 else 0.0)!r}) & (x < {float(high + 1)!r})\n"
+        f"    whole = tl.where(inside, x, 0.0).to({'tl.int32' if dtype.bits < 32 else TYPES[dtype.short]})\n"
+        f"    whole = tl.where(x >= {float(high + 1)!r}, {high}, whole)\n"
+        f"    return tl.where(x <= {float(low) - (1.0 if dtype.bits < 32 else 0.0)!r}, {low}, whole).to({TYPES[dtype.short]})\n"
+    )
+
+
+_SHIFTS = """@triton.jit
+def shift_left(x, y):
+    \"\"\"x << y; 0 when y is the width of x or more.\"\"\"
+    bits: tl.constexpr = x.dtype.primitive_bitwidth
+    inside = (y >= 0) & (y < bits)
+    return tl.where(inside, x << tl.where(inside, y, 0).to(x.dtype), 0).to(x.dtype)
+""", """@triton.jit
+def shift_right(x, y):
+    \"\"\"x >> y; 0, or -1 for a negative x, when y is the width of x or more.\"\"\"
+    bits: tl.constexpr = x.dtype.primitive_bitwidth
+    inside = (y >= 0) & (y < bits)
+    return (x >> tl.where(inside, y, bits - 1).to(x.dtype)).to(x.dtype)
+"""
+HELPERS |= {"shift_left": _SHIFTS[0], "shift_right": _SHIFTS[1]}
+HELPERS |= {f"saturate_{d.short}": _saturate(d) for d in (int64, int32, int16, int8, uint8)}
+
+
+def infix(name: str, left: Value, right: Value, dtype: DType) -> Value:
+    operator = INFIX[name]
+    level = LEVEL[operator]
+    if left.literal and right.literal:
+        left = typed(left, dtype)
+    on_the_left = level + 1 if level == _COMPARISON else level
+    return Value(
+        f"{left.at(on_the_left)} {operator} {right.at(level + 1)}", level, left.dims | right.dims
+    )  # fmt: skip
+
+
+def identity_text(combine: str, dtype: DType) -> str:
+    return number(combine_identity(combine, dtype), dtype)
+
+
+def step(combine: str, old: Value, new: Value, dtype: DType) -> Value:
+    """Two partial results of a reduction as one."""
+    dims = old.dims | new.dims
+    if combine in ("max", "min"):
+        if dtype.is_float:
+            name = {"max": "maximum_", "min": "minimum_"}[combine]
+            return Value(f"{name}({old.text}, {new.text})", ATOM, dims)
+        name = {"max": "tl.maximum", "min": "tl.minimum"}[combine]
+        return Value(f"{name}({old.text}, {new.text})", ATOM, dims)
+    operator = {"sum": "+", "prod": "*", "any": "|", "all": "&"}[combine]
+    level = LEVEL[operator]
+    return Value(f"{old.at(level)} {operator} {new.at(level + 1)}", level, dims)
+
+
+def reduction(combine: str, text: str, dtype: DType, axis: int, rank: int) -> str:
+    """A reduction of a tile along one of its dimensions, which stays as a dimension of one element."""
+    where = f"axis={axis}" + (", keep_dims=True" if rank > 1 else "")
+    kept = ", keep_dims=True" if rank > 1 else ""
+    back = f".to({TYPES[dtype.short]})" if not dtype.is_float and dtype.bits < 32 else ""
+    if combine == "sum":
+        return f"tl.sum({text}, {where}){back}"
+    if combine in ("any", "all"):
+        name = {"any": "max", "all": "min"}[combine]
+        return f"tl.{name}(({text}).to(tl.int32), {where}) != 0"
+    if combine in ("max", "min") and not dtype.is_float:
+        return f"tl.{combine}({text}, {where}){back}"
+    name = {"max": "maximum_", "min": "minimum_", "prod": "product_"}[combine]
+    return f"tl.reduce({text}, {axis}, {name}{kept})"
+
+
+def spell(node: Map, operands: Sequence[Value]) -> Value:
+    """A scalar function applied to operands; half precision is computed in float32."""
+    values = list(operands)
+    dtypes = [a.dtype for a in node.operands]
+    for position, dtype in enumerate(dtypes):
+        if dtype.is_float and dtype.bits < 32 and not values[position].literal:
+            values[position] = Value(f"{values[position].atom}.to(tl.float32)", ATOM, values[position].dims)
+    result = _spell(node, values, [d.compute for d in dtypes])
+    if node.dtype.is_float and node.dtype.bits < 32:
+        return Value(f"{result.atom}.to({TYPES[node.dtype.short]})", ATOM, result.dims)
+    return result
+
+
+_LITERALS_WELCOME = frozenset({"where", "minimum", "maximum", "div"})
+
+
+def _spell(node: Map, operands: list[Value], dtypes: list[DType]) -> Value:
+    if node.function in INFIX:
+        return infix(node.function, *operands, dtypes[0])
+    dims = frozenset().union(*(v.dims for v in operands))
+    if node.function == "stop_gradient":
+        return operands[0]
+    if node.function == "neg" and node.dtype.is_integer:
+        return Value(f"-{typed(operands[0], dtypes[0]).at(UNARY)}", UNARY, dims)
+    start = 1 if node.function == "where" else 0
+    if node.function not in _LITERALS_WELCOME or all(v.literal for v in operands[start:]):
+        operands = [typed(v, d) for v, d in zip(operands, dtypes, strict=True)]
+    operands[0] = typed(operands[0], dtypes[0]) if start else operands[0]
+    if node.function in ("shl", "shr"):
+        name = {"shl": "shift_left", "shr": "shift_right"}[node.function]
+        return Value(f"{name}({operands[0].text}, {operands[1].text})", ATOM, dims)
+    text = _template(node.function, dtypes[-1])
+    level = _level(text)
+    inside = re.fullmatch(r"[\w.]+\(.*\)", text) is not None
+    texts = [v.text if inside else v.atom for v in operands]
+    return Value(text.format(*texts), level, dims)
+
+
+def _template(function: str, dtype: DType) -> str:
+    kind = dtype.short if dtype.is_float else "bool" if dtype.is_bool else "int"
+    text = getattr(scalar_spelling.SPELLINGS.get(function), kind, "")
+    if not text:
+        raise InternalError(f"the Triton target has no spelling for {function} of {dtype.name}")
+    return text
+
+
+def _level(template: str) -> int:
+    """How tightly the outermost operator of a spelling binds."""
+    if re.fullmatch(r"[\w.]+\(.*\)", template):
+        return ATOM
+    for operators in PRECEDENCE[:-3]:
+        if any(f" {operator} " in template for operator in operators):
+            return LEVEL[operators[0]]
+    return UNARY
+
+
+def repeats_operands(node: Map) -> bool:
+    """Whether the spelling names an operand twice, so that it should be a name."""
+    if node.function in INFIX or node.function in ("neg", "stop_gradient", "shl", "shr"):
+        return False
+    return _template(node.function, node.operands[-1].dtype.compute).count("{0}") > 1
+
+
+def has_spelling(function: str) -> bool:
+    return function in scalar_spelling.SPELLINGS
+
+
+@cache
+def expansion(node: Map) -> Node | None:
+    """The node in terms of other rows where there is no spelling, else None."""
+    row = SCALARS[node.function]
+    if has_spelling(node.function) or row.expand is None:
+        return None
+    return row.expand(*(Expr(a) for a in node.operands)).node
+
+
+def helpers_for(text: str) -> str:
+    """The sources of all helpers that a text calls."""
+    own = [source for name, source in HELPERS.items() if f"{name}(" in text or f", {name}" in text]
+    parts = [scalar_spelling.prelude_for(text + "\n".join(own)), *own]
+    return "\n\n".join(p for p in parts if p)
+
+
+RESERVED = frozenset({*HELPERS, *scalar_spelling.PRELUDE})
