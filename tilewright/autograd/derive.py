@@ -47,7 +47,7 @@ def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
     raw = _gradients(_backward_pass(program, targets, outputs, cotangents, polynomials), targets)
     choice = choose(program, _emission(program, raw, polynomials), lambda text: _numbered(text, taken))
     results = tuple(
-        Result(f"d_{p.name}", cast(Expr(node), p.dtype).node, p.axes)
+        Result(fresh_name(f"d_{p.name}", taken), cast(Expr(node), p.dtype).node, p.axes)
         for p, node in zip(targets, choice.gradients, strict=True)
     )
     params = _distinct((*program.params, *(s.param for s in choice.saved), *cotangents))
@@ -76,7 +76,7 @@ def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
         pushed[r.node].node if r.node in pushed else constant(0, r.dtype.compute).node for r in outputs
     )
     results = tuple(
-        Result(f"t_{r.name}", cast(Expr(node), r.dtype).node, r.axes)
+        Result(fresh_name(f"t_{r.name}", taken), cast(Expr(node), r.dtype).node, r.axes)
         for r, node in zip(outputs, collect(raw, program.nodes(), polynomials), strict=True)
     )
     keep = {p.name for p in tangents}
