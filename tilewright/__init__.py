@@ -52,5 +52,17 @@ from tilewright.runtime.threads import set_num_threads as set_num_threads
 
 # isort: split
 from tilewright import kernels as kernels
+from tilewright.tensor import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+_LAZY = ("nn", "optim")
+
+
+def __getattr__(name: str) -> object:
+    """Modules that are imported when they are first used."""
+    if name in _LAZY:
+        import importlib
+
+        return importlib.import_module(f"tilewright.{name}")
+    raise AttributeError(f"module 'tilewright' has no attribute {name!r}")

@@ -1,0 +1,225 @@
+"""Tensors from data, numbers and random draws."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from tilewright.dsl.dtypes import ALL, DType, as_dtype, float32, of_array
+from tilewright.errors import ArgumentError, DTypeError
+from tilewright.tensor.record import Value
+from tilewright.tensor.tensor import Tensor, _shape
+
+# --- from data --------------------------------------------------------------------------------------------
+
+
+def as_array(data: Any, dtype: Any = None, copy: bool = False) -> np.ndarray:
+    """`data` as an array of a dtype that the library has; Python floats become float32, integers int64."""
+    wanted = None if dtype is None else as_dtype(dtype).numpy
+    if isinstance(data, Value):
+        array = data._array
+    elif isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+    else:
+        array = _from_python(data, wanted)
+    if wanted is None and of_array(array) is None:
+        raise DTypeError(
+            f"data of dtype {array.dtype} cannot be a tensor; convert it with .astype(...) to one of "
+            f"{', '.join(d.name for d in ALL)}"
+        )
+    if wanted is not None and array.dtype != wanted:
+        return array.astype(wanted)
+    return np.array(array, order="C") if copy else array
+
+
+def _from_python(data: Any, wanted: np.dtype | None) -> np.ndarray:
+    if hasattr(data, "__dlpack__") and not isinstance(data, (bool, int, float, list, tuple)):
+        return np.from_dlpack(data)
+    try:
+        array = np.asarray(_plain(data))
+    except ValueError as error:
+        raise ArgumentError(f"the lists are not of one shape: {error}") from None
+    if wanted is None and array.dtype == np.float64 and not _holds_float64(data):
+        return array.astype(np.float32)
+    return array
+
+
+def _plain(data: Any) -> Any:
+    """Lists of Tensors as lists of arrays."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(item) for item in data]
+    return data._array if isinstance(data, Value) else data
+
+
+def _holds_float64(data: Any) -> bool:
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    array = data._array if isinstance(data, Value) else data
+    return isinstance(array, (np.ndarray, np.generic)) and array.dtype == np.float64
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A Tensor with a copy of `data`: an array, nested lists, or a number."""
+    return Tensor(data, dtype, requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None) -> Tensor:
+    """`data` as a Tensor, sharing memory where the dtype allows; Tensors of that dtype are returned as they are."""
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(dtype)
+    return Tensor._make(as_array(data, dtype))
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A Tensor that shares the array's memory; what NumPy writes there later is not seen by the tape."""
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError(
+            f"from_numpy takes a NumPy array, not a {type(array).__qualname__}; use tw.tensor(data)"
+        )
+    return Tensor._make(as_array(array))
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A Tensor that shares the memory of another library's array or tensor on the CPU."""
+    return Tensor._make(as_array(np.from_dlpack(source)))
+
+
+# --- filled -----------------------------------------------------------------------------------------------
+
+
+def _made(array: np.ndarray, requires_grad: bool) -> Tensor:
+    made = Tensor._make(array)
+    return made.requires_grad_() if requires_grad else made
+
+
+def empty(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    """A Tensor whose elements are whatever the memory held."""
+    return _made(np.empty(_shape(shape), as_dtype(dtype).numpy), requires_grad)
+
+
+def zeros(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    return _made(np.zeros(_shape(shape), as_dtype(dtype).numpy), requires_grad)
+
+
+def ones(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    return _made(np.ones(_shape(shape), as_dtype(dtype).numpy), requires_grad)
+
+
+def full(shape: Any, value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A Tensor of one value; without `dtype`, of the dtype that `tw.tensor(value)` has."""
+    element = as_array(value, dtype)
+    return _made(np.full(_shape((shape,)), element, element.dtype), requires_grad)
+
+
+def zeros_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    return zeros(other.shape, dtype=dtype or other.dtype, requires_grad=requires_grad)
+
+
+def ones_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    return ones(other.shape, dtype=dtype or other.dtype, requires_grad=requires_grad)
+
+
+def empty_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    return empty(other.shape, dtype=dtype or other.dtype, requires_grad=requires_grad)
+
+
+def full_like(other: Tensor, value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    return full(other.shape, value, dtype or other.dtype, requires_grad)
+
+
+def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
+    """start, start + step, … below stop: int64 for integers, float32 otherwise."""
+    first, last = (0, start) if stop is None else (start, stop)
+    if dtype is None and any(isinstance(v, float) for v in (first, last, step)):
+        dtype = float32
+    array = np.arange(first, last, step)
+    return Tensor._make(array.astype(as_dtype(dtype or "int64").numpy, copy=False))
+
+
+def linspace(start: float, stop: float, count: int, dtype: Any = float32) -> Tensor:
+    """`count` evenly spaced values from `start` to `stop`, both included."""
+    return Tensor._make(np.linspace(start, stop, count).astype(as_dtype(dtype).numpy))
+
+
+def eye(rows: int, columns: int | None = None, dtype: Any = float32) -> Tensor:
+    return Tensor._make(np.eye(rows, columns, dtype=as_dtype(dtype).numpy))
+
+
+# --- random -----------------------------------------------------------------------------------------------
+
+
+class _Random(threading.local):
+    generator: np.random.Generator | None = None
+
+
+_random = _Random()
+
+
+def manual_seed(seed: int) -> np.random.Generator:
+    """Start this thread's random numbers (`tw.rand`, `tw.randn`, `nn.init`) at a seed; gives their generator."""
+    _random.generator = np.random.default_rng(seed)
+    return _random.generator
+
+
+def default_generator() -> np.random.Generator:
+    """The generator of this thread."""
+    if _random.generator is None:
+        _random.generator = np.random.default_rng()
+    return _random.generator
+
+
+def _drawn(draw: np.ndarray, dtype: Any, requires_grad: bool) -> Tensor:
+    return _made(draw.astype(_float(dtype).numpy, copy=False), requires_grad)
+
+
+def _float(dtype: Any) -> DType:
+    wanted = as_dtype(dtype)
+    if not wanted.is_float:
+        raise DTypeError(f"random real numbers are floating-point, not {wanted.name}; use tw.randint")
+    return wanted
+
+
+def rand(
+    *shape: Any,
+    dtype: Any = float32,
+    generator: np.random.Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform in [0, 1)."""
+    kind = np.float64 if as_dtype(dtype).bits == 64 else np.float32
+    return _drawn((generator or default_generator()).random(_shape(shape), kind), dtype, requires_grad)
+
+
+def randn(
+    *shape: Any,
+    dtype: Any = float32,
+    generator: np.random.Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Normal with mean 0 and variance 1."""
+    kind = np.float64 if as_dtype(dtype).bits == 64 else np.float32
+    return _drawn(
+        (generator or default_generator()).standard_normal(_shape(shape), kind), dtype, requires_grad
+    )
+
+
+def randint(
+    low: int, high: int, shape: Any, dtype: Any = "int64", generator: np.random.Generator | None = None
+) -> Tensor:
+    """Whole numbers from `low` to `high` - 1."""
+    draw = (generator or default_generator()).integers(low, high, _shape((shape,)))
+    return Tensor._make(draw.astype(as_dtype(dtype).numpy, copy=False))
+
+
+def randperm(count: int, generator: np.random.Generator | None = None) -> Tensor:
+    """0 … count - 1 in random order."""
+    return Tensor._make((generator or default_generator()).permutation(count))
+
+
+__all__ = [
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like",
+    "linspace", "manual_seed", "ones", "ones_like", "rand", "randint", "randn", "randperm", "tensor", "zeros",
+    "zeros_like",
+]  # fmt: skip

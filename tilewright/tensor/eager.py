@@ -1,0 +1,63 @@
+"""The language's functions outside of ops: `tw.exp(tensor)`, `tw.sum(array, dim=0)`.
+
+On NumPy arrays they give NumPy arrays, on Tensors they give Tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilewright.dsl import expression, language
+from tilewright.dsl.scalars import ScalarFunction
+from tilewright.errors import ArgumentError
+from tilewright.op.binding import as_operand, where
+from tilewright.tensor import operators
+from tilewright.tensor.record import Value
+
+
+def apply_row(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
+    """A row of the scalar table on Tensors or arrays."""
+    if row.name == "pow":
+        result = operators.power(_value(operands[0], "pow"), operands[1])
+    else:
+        result = operators.pointwise(row.name, *operands)
+    return _like(result, operands)
+
+
+def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """A reduction on a Tensor or an array: `axes` (also `dim`, `axis`) are integers, `keepdim` keeps them."""
+    value, axes = operands
+    if name == "cast":
+        return _like(operators.convert(_value(value, name), axes), (value,))
+    for spelling in ("dim", "axis"):
+        if spelling in keywords:
+            axes = keywords.pop(spelling)
+    keepdim = keywords.pop("keepdim", False) or keywords.pop("keepdims", False)
+    correction = keywords.pop("correction", None)
+    if keywords:
+        raise ArgumentError(
+            f"{where(name)} has no argument {next(iter(keywords))!r}; it takes dim and keepdim"
+        )
+    tensor = _value(value, name)
+    if name.startswith("arg"):
+        return _like(operators.argument(name, tensor, axes, keepdim), (value,))
+    return _like(operators.reduce(name, tensor, axes, keepdim, correction), (value,))
+
+
+def _value(operand: Any, name: str) -> Any:
+    return operand if isinstance(operand, Value) else Value.kind._make(as_operand(operand, "operand", name))
+
+
+def _like(result: Any, operands: tuple[Any, ...]) -> Any:
+    """The result as an array if no operand is a Tensor."""
+    if any(isinstance(o, Value) for o in operands) or not any(isinstance(o, np.ndarray) for o in operands):
+        return result
+    return result._array
+
+
+def install() -> None:
+    """Make the language's functions work on Tensors and arrays."""
+    expression.eager_apply = apply_row
+    language.eager = apply_function

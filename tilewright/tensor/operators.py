@@ -1,0 +1,174 @@
+"""What operators and methods of Tensors run: generated kernels, chosen by the operands' kinds.
+
+Python numbers are weakly typed, as in the language: they take the dtype of the Tensor that they meet, except that a
+float makes an integer Tensor float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tilewright.dsl.dtypes import DType, as_dtype, float32, int64, of_array
+from tilewright.errors import ArgumentError, DTypeError, ShapeError
+from tilewright.op.binding import as_operand, where
+from tilewright.tensor import families
+from tilewright.tensor.record import Value, call
+from tilewright.tensor.views import Permute, Repeat, Reshape, apply_view, repeated_axes
+
+
+def pointwise(row: str, *operands: Any) -> Any:
+    """A row of the scalar table on Tensors, arrays and numbers."""
+    for operand in operands:
+        if not isinstance(operand, Value):
+            return _with_numbers(row, operands)
+    return call(families.pointwise(row, (False,) * len(operands)), operands)[0]
+
+
+def _with_numbers(row: str, operands: tuple[Any, ...]) -> Any:
+    tiles = [
+        o if isinstance(o, Value) or families.is_number(o) else as_operand(o, "operand", row)
+        for o in operands
+    ]
+    dtypes = [_dtype(o) for o in tiles if not families.is_number(o)]
+    values = dtypes[1:] if row == "where" and not families.is_number(tiles[0]) and len(dtypes) > 1 else dtypes
+    has_float = any(d.is_float for d in values) or any(isinstance(o, float) for o in tiles)
+    numbers = []
+    for position, operand in enumerate(tiles):
+        number = families.is_number(operand)
+        if number and (not has_float or (row == "where" and position == 0)):
+            tiles[position] = _typed_number(operand, values, row)
+            number = False
+        numbers.append(number)
+    scalars = {n: o for n, o, number in zip(families.OPERANDS, tiles, numbers, strict=False) if number}
+    given = tuple(o for o, number in zip(tiles, numbers, strict=True) if not number)
+    return call(families.pointwise(row, tuple(numbers)), given, scalars)[0]
+
+
+def _typed_number(value: bool | int | float, dtypes: Sequence[DType], row: str) -> np.ndarray:
+    """A whole number as a 0-d array of the integer dtype that it meets."""
+    if isinstance(value, bool):
+        return np.asarray(value)
+    integers = [d for d in dtypes if d.is_integer]
+    dtype = integers[0] if integers else int64
+    low, high = dtype.range
+    if not low <= value <= high:
+        raise DTypeError(
+            f"{where(row)}: {value} does not fit {dtype.name}, the dtype of the other operand; convert that with "
+            f".to(tw.int64), or write the number as a float"
+        )
+    return np.asarray(value, dtype.numpy)
+
+
+def _dtype(value: Any) -> DType:
+    dtype = of_array(value._array if isinstance(value, Value) else value)
+    assert dtype is not None
+    return dtype
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """base ** exponent; small whole exponents and square roots are products and roots."""
+    if not families.is_number(exponent) or isinstance(exponent, bool) or not isinstance(base, Value):
+        return pointwise("pow", base, exponent)
+    whole = isinstance(exponent, int) and _dtype(base).is_integer and abs(exponent) <= 64
+    if isinstance(exponent, float) and not _dtype(base).is_float:
+        base = convert(base, float32)
+    if whole or exponent in families.CHEAP_EXPONENTS:
+        return call(families.power(exponent), (base,))[0]
+    return pointwise("pow", base, exponent)
+
+
+def convert(value: Value, dtype: Any) -> Any:
+    """A Tensor in another dtype; itself if it has that dtype."""
+    target = as_dtype(dtype)
+    if _dtype(value) == target:
+        return value
+    return call(families.convert, (value,), constants={"dtype": target})[0]
+
+
+# --- reductions -------------------------------------------------------------------------------------------
+
+
+def axes_of(axes: Any, rank: int, what: str) -> tuple[int, ...]:
+    """The axes that `dim=` names, counted from 0: an integer, several, or None for all."""
+    if axes is None:
+        return tuple(range(rank))
+    given = axes if isinstance(axes, (tuple, list)) else (axes,)
+    found = []
+    for axis in given:
+        if not isinstance(axis, (int, np.integer)) or isinstance(axis, bool):
+            raise ArgumentError(
+                f"{where(what)}: dim is an integer, a tuple of integers, or None for all; got {axis!r} (axis names "
+                f"belong inside of ops)"
+            )
+        if not -rank <= axis < rank:
+            raise ShapeError(f"{where(what)}: there is no dim {axis} in a tensor of {rank} dimensions")
+        found.append(int(axis) % rank)
+    if len(set(found)) != len(found):
+        raise ShapeError(f"{where(what)}: dim={axes!r} names a dimension twice")
+    return tuple(sorted(found))
+
+
+def reduce(
+    name: str, value: Any, axes: Any = None, keepdim: bool = False, correction: int | None = None
+) -> Any:
+    """A reduction over some axes, which a view brings to the end."""
+    shape = value._array.shape
+    over = axes_of(axes, len(shape), name)
+    kept = tuple(a for a in range(len(shape)) if a not in over)
+    if kept + over != tuple(range(len(shape))):
+        value = apply_view(value, Permute(kept + over))
+    result = call(families.over_last_axes(name, len(over), correction), (value,))[0]
+    if not keepdim:
+        return result
+    return apply_view(result, Reshape(tuple(1 if a in over else e for a, e in enumerate(shape))))
+
+
+def argument(name: str, value: Any, axis: Any = None, keepdim: bool = False) -> Any:
+    """argmax or argmin along one axis, or over all elements in their order."""
+    shape = value._array.shape
+    if axis is None or not shape:
+        flat = apply_view(value, Reshape((value._array.size,)))
+        result = call(families.over_last_axes(name, 1), (flat,))[0]
+        return apply_view(result, Reshape((1,) * len(shape))) if keepdim else result
+    if isinstance(axis, (tuple, list)):
+        raise ArgumentError(f"{where(name)}: dim is one integer or None, got {axis!r}")
+    return reduce(name, value, axis, keepdim)
+
+
+# --- products ---------------------------------------------------------------------------------------------
+
+
+def matmul(a: Any, b: Any) -> Any:
+    """a @ b with NumPy's rules: a vector on the left is a row, one on the right a column, batch axes broadcast."""
+    ranks = [o._array.ndim if isinstance(o, Value) else np.ndim(o) for o in (a, b)]
+    if 0 in ranks:
+        raise ShapeError(
+            f"{where('matmul')}: `@` needs operands of at least one dimension; use * for numbers"
+        )
+    left = "k" if ranks[0] == 1 else "m k"
+    right = "k" if ranks[1] == 1 else "k n"
+    return call(families.product(left, right), (_operand(a), _operand(b)))[0]
+
+
+def _operand(value: Any) -> Any:
+    return value if isinstance(value, Value) else as_operand(value, "operand", "matmul")
+
+
+# --- shapes -----------------------------------------------------------------------------------------------
+
+
+def broadcast_to(value: Any, shape: tuple[int, ...]) -> Any:
+    before = value._array.shape
+    if before == shape:
+        return value
+    missing = len(shape) - len(before)
+    fits = missing >= 0 and all(e in (1, s) for e, s in zip(before, shape[missing:], strict=True))
+    if not fits:
+        raise ShapeError(f"{where('broadcast_to')}: shape {before} does not broadcast to {shape}")
+    return apply_view(value, Repeat(shape))
+
+
+__all__ = ["argument", "broadcast_to", "convert", "matmul", "pointwise", "power", "reduce", "repeated_axes"]

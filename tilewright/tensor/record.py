@@ -1,0 +1,474 @@
+"""Running ops on Tensors, and recording what ran.
+
+A `Site` is everything about a call that its operands' layouts and dtypes decide: the Program, its derivative, the
+executables, the shapes of views and results. It is worked out once; a warm call looks it up, runs the kernels, and
+leaves a `ProgramNode` on the tape with the arrays that the backward Program will read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tilewright.autograd.derive import Derivative, vjp
+from tilewright.autograd.tape import Leaf, Node, Origin, Source, freed, mode
+from tilewright.compiler.pipeline import compile_program
+from tilewright.dsl.dtypes import DType, of_array, promote
+from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.program import Program, Read, reads
+from tilewright.errors import DerivativeError, InternalError
+from tilewright.op.binding import as_operand
+from tilewright.op.derived import without_saved
+from tilewright.op.op import Arguments, Op
+
+MAX_SITES = 2048
+NOTHING: Mapping[str, Any] = {}
+
+Shape = tuple[int, ...]
+
+
+class Version:
+    """Counts the writes to a piece of memory that one or more Tensors share."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Value:
+    """What a Tensor is to the tape: an array, the version of its memory, and where it comes from."""
+
+    __slots__ = ("__weakref__", "_array", "_origin", "_result", "_retained", "_version")
+
+    kind: ClassVar[type[Value]]
+    """The class of results: `Tensor`, which registers itself here."""
+
+    _array: np.ndarray
+    _version: Version
+    _origin: Origin | None
+    _result: int
+    _retained: Any
+
+    @classmethod
+    def _make(
+        cls, array: np.ndarray, version: Version | None = None, origin: Origin | None = None, result: int = 0
+    ) -> Any:
+        self = object.__new__(cls)
+        self._array = array
+        self._version = version or Version()
+        self._origin = origin
+        self._result = result
+        return self
+
+    @property
+    def _source(self) -> Source | None:
+        return None if self._origin is None else (self._origin, self._result)
+
+
+# --- sites ------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2048)
+def derivative_of(program: Program, wrt: tuple[str, ...]) -> Derivative:
+    return vjp(program, wrt)
+
+
+@functools.lru_cache(maxsize=2048)
+def closed_backward(derivative: Derivative) -> Program:
+    return without_saved(derivative)
+
+
+class Site:
+    """One Program at one set of operand layouts, differentiated by the operands `tracked`.
+
+    `shapes` are those of the operands in the Program, `given` those that the caller knows them by; `expected` are
+    the shapes in which the caller wants the results.
+    """
+
+    def __init__(
+        self, program: Program, shapes: Sequence[Shape], given: Sequence[Shape], expected: Sequence[Shape],
+        tracked: Sequence[bool],
+    ):  # fmt: skip
+        self.program = program
+        self.names = tuple(p.name for p in program.tiles)
+        self.shapes = tuple(shapes)
+        self.given = tuple(given)
+        self.expected = tuple(expected)
+        wrt = tuple(p.name for p, t in zip(program.tiles, tracked, strict=True) if t and p.dtype.is_float)
+        self.recorded = bool(wrt) and any(r.dtype.is_float for r in program.results)
+        if self.recorded:
+            self._prepare_backward(wrt)
+        else:
+            self.executable = compile_program(program)
+
+    def _prepare_backward(self, wrt: tuple[str, ...]) -> None:
+        derivative = self.derivative = derivative_of(self.program, wrt)
+        self.executable = compile_program(derivative.forward)
+        self.backward = compile_program(derivative.backward)
+        self.count = len(self.program.results)
+        results = [r.name for r in derivative.forward.results]
+        self.has_residuals = any(name not in results[: self.count] for name in derivative.saved)
+        self.read = tuple(p.name for p in derivative.backward.tiles)
+        kept = set(self.names) if self.has_residuals else set(self.read)
+        values = {r.param for r in reads(r.node for r in derivative.backward.results)}
+        if self.has_residuals:
+            values.update(self.names)
+        self.kept_operands = tuple((n, name) for n, name in enumerate(self.names) if name in kept & values)
+        self.shape_only = {
+            p.name: _zeros(shape, p.dtype)
+            for p, shape in zip(self.program.tiles, self.shapes, strict=True)
+            if p.name in kept - values
+        }
+        self.kept_results = tuple(
+            (n, name) for n, name in enumerate(results) if name in set(derivative.saved)
+        )
+        number = {r.name: n for n, r in enumerate(self.program.results)}
+        extents = self._extents()
+        self.cotangents = tuple(
+            (number[result], name, tuple(extents[a] for a in derivative.backward.param(name).axes))
+            for result, name in derivative.cotangents
+        )
+        self.differentiable = frozenset(n for n, _, _ in self.cotangents)
+        position = {name: n for n, name in enumerate(self.names)}
+        passed = {name: n for n, name, _ in self.cotangents}
+        self.gradients = tuple(
+            Gradient(
+                position[operand],
+                self.shapes[position[operand]],
+                self.given[position[operand]],
+                _passed_through(derivative.backward, n, passed, extents),
+            )
+            for n, (operand, _) in enumerate(derivative.gradients)
+        )
+        self.fresh = frozenset(g.position for g in self.gradients if g.through is None)
+        self.computes = bool(self.fresh)
+        self.kept_any = self.computes and bool(self.kept_operands or self.kept_results)
+        self.second: dict[tuple[bool, ...], Site] = {}
+
+    def _extents(self) -> dict[str, int]:
+        return bind_extents(self.program, dict(zip(self.names, self.shapes, strict=True)))
+
+
+@dataclass(frozen=True)
+class Through:
+    """A gradient that is a cotangent itself, repeated along the axes where `shape` (else the cotangent's) is 1."""
+
+    result: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Where a gradient goes: the operand, its shape in the Program and the shape that its source knows."""
+
+    position: int
+    shape: Shape
+    given: Shape
+    through: Through | None
+
+
+def _passed_through(
+    backward: Program, position: int, cotangents: Mapping[str, int], extents: Mapping[str, int]
+) -> Through | None:
+    result = backward.results[position]
+    node = result.node
+    if not isinstance(node, Read) or node.param not in cotangents:
+        return None
+    if tuple(a for a in result.axes if a in node.names) != node.names:
+        return None
+    return Through(cotangents[node.param], tuple(extents[a] if a in node.names else 1 for a in result.axes))
+
+
+# --- nodes ------------------------------------------------------------------------------------------------
+
+
+class ProgramNode(Node):
+    """One run of a Program. Its `saved` arrays have the shapes of the Program's operands."""
+
+    __slots__ = ("saved", "scalars", "site", "versions")
+
+    def __init__(self, site: Site, inputs: Sequence[Source | None], scalars: Mapping[str, float | int]):
+        super().__init__(inputs)
+        self.site = site
+        self.scalars = scalars
+        self.saved: dict[str, np.ndarray] | None = site.shape_only
+        self.versions: list[tuple[str, Version, int]] = []
+
+    @property
+    def name(self) -> str:
+        return self.site.program.name
+
+    def is_fresh(self, position: int) -> bool:
+        return position in self.site.fresh
+
+    def release(self) -> None:
+        if self.site.kept_any:
+            self.saved = None
+
+    def _checked_saved(self) -> dict[str, np.ndarray]:
+        if self.saved is None:
+            raise freed(self.name)
+        for name, version, count in self.versions:
+            if version.count != count:
+                raise DerivativeError(
+                    f"{name!r}, which {self.name} saved for its gradient, was modified in place afterwards (it is at "
+                    f"version {version.count}, {count} was saved); write the new value to a new tensor, or copy it "
+                    f"before: x.clone()"
+                )
+        return self.saved
+
+    def backward(self, cotangents: Mapping[int, Any], record: bool) -> Sequence[Any]:
+        if record:
+            return self._recorded_backward(cotangents)
+        site = self.site
+        pulled: list[Any] = [None] * len(site.names)
+        results: Sequence[Any] = ()
+        if site.computes:
+            given = {name: _cotangent(cotangents, n, shape, site) for n, name, shape in site.cotangents}
+            given |= self._checked_saved()
+            results = site.backward.run({name: given[name] for name in site.read}, self.scalars)
+        for number, gradient in enumerate(site.gradients):
+            if gradient.through is None:
+                pulled[gradient.position] = _shaped(results[number], gradient.given)
+            elif (cotangent := cotangents.get(gradient.through.result)) is not None:
+                pulled[gradient.position] = _repeated(cotangent, gradient)
+        return pulled
+
+    # --- the backward as a recorded Program -------------------------------------------------------------------
+
+    def _recorded_backward(self, cotangents: Mapping[int, Any]) -> Sequence[Any]:
+        site = self.site
+        if not site.computes:
+            return self._repeated_cotangents(cotangents)
+        saved = self._checked_saved()
+        derivative = site.derivative
+        program = closed_backward(derivative) if site.has_residuals else derivative.backward
+        operands = self._backward_operands(program, saved, cotangents)
+        tracked = tuple(source is not None for _, source, _, _ in operands)
+        second = site.second.get(tracked)
+        if second is None:
+            shapes = [array.shape for array, _, _, _ in operands]
+            expected = [g.given for g in site.gradients]
+            second = site.second[tracked] = Site(
+                program, shapes, [g for _, _, g, _ in operands], expected, tracked
+            )
+        versions = [v for _, _, _, v in operands]
+        gradients = run(
+            second, [a for a, _, _, _ in operands], [s for _, s, _, _ in operands], versions, self.scalars
+        )
+        pulled: list[Any] = [None] * len(site.names)
+        for value, gradient in zip(gradients, site.gradients, strict=True):
+            pulled[gradient.position] = value
+        return pulled
+
+    def _repeated_cotangents(self, cotangents: Mapping[int, Any]) -> Sequence[Any]:
+        pulled: list[Any] = [None] * len(self.site.names)
+        for gradient in self.site.gradients:
+            assert gradient.through is not None
+            cotangent = cotangents.get(gradient.through.result)
+            if cotangent is not None:
+                through = cotangent.reshape(gradient.through.shape)
+                pulled[gradient.position] = through.broadcast_to(gradient.shape).reshape(gradient.given)
+        return pulled
+
+    def _backward_operands(
+        self, program: Program, saved: Mapping[str, np.ndarray], cotangents: Mapping[int, Any]
+    ) -> list[tuple[np.ndarray, Source | None, Shape, tuple[Version, int] | None]]:
+        """(array, source, shape that the source knows it by, version) of each operand of the backward."""
+        site = self.site
+        position = {name: n for n, name in enumerate(site.names)}
+        results = {r.name: n for n, r in enumerate(site.program.results)}
+        counts = {name: (version, count) for name, version, count in self.versions}
+        given = {name: (n, shape) for n, name, shape in site.cotangents}
+        operands: list[Any] = []
+        for param in program.tiles:
+            name = param.name
+            if name in given:
+                n, shape = given[name]
+                cotangent = cotangents.get(n)
+                if cotangent is None:
+                    operands.append((_zeros(shape, site.program.results[n].dtype), None, shape, None))
+                    continue
+                version = cotangent._version
+                array = cotangent._array.reshape(shape)
+                operands.append((array, cotangent._source, cotangent._array.shape, (version, version.count)))
+            elif name in position:
+                n = position[name]
+                operands.append((saved[name], self.inputs[n], site.given[n], counts.get(name)))
+            else:
+                n = results[name]
+                operands.append((saved[name], (self, n), site.expected[n], counts.get(name)))
+        return operands
+
+
+def _zeros(shape: Shape, dtype: DType) -> np.ndarray:
+    return np.broadcast_to(np.zeros((), dtype.numpy), shape)
+
+
+def _repeated(cotangent: np.ndarray, gradient: Gradient) -> np.ndarray:
+    assert gradient.through is not None
+    through = _shaped(cotangent, gradient.through.shape)
+    if through.shape != gradient.shape:
+        through = np.broadcast_to(through, gradient.shape)
+    return _shaped(through, gradient.given)
+
+
+def _cotangent(cotangents: Mapping[int, Any], result: int, shape: Shape, site: Site) -> np.ndarray:
+    given = cotangents.get(result)
+    if given is None:
+        return _zeros(shape, site.program.results[result].dtype)
+    return given if given.shape == shape else given.reshape(shape)
+
+
+# --- running ----------------------------------------------------------------------------------------------
+
+
+def run(
+    site: Site,
+    arrays: Sequence[np.ndarray],
+    sources: Sequence[Source | None],
+    versions: Sequence[tuple[Version, int] | None],
+    scalars: Mapping[str, float | int],
+) -> list[Any]:
+    """Run a site on arrays of the Program's shapes; the results as Tensors, recorded if the site is."""
+    results = site.executable.run(dict(zip(site.names, arrays, strict=True)), scalars)
+    if not site.recorded:
+        make = Value.kind._make
+        return [make(_shaped(r, shape)) for r, shape in zip(results, site.expected, strict=False)]
+    node = ProgramNode(site, sources, scalars)
+    outputs = [
+        Value.kind._make(_shaped(r, shape), None, node if n in site.differentiable else None, n)
+        for n, (r, shape) in enumerate(zip(results, site.expected, strict=False))
+    ]
+    if not site.kept_any:
+        return outputs
+    saved = node.saved = site.shape_only.copy()
+    for n, name in site.kept_operands:
+        saved[name] = arrays[n]
+        version = versions[n]
+        if version is not None:
+            node.versions.append((name, *version))
+    for n, name in site.kept_results:
+        saved[name] = results[n]
+        if n < site.count:
+            node.versions.append((name, outputs[n]._version, 0))
+    return outputs
+
+
+def _shaped(array: np.ndarray, shape: Shape) -> np.ndarray:
+    return array if array.shape == shape else array.reshape(shape)
+
+
+def call(
+    op: Op,
+    operands: tuple[Any, ...],
+    scalars: Mapping[str, Any] = NOTHING,
+    constants: Mapping[str, Any] = NOTHING,
+) -> list[Any]:
+    """The results of an op as Tensors, for operands (Tensors, arrays, None) in the order of `op.tiles`."""
+    recording = mode.recording
+    arrays: list[Any] = []
+    key: list[Any] = []
+    for operand in operands:
+        if isinstance(operand, Value):
+            array = operand._array
+            key.append(recording and operand._origin is not None)
+        else:
+            array = operand
+            key.append(False)
+        arrays.append(array)
+        if array is None:
+            continue
+        key.append(array.shape)
+        key.append(array.strides)
+        key.append(array.dtype)
+    if constants:
+        for item in constants.items():
+            key.append(item)
+            key.append(repr(item[1]))
+    sites = op.__dict__.get("sites")
+    if sites is None:
+        sites = op.__dict__["sites"] = {}
+    found = sites.get(signature := tuple(key))
+    if found is None:
+        if len(sites) >= MAX_SITES:
+            sites.clear()
+        found = sites[signature] = _site(op, operands, arrays, constants, scalars)
+    site, positions = found
+    given: list[np.ndarray] = []
+    sources: list[Source | None] = []
+    versions: list[Any] = []
+    for position, shape in zip(positions, site.shapes, strict=True):
+        array = arrays[position]
+        given.append(array if array.shape == shape else array.reshape(shape))
+        operand = operands[position]
+        if isinstance(operand, Value):
+            origin = operand._origin
+            sources.append(None if origin is None else (origin, operand._result))
+            versions.append((operand._version, operand._version.count))
+        else:
+            sources.append(None)
+            versions.append(None)
+    return run(site, given, sources, versions, scalars)
+
+
+def _site(
+    op: Op,
+    operands: Sequence[Any],
+    arrays: Sequence[Any],
+    constants: Mapping[str, Any],
+    scalars: Mapping[str, Any],
+) -> tuple[Site, tuple[int, ...]]:
+    names = [t.name for t in op.tiles]
+    bound = op.bind(Arguments(dict(zip(names, arrays, strict=True)), dict(scalars), dict(constants)))
+    program = bound.program
+    positions = tuple(names.index(p.name) for p in program.tiles)
+    shapes = [bound.arrays[p.name].shape for p in program.tiles]
+    extents = bind_extents(program, {p.name: shape for p, shape in zip(program.tiles, shapes, strict=True)})
+    expected = [bound.binding.user_shape(r.axes, tuple(extents[a] for a in r.axes)) for r in program.results]
+    tracked = [
+        mode.recording and isinstance(operands[n], Value) and operands[n]._origin is not None
+        for n in positions
+    ]
+    return Site(program, shapes, [arrays[n].shape for n in positions], expected, tracked), positions
+
+
+# --- calls of users' ops ----------------------------------------------------------------------------------
+
+
+def apply(op: Op, arguments: Arguments) -> Any:
+    """What `op(tensor, …)` does: one result, or a tuple of them."""
+    operands = arguments.tiles
+    if any(name.startswith("#") for name in operands) or len(operands) != len(op.tiles):
+        raise InternalError(f"{op.name} has operands beside its tiles")
+    like = _float_dtype(operands.values())
+    ready = tuple(_operand(value, name, op.name, like) for name, value in operands.items())
+    results = call(op, ready, op._scalar_values(arguments), arguments.constants)
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _operand(value: Any, name: str, op_name: str, like: DType | None) -> Any:
+    if value is None or isinstance(value, (Value, np.ndarray)):
+        return value if value is None or isinstance(value, Value) else as_operand(value, name, op_name)
+    if isinstance(value, float) and not isinstance(value, np.generic) and like is not None:
+        return np.asarray(value, like.numpy)  # a Python number is weakly typed
+    return as_operand(value, name, op_name)
+
+
+def _float_dtype(values: Any) -> DType | None:
+    """The dtype in which the floating operands of a call meet."""
+    common: DType | None = None
+    for value in values:
+        array = value._array if isinstance(value, Value) else value
+        dtype = of_array(array) if isinstance(array, np.ndarray) else None
+        if dtype is not None and dtype.is_float:
+            common = dtype if common is None else promote(common, dtype)
+    return common
+
+
+__all__ = ["Leaf", "Site", "Value", "Version", "apply", "call", "run"]
