@@ -57,11 +57,11 @@ class Dots:
         self._epilogue(top, m, n, acc)
 
     def _positions(self, block: Block, axes: Sequence[str], start: str, size: str, even: bool) -> Place:
-        flat = self.names.fresh(group_name(axes))
+        flat = self.names.fresh(group_name(axes), block)
         block.add(f"{flat} = {start} + tl.arange(0, {size})")
         mask = None
         if not even:
-            mask = self.names.fresh(f"in_{group_name(axes)}")
+            mask = self.names.fresh(f"in_{group_name(axes)}", block)
             block.add(f"{mask} = {flat} < {self.writer.size(axes)}")
         return Place(self.writer, block, tuple(axes), flat, mask, vector=True)
 

@@ -18,11 +18,10 @@ from tilewright.compiler.targets.triton.parameters import Parameter, Parameters
 from tilewright.compiler.targets.triton.rows import Rows
 from tilewright.compiler.targets.triton.schedule import Layout, Schedule
 from tilewright.compiler.targets.triton.scope import Writer
-from tilewright.compiler.targets.triton.writer import Block, Names, identifier
+from tilewright.compiler.targets.triton.writer import WIDTH, Block, Names, identifier
 from tilewright.dsl.formula import formula
-from tilewright.dsl.program import Node, Program, Read, Result
+from tilewright.dsl.program import Cast, Node, Program, Read, Result
 
-WIDTH = 110
 LONGEST_FORMULA = 400
 HEADER = "import triton\nimport triton.language as tl\n"
 
@@ -42,7 +41,9 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     name = identifier(kernel.name)
     names = Names([name, *spelling.RESERVED])
     parameters = Parameters(kernel, layout, names)
-    writer = Writer(kernel, layout, names, parameters, _uses(kernel), Block())
+    uses = _uses(kernel)
+    widened = {n.arg: uses[n.arg] == 1 for n in kernel.nodes() if isinstance(n, Cast)}
+    writer = Writer(kernel, layout, names, parameters, uses, widened, Block())
     if kernel.contraction:
         Dots(writer, schedule).write()
     else:

@@ -66,7 +66,7 @@ class Rows:
 
         `bound` is what positions must be below; empty when all are inside.
         """
-        flat = self.names.fresh(group_name(axes))
+        flat = self.names.fresh(group_name(axes), block)
         if not size:
             block.add(f"{flat} = {start or '0'}")
             return Place(self.writer, block, tuple(axes), flat)
@@ -74,7 +74,7 @@ class Rows:
         block.add(f"{flat} = {start} + {lanes}" if start else f"{flat} = {lanes}")
         mask = None
         if bound:
-            mask = self.names.fresh(f"in_{group_name(axes)}")
+            mask = self.names.fresh(f"in_{group_name(axes)}", block)
             block.add(f"{mask} = {flat} < {bound}")
         return Place(self.writer, block, tuple(axes), flat, mask, vector=True)
 
@@ -164,7 +164,7 @@ class Rows:
         scope = self._scope(loop, whole, rows, None)
         scope.reduce = self._reduced
         self._store(scope, [o for phase in self.kernel.phases for o in (*phase.stores, *phase.finals)], carried)
-        self.top.add(loop)
+        self._close(self.top, loop)
         self._finish_partial(part, columns, outputs, carried)
 
     def _loop_of_rows(self, low: str, high: str) -> tuple[Block, Place]:
@@ -190,24 +190,32 @@ class Rows:
 
     def _chunk_in_memory(self, chunk: Scope, outputs: Sequence[Output], low: str, high: str) -> None:
         """The row does not fit: this program's partial results live in its own row of the buffer."""
-        fill = Block(self._loop_head("0", self.writer.size(self.schedule.columns)))
+        fill = self._loop("0", self.writer.size(self.schedule.columns))
         columns = self._place(fill, self.schedule.columns, self._start, self.block_columns, self._columns_bound())
         scope = self._scope(fill, chunk, None, columns)
         for output in outputs:
             value = Value(self._filled(output.accumulate or "", output.buffer.dtype), ATOM, frozenset({self.rank - 1}))
             scope.write(output.buffer.name, output.buffer.axes, output.node, value)
-        self.top.add(fill)
+        self._close(self.top, fill)
         self.top.add("tl.debug_barrier()")
         loop, rows = self._loop_of_rows(low, high)
         self._looped_phases(self._scope(loop, chunk, rows, None), "0", self.writer.size(self.schedule.columns))
         loop.add("tl.debug_barrier()")
-        self.top.add(loop)
+        self._close(self.top, loop)
 
     # --- phases -----------------------------------------------------------------------------------------------
 
-    def _loop_head(self, low: str, high: str) -> str:
-        self._start = self.names.fresh("start")
-        return f"for {self._start} in range({low}, {high}, {self.block_columns}):"
+    def _loop(self, low: str, high: str) -> Block:
+        """A loop over blocks of columns, from `self._start` on each time."""
+        loop = Block("for")
+        self._start = self.names.fresh("start", loop)
+        loop.head = f"for {self._start} in range({low}, {high}, {self.block_columns}):"
+        return loop
+
+    def _close(self, outer: Block, loop: Block) -> None:
+        """Put a finished loop where it belongs."""
+        outer.add(loop)
+        self.names.release(loop)
 
     def _looped_phases(self, scope: Scope, low: str, high: str) -> None:
         """Each phase walks the row in blocks, and finishes its reductions after the walk."""
@@ -221,7 +229,7 @@ class Rows:
         for reduction in phase.reductions:
             carried[reduction] = self.names.fresh(scope.wish(reduction))
             scope.block.add(f"{carried[reduction]} = {self._filled(reduction.combine, reduction.dtype)}")
-        loop = Block(self._loop_head(low, high))
+        loop = self._loop(low, high)
         bound = "" if self.schedule.even_columns else high
         columns = self._place(loop, self.schedule.columns, self._start, self.block_columns, bound)
         inner = self._scope(loop, scope, None, columns)
@@ -229,7 +237,7 @@ class Rows:
             value = self._inside(inner, reduction.combine, reduction.dtype, inner.evaluate(reduction.arg))
             loop.add(f"{name} = {spelling.step(reduction.combine, Value(name), value, reduction.dtype).text}")
         self._store(inner, phase.stores)
-        scope.block.add(loop)
+        self._close(scope.block, loop)
         for reduction, name in carried.items():
             text = spelling.reduction(reduction.combine, name, reduction.dtype, self.rank - 1, self.rank)
             scope.block.add(f"{name} = {text}")
@@ -283,7 +291,7 @@ class Rows:
         buffer, combine = output.buffer, output.accumulate or ""
         pointer = scope.address(buffer.name, buffer.axes)
         mask = scope.mask(pointer.dims)
-        name = self.names.fresh(buffer.name)
+        name = self.names.fresh(buffer.name, scope.block)
         arguments = [pointer.text] + ([f"mask={mask.text}"] if mask else [])
         text = f"tl.load({', '.join(arguments)})" + (" != 0" if buffer.dtype.is_bool else "")
         scope.block.add(f"{name} = {text}")

@@ -43,6 +43,7 @@ class Writer:
     names: Names
     parameters: Parameters
     uses: Mapping[Node, int]
+    cast_alone: Mapping[Node, bool]
     top: Block
     sizes: dict[tuple[str, ...], str] = field(default_factory=dict)
 
@@ -93,7 +94,7 @@ class Place:
         if position:
             size = self.writer.size((axis,))
             text = f"{text} % {size}"
-        name = self.writer.names.fresh(axis_name(axis))
+        name = self.writer.names.fresh(axis_name(axis), self.block)
         self.block.add(f"{name} = {text}")
         self.coordinates[axis] = name
 
@@ -188,7 +189,7 @@ class Scope:
 
     def assign(self, node: Node, value: Value, wish: str = "") -> Value:
         """Give a value a name by a line of its own."""
-        name = self.writer.names.fresh(wish or self.wish(node))
+        name = self.writer.names.fresh(wish or self.wish(node), self.block)
         self.block.add(f"{name} = {value.text}")
         self.values[node] = Value(name, ATOM, value.dims)
         return self.values[node]
@@ -197,21 +198,25 @@ class Scope:
         if value.literal or value.is_name:
             return False
         if isinstance(node, Read):
-            return self.writer.uses.get(node, 0) != 1 or not value.text.startswith("tl.load")
+            return not self._cast_alone(node)
         if isinstance(node, Cast) and isinstance(node.arg, Read):
             return True
         return self.writer.uses.get(node, 2) > 1 or len(value.text) > LONGEST
+
+    def _cast_alone(self, node: Read) -> bool:
+        """Whether a read is used once, by a cast, which then has the operand's name."""
+        return self.writer.cast_alone.get(node, False)
 
     def wish(self, node: Node) -> str:
         """What a person might call the value of a node."""
         while isinstance(node, Cast):
             node = node.arg
         if isinstance(node, Read):
-            return node.param
+            return node.param.lstrip("#")
         if isinstance(node, Reduce):
             return f"{node.combine}_{group_name(node.over)}"
         if isinstance(node, Map):
-            return _WISHES.get(node.function, node.function + "_")
+            return _WISHES.get(node.function, node.function)
         return "value"
 
     def _operand(self, node: Node) -> Value:
@@ -291,10 +296,17 @@ class Scope:
         """Store a value of a node's dtype in a buffer."""
         pointer = self.address(name, axes, value.dims)
         mask = self.mask(pointer.dims | value.dims)
-        value = spelling.typed(value, node.dtype)
+        value = self._stored(name, spelling.typed(value, node.dtype))
         text = f"{value.atom}.to(tl.int8)" if node.dtype.is_bool else value.text
         arguments = [pointer.text, text] + ([f"mask={mask.text}"] if mask else [])
         self.block.add(f"tl.store({', '.join(arguments)})")
+
+    def _stored(self, name: str, value: Value) -> Value:
+        if value.is_name or value.text.startswith("tl.full("):
+            return value
+        name = self.writer.names.fresh(name, self.block)
+        self.block.add(f"{name} = {value.text}")
+        return Value(name, ATOM, value.dims)
 
     def address(self, name: str, names: Sequence[str], at_least: frozenset[int] = frozenset()) -> Value:
         """A pointer to an operand's element at the current positions."""

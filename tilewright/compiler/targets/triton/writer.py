@@ -24,9 +24,10 @@ ATOM = LEVEL["atom"]
 UNARY = LEVEL["unary"]
 
 INDENT = "    "
+WIDTH = 110
 
 # What generated code calls by these names, and what Triton's front end reads as something else.
-_RESERVED = frozenset({"tl", "triton", "float", "int", "bool", "range", "min", "max", "len", "print", "_"})
+_RESERVED = frozenset({"tl", "triton", "float", "int", "bool", "range", "min", "max", "abs", "len", "print", "_"})
 
 
 @dataclass
@@ -48,7 +49,37 @@ class Block:
             if isinstance(line, Block):
                 yield from line.render(inner)
             else:
-                yield INDENT * inner + line if line else ""
+                yield from wrapped(line, inner)
+
+
+def wrapped(line: str, depth: int) -> Iterable[str]:
+    """A line as it is, or broken after the commas of its outermost call where it is too long."""
+    indent = INDENT * depth
+    if len(indent) + len(line) <= WIDTH or not line.endswith(")") or "(" not in line:
+        yield (indent + line).rstrip()
+        return
+    head, arguments = _outermost_call(line)
+    yield f"{indent}{head}"
+    for argument in arguments:
+        yield f"{indent}{INDENT}{argument},"
+    yield f"{indent})"
+
+
+def _outermost_call(line: str) -> tuple[str, list[str]]:
+    """`f(a, g(b, c))` as `f(` and its arguments."""
+    depth, start = 0, 0
+    for position in range(len(line) - 1, -1, -1):
+        depth += (line[position] in ")]") - (line[position] in "([")
+        if depth == 0:
+            start = position + 1
+            break
+    arguments, depth, begin = [], 0, start
+    for position in range(start, len(line) - 1):
+        depth += (line[position] in "([") - (line[position] in ")]")
+        if depth == 0 and line[position] == ",":
+            arguments.append(line[begin:position].strip())
+            begin = position + 1
+    return line[:start], [*arguments, line[begin:-1].strip()]
 
 
 @dataclass(frozen=True)
@@ -77,19 +108,26 @@ class Value:
 
 
 class Names:
-    """Identifiers of one function, each given out once."""
+    """Identifiers of one function. Those of a loop's body are free again after it: Triton forgets them there."""
 
     def __init__(self, taken: Iterable[str] = ()):
         self._taken = set(_RESERVED) | set(taken) | set(keyword.kwlist)
+        self._owned: dict[int, list[str]] = {}
 
-    def fresh(self, wish: str) -> str:
-        """`wish` made an identifier, with a number behind it if it is taken."""
+    def release(self, block: Block) -> None:
+        """Names given out for the body of a loop may be used again."""
+        self._taken.difference_update(self._owned.pop(id(block), ()))
+
+    def fresh(self, wish: str, block: Block | None = None) -> str:
+        """`wish` made an identifier, with a number behind it if it is taken; for use inside `block` alone."""
         stem = identifier(wish)
         name, number = stem, 1
         while name in self._taken:
             number += 1
             name = f"{stem}{number}" if not stem[-1].isdigit() else f"{stem}_{number}"
         self._taken.add(name)
+        if block is not None and block.head:
+            self._owned.setdefault(id(block), []).append(name)
         return name
 
 
