@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,7 @@ ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 RANGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 Arrays = Mapping[str, np.ndarray]
+Choose = Callable[[Kernel, Layout, toolchain.CpuTarget, bool], Schedule]
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ if hasattr(os, "register_at_fork"):
 class CpuExecutable:
     """A Program on the CPU; `run` is safe to call from several threads."""
 
-    def __init__(self, plan: Plan, target: toolchain.CpuTarget | None = None):
+    def __init__(
+        self, plan: Plan, target: toolchain.CpuTarget | None = None, choose: Choose = default_schedule
+    ):
         self.plan = plan
+        self.choose = choose
         self.target = target or toolchain.host()
         self._text = to_text(plan.program)
         self._kernels: dict[tuple, CompiledKernel] = {}
@@ -186,7 +190,7 @@ class CpuExecutable:
         return found
 
     def _compile(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
-        schedule = default_schedule(kernel, layout, self.target, stream)
+        schedule = self.choose(kernel, layout, self.target, stream)
         openmp = toolchain.openmp() is not None
         material = {
             "program": self._text,

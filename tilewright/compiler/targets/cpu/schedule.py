@@ -71,17 +71,23 @@ def _lanes(kernel: Kernel, target: CpuTarget) -> int:
     return target.vector_bits // widest
 
 
+def lane_axes(kernel: Kernel) -> tuple[str, ...]:
+    """The axes along which a kernel's vectors may run."""
+    if kernel.contraction:
+        return (kernel.contraction.m[-1], kernel.contraction.n[-1])
+    if kernel.split and kernel.split.of == "parallel":
+        return kernel.row
+    chunks = kernel.split.axis if kernel.split else None
+    return tuple(a for a in (*kernel.parallel, *kernel.row) if a != chunks)
+
+
 def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     """The axis along which most operands, and results twice as much, are contiguous; the last one on a tie."""
     if kernel.contraction:
         return _contraction_lane_axis(kernel)
-    candidates = [*kernel.parallel, *kernel.row]
+    candidates = lane_axes(kernel)
     if not candidates:
         return None
-    if kernel.split and kernel.split.of == "parallel":
-        candidates = list(kernel.row)
-    if kernel.split and kernel.split.of == "row":
-        candidates = [a for a in candidates if a != kernel.split.axis]
     scores = dict.fromkeys(candidates, 0.0)
     for read in reads_of(kernel):
         for dimension, axis in enumerate(read.names):

@@ -11,6 +11,7 @@ from tilewright.compiler.targets.cpu.vector_math.parts import (
     split_exp,
     through_f64,
 )
+from tilewright.compiler.targets.cpu.vector_math.registers import by_register, has_tables, lookup
 
 # ln erfc(x), 0.91 <= x <= 4, f32.
 _LOG_ERFC_F32 = hexes(
@@ -29,17 +30,71 @@ _ERFC = hexes(
     "0x1.495304f0b770ep-30",
 )
 
+# erf in 16 intervals, f32: interval n holds the |x| nearest to n widths. With u = |x| - n width and b the base,
+# erf |x| = b + u (c1 + u (c2 + …)); b is c0, but |x| itself in interval 0. The width is one for which every c0
+# is close to a float.
+_ERF_WIDTH = float.fromhex("0x1.047258p-2")
+_ERF_LIMIT = 3.94  # above it erf is 1
+_ERF_TABLE = (
+    hexes(
+        "0 0x1.1faaa6p-2 0x1.0e62f6p-1 0x1.705bbp-1 0x1.b3173ap-1 0x1.db156ep-1 0x1.f02beep-1",
+        "0x1.f9f47p-1 0x1.fdf2b4p-1 0x1.ff61dp-1 0x1.ffd5ccp-1 0x1.fff60ap-1 0x1.fffdecp-1",
+        "0x1.ffff9ep-1 0x1.fffffp-1 0x1.fffffep-1",
+    ),
+    hexes(
+        "0x1.06eba8p-3 0x1.0ec51ep+0 0x1.be032cp-1 0x1.42c18p-1 0x1.9a6edep-2 0x1.ca9632p-3",
+        "0x1.c234c8p-4 0x1.845718p-5 0x1.2652bp-6 0x1.87fde8p-8 0x1.cab678p-10 0x1.d7a544p-12",
+        "0x1.aa1732p-14 0x1.523862p-16 0x1.d7c78p-19 0x1.211ba8p-21",
+    ),
+    hexes(
+        "0x1.04c198p-22 -0x1.13778ap-2 -0x1.c5c074p-2 -0x1.ec8a0ep-2 -0x1.a19028p-2 -0x1.23993p-2",
+        "-0x1.57867p-3 -0x1.59b45ep-4 -0x1.2b6f6p-5 -0x1.c0a2dap-7 -0x1.23a666p-8 -0x1.49d51p-10",
+        "-0x1.450622p-12 -0x1.1772fcp-14 -0x1.a3b126p-17 -0x1.137afcp-19",
+    ),
+    hexes(
+        "-0x1.812af6p-2 -0x1.3a55e4p-2 -0x1.1efbb4p-3 0x1.1afb62p-5 0x1.24c9fep-3 0x1.5591ccp-3",
+        "0x1.127494p-3 0x1.599b2ap-4 0x1.65228cp-5 0x1.35ab34p-6 0x1.c854aep-8 0x1.1ff93ep-9",
+        "0x1.38f4e2p-11 0x1.25f3f8p-13 0x1.de97fp-16 0x1.526122p-18",
+    ),
+    hexes(
+        "0x1.1c799ep-12 0x1.058eaap-3 0x1.750134p-3 0x1.2c1e36p-3 0x1.037dcp-4 -0x1.5b7696p-7",
+        "-0x1.77fa66p-5 -0x1.7f4db8p-5 -0x1.07929ep-5 -0x1.18db14p-6 -0x1.e7468ep-8 -0x1.608158p-9",
+        "-0x1.af3896p-11 -0x1.c1ee4ep-13 -0x1.92ccdep-15 -0x1.36bb56p-17",
+    ),
+    hexes(
+        "0x1.c6c4ep-4 0x1.45df74p-4 0x1.97b7bp-8 -0x1.bfea14p-5 -0x1.171e2cp-4 -0x1.6acc5p-5",
+        "-0x1.8be466p-7 0x1.04a324p-7 0x1.aa5a96p-7 0x1.45e7e4p-7 0x1.63e5c6p-8 0x1.317ffcp-9",
+        "0x1.acd018p-11 0x1.f65b3cp-13 0x1.f14ecp-15 0x1.a36b5cp-17",
+    ),
+)
+
 
 def erf(b: Builder, x: Value) -> Value:
-    """x + x P(x^2) near zero; 1 - erfc(|x|) with the sign of x beyond."""
+    """x + x P(x^2) near zero; 1 - erfc(|x|) with the sign of x beyond; f32 by table where there are any."""
     if x.type.kind == "f64":
         return _erf_f64(b, x)
+    if has_tables(b, x):
+        return by_register(b, x, _erf_by_table)
     size = b.min_second(4.0, b.abs(x))
     near = b.fma(size, horner(b, b.mul(size, size), F32_FORMAT.erf), size)
     r, shifted = split_exp(b, horner(b, size, _LOG_ERFC_F32), extra=F32_FORMAT.bias)
     scale = b.neg(bits_to_power(b, shifted, F32_FORMAT))
     far = b.fma(scale, horner(b, r, (1.0, 1.0, *F32_FORMAT.exp)), 1.0)
     return b.copysign(b.select(b.cmp("lt", size, 0.92), near, far), x)
+
+
+def _erf_by_table(b: Builder, x: Value) -> Value:
+    """A polynomial for each of 16 intervals of |x|."""
+    size = b.min_second(_ERF_LIMIT, b.abs(x))
+    shifted = b.fma(size, 1 / _ERF_WIDTH, F32_FORMAT.magic)
+    interval = b.sub(shifted, F32_FORMAT.magic)
+    u = b.fma(interval, -_ERF_WIDTH, size)
+    base, *slopes = (lookup(b, b.bitcast(shifted, "i32"), row) for row in _ERF_TABLE)
+    y = slopes.pop()
+    for slope in reversed(slopes):
+        y = b.fma(u, y, slope)
+    y = b.fma(u, y, b.select(b.cmp("gt", interval, 0.0), base, size))
+    return b.copysign(y, x)
 
 
 def _erf_f64(b: Builder, x: Value) -> Value:
