@@ -60,7 +60,7 @@ class Instance:
                 if variable.types not in dtypes:
                     dtypes[variable.types] = variable.types[self.random.integers(len(variable.types))]
                 nodes[variable] = self._node(variable, dtypes[variable.types])
-        used = {a: g for a, g in self.axes.items()}
+        used = dict(self.axes)
         self.node = build(pattern, Match(nodes, used), dtypes.get(next(iter(dtypes), None), pattern.dtype))
 
     def _node(self, variable: Var, dtype) -> Node:

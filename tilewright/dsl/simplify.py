@@ -24,10 +24,12 @@ from collections import Counter
 
 from tilewright.dsl import language as tw
 from tilewright.dsl import scalars
+from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import ALL, DType, bool_, float16, float32, float64, int8, int16, int32, int64
 from tilewright.dsl.expression import Expr
+from tilewright.dsl.extents import extent_sources
 from tilewright.dsl.folding import evaluate
-from tilewright.dsl.program import Cast, Const, Map, Node, Program, Reduce, Size
+from tilewright.dsl.program import Cast, Const, Index, Map, Node, Program, Reduce, Size
 from tilewright.dsl.rules import (
     FLOATS,
     CodeRule,
@@ -66,7 +68,7 @@ p_i, p_ij = boolean("p", "i"), boolean("p", "i j")
 true, false = Expr(Const(True, bool_)), Expr(Const(False, bool_))
 
 
-# --- constants and conversions, where equations do not reach ------------------------------------------------
+# --- constants and conversions, where equations do not reach --------------------------------------------
 
 
 def _fold(node: Map) -> Node | None:
@@ -178,7 +180,7 @@ CONSTANTS = (
     CodeRule("whether a bool is 0", ("ne", "gt", "eq", "le"), _truth_of_cast, _questions_whether_0),
 )
 
-# --- exact ------------------------------------------------------------------------------------------------
+# --- exact ----------------------------------------------------------------------------------------------
 
 ARITHMETIC = (
     Rule("x - 0", x - 0, x),
@@ -340,7 +342,7 @@ REDUCTIONS = (
 
 EXACT_RULES = (*CONSTANTS, *ARITHMETIC, *LOGIC, *CHOICES, *REDUCTIONS)
 
-# --- up to rounding ---------------------------------------------------------------------------------------
+# --- up to rounding -------------------------------------------------------------------------------------
 
 
 def _ordinary(value: float) -> bool:
@@ -416,7 +418,7 @@ REASSOCIATIONS = (
     ),
 )
 
-# --- real numbers only ------------------------------------------------------------------------------------
+# --- real numbers only ----------------------------------------------------------------------------------
 
 REAL_RULES = (
     Rule("x - x", r - r, 0),
@@ -443,5 +445,12 @@ SIMPLIFY = RuleSet(EXACT_RULES, REASSOCIATIONS)
 
 
 def simplify(program: Program, rules: RuleSet = SIMPLIFY) -> Program:
-    """The program after all rules, applied until none applies any more."""
-    return program.with_results(rewrite((result.node for result in program.results), rules))
+    """The program after all rules, applied until none applies any more.
+
+    The program itself, if the rules remove the only operand from which the extent of an axis is known.
+    """
+    simple = program.with_results(rewrite((result.node for result in program.results), rules))
+    known = extent_sources(simple)
+    needed = {axis for result in simple.results for axis in result.axes}
+    needed |= {node.axis for node in simple.nodes() if isinstance(node, (Index, Size))}
+    return simple if all(base(axis) in known for axis in needed) else program

@@ -102,7 +102,7 @@ def _result_specs(signature: inspect.Signature, where: str) -> tuple[TileSpec, .
 
 @dataclass(frozen=True)
 class Operand:
-    """What tracing must know of one argument: its dtype and its batch axes (all `batch_rank` unless named)."""
+    """What tracing must know of an argument: its dtype and its batch axes (`batch_rank` unless named)."""
 
     dtype: DType
     batch_rank: int

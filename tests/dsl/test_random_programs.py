@@ -1,0 +1,209 @@
+"""The strategy of random Programs, the comparison with the reference, and what must hold for any Program."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.compare import assert_close, check_results, rounding_noise
+from tests.support.programs import draw_arguments, extents, programs
+from tilewright.dsl.dtypes import bfloat16, bool_, float16, float32, float64, int8, int32, int64
+from tilewright.dsl.formula import formula
+from tilewright.dsl.program import COMBINES, Map, Program, Read, Reduce
+from tilewright.dsl.reference import _Evaluator, _widen, reference
+from tilewright.dsl.rules import RuleSet
+from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.simplify import EXACT_RULES, simplify
+from tilewright.dsl.text import from_text, to_text
+from tilewright.dsl.verify import verify
+
+SETTINGS = settings(
+    max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def sampled(count: int, **options) -> list[Program]:
+    found: list[Program] = []
+
+    @settings(SETTINGS, max_examples=count)
+    @given(programs(**options))
+    def collect(program):
+        found.append(program)
+
+    collect()
+    return found
+
+
+class _InItsDtype(_Evaluator):
+    """A target: every value is rounded to its dtype."""
+
+    def _evaluate(self, node):
+        value = super()._evaluate(node)
+        if not node.dtype.is_float:
+            return value
+        return value.astype(node.dtype.numpy).astype(np.float64)
+
+
+def narrow_target(program: Program, arguments) -> list[np.ndarray]:
+    from tilewright.dsl.extents import bind_extents
+
+    arrays = {p.name: _widen(arguments[p.name], p.dtype) for p in program.params}
+    bound = bind_extents(program, {p.name: arrays[p.name].shape for p in program.tiles})
+    evaluator = _InItsDtype(arrays, bound)
+    with np.errstate(all="ignore"):
+        return [evaluator.result(r.node, r.axes).astype(r.dtype.numpy) for r in program.results]
+
+
+def test_every_kind_of_node_is_drawn():
+    seen: Counter[str] = Counter()
+    for program in sampled(600):
+        nodes = program.nodes()
+        reductions = [n for n in nodes if isinstance(n, Reduce)]
+        seen.update(type(n).__name__ for n in nodes)
+        seen.update(n.combine for n in reductions)
+        seen["several results"] += len(program.results) > 1
+        seen["renamed"] += any(isinstance(n, Read) and any("2" in a for a in n.names) for n in nodes)
+        seen["two axes"] += any(len(n.over) == 2 for n in reductions)
+        seen["batch"] += any("_0" in p.axes for p in program.params)
+        seen["contraction"] += any(isinstance(n.arg, Map) and n.arg.function == "mul" for n in reductions)
+    wanted = {"Const", "Read", "Index", "Size", "Map", "Cast", "Reduce", *COMBINES}
+    wanted |= {"several results", "renamed", "two axes", "batch", "contraction"}
+    assert not sorted(name for name in wanted if seen[name] < 3)
+
+
+def test_every_function_is_drawn():
+    names = sorted(set(SCALARS) - {"polygamma"})
+    seen = set()
+    for start in range(0, len(names), 3):
+        for program in sampled(60, functions=names[start : start + 3]):
+            seen |= {n.function for n in program.nodes() if isinstance(n, Map)}
+    assert not sorted(set(names) - seen)
+
+
+@SETTINGS
+@given(st.data())
+def test_programs_are_tame(data):
+    program = data.draw(programs())
+    arguments = draw_arguments(
+        program, data.draw(extents(program, (1, 5, 64) if len(program.params) < 2 else (1, 4)))
+    )
+    for result, value in zip(program.results, reference(program, arguments), strict=True):
+        if result.dtype.is_float:
+            assert np.isfinite(value).all() and np.abs(value).max(initial=0) < 1e5
+
+
+@SETTINGS
+@given(st.data())
+def test_rounding_to_each_dtype_passes_and_anything_else_fails(data):
+    program = data.draw(programs())
+    arguments = draw_arguments(program, data.draw(extents(program)))
+    actual = narrow_target(program, arguments)
+    check_results(program, arguments, actual)
+    for position, value in enumerate(actual):
+        wrong = value.copy().reshape(-1)
+        if value.dtype.kind == "b":
+            wrong[-1] = not wrong[-1]
+        else:
+            noise = rounding_noise(program, arguments)[position].max() if value.dtype.kind not in "iu" else 0
+            wrong[-1] += type(wrong[-1])(1 + abs(float(wrong[-1])) + 40 * noise)
+        with pytest.raises(AssertionError):
+            check_results(
+                program, arguments, [*actual[:position], wrong.reshape(value.shape), *actual[position + 1 :]]
+            )
+
+
+@SETTINGS
+@given(programs(special=True))
+def test_text_round_trips(program):
+    text = to_text(program)
+    assert text.isascii()
+    again = from_text(text)
+    assert again == program
+    assert to_text(again) == text
+    assert all(a.node is b.node for a, b in zip(again.results, program.results, strict=True))
+
+
+@SETTINGS
+@given(programs(special=True))
+def test_formulas_of_anything_are_short_and_plain(program):
+    text = formula(program)
+    assert text.isascii()
+    assert len(text) <= 400 + 60 * len(program.nodes())
+    assert [line.split(" = ")[0] for line in text.splitlines()][-1]
+
+
+@SETTINGS
+@given(st.data())
+def test_simplify_keeps_the_meaning(data):
+    program = data.draw(programs())
+    simple = verify(simplify(program), "simplify")
+    assert simplify(simple) == simple
+    assert [(r.name, r.dtype, r.axes) for r in simple.results] == [
+        (r.name, r.dtype, r.axes) for r in program.results
+    ]
+    arguments = draw_arguments(program, data.draw(extents(program, (3, 1, 2, 8))))
+    for a, b in zip(reference(program, arguments), reference(simple, arguments), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-8)
+
+
+@SETTINGS
+@given(st.data())
+def test_exact_rules_keep_special_values(data):
+    program = data.draw(programs(special=True, functions=set(SCALARS) - {"lgamma", "digamma"}))
+    simple = verify(simplify(program, RuleSet(EXACT_RULES)), "exact rules")
+    arguments = draw_arguments(program, data.draw(extents(program, (3, 0, 1))), special=True)
+    for a, b in zip(reference(program, arguments), reference(simple, arguments), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- the comparison ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "dtype"),
+    [
+        (np.float32([1, 2.001]), [1, 2], float32),
+        (np.float32([1, np.nan]), [1, 2], float32),
+        (np.float32([1, 2]), [1, np.nan], float32),
+        (np.float32([1, np.inf]), [1, 2], float32),
+        (np.float32([1, -np.inf]), [1, np.inf], float32),
+        (np.float32([1, 2]), [1, np.inf], float32),
+        (np.float32([0, 1e-20]), [0, 1e-10], float32),
+        (np.float64([1, 2]), [1, 2], float32),
+        (np.float32([[1, 2]]), [1, 2], float32),
+        (np.int32([1, 2]), np.int32([1, 3]), int32),
+        (np.array([True]), np.array([False]), bool_),
+        (np.float16([1.01]), [1.0], float16),
+        (np.ones(1, bfloat16.numpy), [1.1], bfloat16),
+        (np.float64([1 + 1e-12]), [1.0], float64),
+        (np.float32([np.inf]), [1e30], float32),
+    ],
+)
+def test_a_wrong_result_is_reported(actual, expected, dtype):
+    with pytest.raises(AssertionError, match=r"result (is wrong|has the)"):
+        assert_close(actual, np.asarray(expected), dtype)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "dtype"),
+    [
+        (np.float32([1, 2 + 2e-7]), [1, 2], float32),
+        (np.float32([np.nan, np.inf, -np.inf, 0.0]), [np.nan, np.inf, -np.inf, -0.0], float32),
+        (np.float32([np.inf]), [1e39], float32),
+        (np.float16([np.inf]), [70000.0], float16),
+        (np.int64([3]), np.int64([3]), int64),
+        (np.int8([]), np.int8([]), int8),
+        (np.ones(1, bfloat16.numpy), [1.003], bfloat16),
+    ],
+)
+def test_a_right_result_passes(actual, expected, dtype):
+    assert_close(actual, np.asarray(expected), dtype)
+
+
+def test_a_longer_sum_may_be_further_off():
+    actual, expected = np.float32([1.00001]), np.array([1.0])
+    assert_close(actual, expected, float32, length=4096, magnitude=4.0)
+    with pytest.raises(AssertionError, match=r"\[0\]: .*1.00001"):
+        assert_close(actual, expected, float32)
