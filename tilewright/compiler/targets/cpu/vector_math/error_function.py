@@ -30,9 +30,9 @@ _ERFC = hexes(
     "0x1.495304f0b770ep-30",
 )
 
-# erf in 16 intervals, f32: interval n holds the |x| nearest to n widths. With u = |x| - n width and b the base,
-# erf |x| = b + u (c1 + u (c2 + …)); b is c0, but |x| itself in interval 0. The width is one for which every c0
-# is close to a float.
+# erf in 16 intervals, f32: interval n holds the |x| nearest to n widths. For u = |x| - n width and base b,
+# erf |x| = b + u (c1 + u (c2 + …)); b is c0, but |x| itself in interval 0. The width was chosen so that every
+# c0 is close to a float.
 _ERF_WIDTH = float.fromhex("0x1.047258p-2")
 _ERF_LIMIT = 3.94  # above it erf is 1
 _ERF_TABLE = (
