@@ -190,6 +190,7 @@ class _Builder:
     def unary(self) -> None:
         value = self._any()
         rows = [r for rule in self._rules(value.dtype) for r in _rows(rule, 1, self.functions)]
+        rows += _rows(scalars.stop_gradient.types, 1, self.functions)
         self._apply(rows, [value])
 
     def binary(self) -> None:

@@ -103,7 +103,7 @@ def _cast_of_cast(node: Cast) -> Node | None:
 
 
 def _loses_nothing(first: DType, between: DType, last: DType) -> bool:
-    """Whether a conversion may skip `between`. From an integer by way of a float, an integer must not wrap."""
+    """Whether a conversion may skip `between`. By way of a float, an integer must not wrap."""
     by_way_of_float = first.is_integer and between.is_float and last.is_integer
     return holds(between, first) and (not by_way_of_float or holds(last, first))
 
