@@ -6,6 +6,7 @@ import pytest
 
 import tilewright as tw
 from tilewright.errors import ArgumentError
+from tilewright.op.code import ahead_of_time
 
 
 @tw.op
@@ -44,3 +45,24 @@ def test_only_the_kernels_of_this_call_are_shown():
 def test_an_unknown_target_is_refused():
     with pytest.raises(ArgumentError, match="no target 'metal'"):
         softmax.code((4, 4), target="metal")
+
+
+def test_triton_source():
+    text = softmax.code((64, 128), target="triton")
+    assert "@triton.jit" in text
+    assert "# row kernel softmax_0: x → y" in text
+    assert softmax.code((64, 128), target="cuda:90") == text
+
+
+def test_ptx():
+    pytest.importorskip("triton")
+    text = softmax.code((64, 128), target="ptx:90", grad=True)
+    assert "// d_x = y * (d_y - sum(d_y * y, d))" in text
+    assert ".target sm_90" in text
+
+
+def test_binaries_ahead_of_time():
+    pytest.importorskip("triton")
+    (artefact,) = ahead_of_time(softmax, ((64, 128),), {}, "cuda:90")
+    assert artefact.binary_kind == "cubin"
+    assert artefact.binary[:4] == b"\x7fELF"

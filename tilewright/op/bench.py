@@ -1,8 +1,8 @@
 """`op.bench(...)`: forward and backward timed against NumPy's reference and against the machine's own limits.
 
 Everything is timed in turn, round after round (A B C A B C …), so that a slow moment of the machine slows it
-all; the median is reported. The limit is the least time that the operations and the fewest bytes could take at
-the peak and copy rates that were measured in the same rounds.
+all; the median is reported. The limit is the least time that the operations and the fewest bytes could take
+at the peak and copy rates that were measured in the same rounds.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     "llvm", "asm"              what became of it: optimised LLVM IR, assembly
     "triton"                   Triton Python
     "cuda:90", "hip:gfx942"    Triton Python as it is scheduled for that architecture
-    "ptx:90"                   what Triton's compiler made of it for that architecture
+    "ptx:90"                   what Triton's compiler made of it for that compute capability
 
 `grad=True` gives the kernels of the backward instead of those of the forward.
 """
@@ -13,13 +13,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tilewright.autograd.derive import vjp
-from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.nest import Plan
+from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.dsl.formula import formula
 from tilewright.dsl.program import Program
 from tilewright.errors import ArgumentError, TargetError
@@ -29,8 +30,8 @@ from tilewright.op.op import Op
 
 CPU_LANGUAGES = {"cpu": "mlir", "mlir": "mlir", "llvm": "llvm", "asm": "asm"}
 COMMENT = {"mlir": "//", "llvm": ";", "asm": "#", "triton": "#"}
-GPU_TARGETS = ("triton", "cuda:", "hip:", "ptx:")
 DEFAULT_ARCHITECTURE = "cuda:90"
+GPU_TARGETS = ("triton", "cuda:", "hip:", "ptx:")
 
 
 def code(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], target: str, grad: bool) -> str:
@@ -43,14 +44,20 @@ def code(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], target: st
             f'op.code has no target {target!r}; write "cpu" (MLIR), "llvm" or "asm" for this CPU, "triton", '
             f'"cuda:90" or "hip:gfx942" for Triton\'s Python, "ptx:90" for PTX'
         )
-    call = op.bind(stand_ins(op.arguments(tiles, keywords)))
-    program, arrays = call.program, dict(call.arrays)
-    if grad:
-        derivative = vjp(program)
-        program, arrays = derivative.backward, backward_arrays(derivative, arrays)
+    program, arrays = _program(op, tiles, keywords, grad)
     if target in CPU_LANGUAGES:
         return "\n".join(_cpu(program, arrays, CPU_LANGUAGES[target]))
     return "\n".join(_gpu(program, arrays, target))
+
+
+def _program(
+    op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], grad: bool
+) -> tuple[Program, dict[str, np.ndarray]]:
+    call = op.bind(stand_ins(op.arguments(tiles, keywords)))
+    if not grad:
+        return call.program, dict(call.arrays)
+    derivative = vjp(call.program)
+    return derivative.backward, backward_arrays(derivative, call.arrays)
 
 
 def _cpu(program: Program, arrays: Mapping[str, np.ndarray], language: str) -> Iterator[str]:
@@ -70,24 +77,56 @@ def _commented(lines: Any, mark: str) -> str:
 
 
 def _gpu(program: Program, arrays: Mapping[str, np.ndarray], target: str) -> Iterator[str]:
-    try:
-        from tilewright.compiler.targets.triton.executable import source
-    except ImportError as reason:
-        raise TargetError(
-            f'there is no Triton target in this installation ({reason}); use target="cpu"'
-        ) from None
     kind, _, architecture = target.partition(":")
-    where = DEFAULT_ARCHITECTURE if kind == "triton" else f"cuda:{architecture}" if kind == "ptx" else target
-    plan = compile_program(program, "cpu").plan
-    language = "ptx" if kind == "ptx" else "triton"
-    mark = "//" if language == "ptx" else COMMENT["triton"]
+    mark = "//" if kind == "ptx" else COMMENT["triton"]
+    plan = lower(program)
     yield _commented([program.name, *formula(program).split("\n")], mark)
     extents = extents_of(plan, {name: a.shape for name, a in arrays.items()})
     writers = {o.buffer.name: k.name for k in plan.kernels for o in k.outputs}
-    texts = source(plan, arrays, where, language)
-    for kernel in plan.kernels:
-        if kernel.name not in texts:
-            continue
+    where = f"cuda:{architecture}" if kind == "ptx" else target if architecture else DEFAULT_ARCHITECTURE
+    for step in _launches(plan, arrays, where):
         yield ""
-        yield _commented(kernel_lines(kernel, extents, writers), mark)
-        yield texts[kernel.name]
+        yield _commented(kernel_lines(step.kernel, extents, writers), mark)
+        if kind == "ptx":
+            yield _compiled(step, where).texts["ptx"]
+        else:
+            yield step.emitted.text
+
+
+def _launches(plan: Plan, arrays: Mapping[str, np.ndarray], target: str) -> Sequence[Any]:
+    """What the Triton target launches on an architecture for operands like these."""
+    try:
+        from tilewright.compiler.targets.triton.launch import Recipes, element_strides
+        from tilewright.compiler.targets.triton.toolchain import Target
+    except ImportError as reason:
+        raise TargetError(f'there is no Triton target here ({reason}); use target="cpu"') from None
+    shapes = {name: array.shape for name, array in arrays.items()}
+    strides = {name: element_strides(array) or () for name, array in arrays.items()}
+    return Recipes(plan, Target.parse(target)).recipe(shapes, strides).steps
+
+
+def _compiled(step: Any, target: str) -> Any:
+    """One launch as a binary for an architecture: an `Artefact`."""
+    from tilewright.compiler.targets.triton.toolchain import compile_source
+
+    operands = frozenset(p.of for p in step.parameters if p.type.startswith("*"))
+    return compile_source(
+        step.emitted.text,
+        step.emitted.name,
+        signature=step.signature,
+        target=target,
+        constexprs=step.emitted.constexprs,
+        divisible_by_16=step.divisible_by_16(operands),
+        options={"num_warps": step.schedule.num_warps, "num_stages": step.schedule.num_stages},
+    )
+
+
+def ahead_of_time(
+    op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], target: str, grad: bool = False
+) -> tuple[Any, ...]:
+    """The binaries (`Artefact`s) of an op's kernels for an architecture ("cuda:90"), made without a GPU.
+
+    Raises `TargetError` where Triton is missing.
+    """
+    program, arrays = _program(op, tiles, keywords, grad)
+    return tuple(_compiled(step, target) for step in _launches(lower(program), arrays, target))

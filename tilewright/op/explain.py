@@ -19,7 +19,7 @@ from tilewright.errors import DerivativeError, TargetError
 from tilewright.op import costs, words
 from tilewright.op.op import Arguments, Call, Op
 
-WIDTH = 110
+WIDTH = 100
 
 
 def explain(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
