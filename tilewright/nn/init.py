@@ -1,0 +1,117 @@
+"""Initial values of parameters, written in place; random numbers come from `tw.manual_seed`'s generator."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tilewright.errors import ArgumentError, ShapeError
+from tilewright.tensor.creation import default_generator
+from tilewright.tensor.tensor import Tensor
+
+Generator = np.random.Generator | None
+
+
+def _write(tensor: Tensor, values: Any) -> Tensor:
+    tensor.detach().copy_(values)
+    return tensor
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Tensor:
+    """Uniform between a and b."""
+    return _write(tensor, (generator or default_generator()).uniform(a, b, tensor.shape))
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Tensor:
+    """Normal with this mean and standard deviation."""
+    return _write(tensor, (generator or default_generator()).normal(mean, std, tensor.shape))
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+    generator: Generator = None,
+) -> Tensor:  # fmt: skip
+    """Normal, drawn again where outside of a … b."""
+    source = generator or default_generator()
+    values = source.normal(mean, std, tensor.shape)
+    if not a < b or mean - 8 * std > b or mean + 8 * std < a:
+        raise ArgumentError(f"trunc_normal_: hardly anything of N({mean}, {std}²) lies in {a} … {b}")
+    outside = (values < a) | (values > b)
+    while outside.any():
+        values[outside] = source.normal(mean, std, int(outside.sum()))
+        outside = (values < a) | (values > b)
+    return _write(tensor, values)
+
+
+def constant_(tensor: Tensor, value: float) -> Tensor:
+    return _write(tensor, value)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    return _write(tensor, 0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    return _write(tensor, 1)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity matrix."""
+    if tensor.ndim != 2:
+        raise ShapeError(f"eye_ needs a matrix, this tensor has shape {tensor.shape}")
+    return _write(tensor, np.eye(*tensor.shape))
+
+
+def fans(tensor: Tensor) -> tuple[int, int]:
+    """(inputs, outputs) of each unit of a weight [out, in, …]; trailing dimensions are a window of inputs."""
+    if tensor.ndim < 2:
+        raise ShapeError(f"fan in and fan out need at least two dimensions, this tensor has shape {tensor.shape}")
+    window = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * window, tensor.shape[0] * window
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The gain that keeps variances through a nonlinearity (He et al., 2015)."""
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
+    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
+    if nonlinearity not in gains:
+        raise ArgumentError(f"no gain is known for {nonlinearity!r}; use one of {', '.join(gains)}, leaky_relu")
+    return gains[nonlinearity]
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator = None) -> Tensor:
+    """Uniform in ±gain √(6 / (in + out)) (Glorot & Bengio, 2010)."""
+    bound = gain * math.sqrt(6 / sum(fans(tensor)))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator = None) -> Tensor:
+    """Normal with standard deviation gain √(2 / (in + out)) (Glorot & Bengio, 2010)."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))), generator)
+
+
+def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ArgumentError(f'mode is "fan_in" or "fan_out", not {mode!r}')
+    fan = fans(tensor)[mode == "fan_out"]
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(1, fan))
+
+
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator = None,
+) -> Tensor:  # fmt: skip
+    """Uniform in ±gain √(3 / fan) (He et al., 2015); `a` is the slope of leaky_relu."""
+    bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator = None,
+) -> Tensor:  # fmt: skip
+    """Normal with standard deviation gain / √fan (He et al., 2015); `a` is the slope of leaky_relu."""
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)

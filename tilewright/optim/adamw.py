@@ -1,0 +1,41 @@
+"""Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tilewright import kernels
+from tilewright.optim.optimizer import Group, Optimizer, checked
+from tilewright.tensor.creation import zeros_like
+from tilewright.tensor.tensor import Tensor
+
+
+class AdamW(Optimizer):
+    """m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,
+
+    p ← p (1 - lr · weight_decay) - lr · m / (1 - β₁ˢ) / (√(v / (1 - β₂ˢ)) + eps) at step s = 1, 2, …
+    (Loshchilov & Hutter, 2019).
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2,
+    ):  # fmt: skip
+        checked("lr", lr, 0)
+        checked("eps", eps, 0)
+        checked("weight_decay", weight_decay, 0)
+        for number, beta in enumerate(betas):
+            checked(f"betas[{number}]", beta, 0, 1)
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+
+    def update(self, param: Tensor, gradient: Tensor, state: dict[str, Any], group: Group) -> None:
+        if not state:
+            state.update(step=0, exp_avg=zeros_like(param), exp_avg_sq=zeros_like(param))
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        moved, state["exp_avg"], state["exp_avg_sq"] = kernels.adamw_step(
+            param.detach(), gradient, state["exp_avg"], state["exp_avg_sq"], step=state["step"],
+            lr=group["lr"], weight_decay=group["weight_decay"], beta1=beta1, beta2=beta2, eps=group["eps"],
+        )  # fmt: skip
+        param.copy_(moved)
