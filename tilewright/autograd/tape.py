@@ -1,9 +1,9 @@
 """The tape: which recorded call made a value, and reverse accumulation over it.
 
-A value that is differentiable has an *origin*: a `Node` (a recorded call, of which it is one result) or a `Leaf` (a
-place where gradients end). A node knows the origins of its operands, never the values that were made from it, so
-that graphs have no cycles and are freed by reference counting. The tape knows nothing of arrays: gradients are
-whatever the nodes and the `Arithmetic` of the layer above exchange.
+A value that is differentiable has an *origin*: a `Node` (a recorded call, of which it is one result) or a
+`Leaf` (a place where gradients end). A node knows the origins of its operands, never the values that were
+made from it, so that graphs have no cycles and are freed by reference counting. The tape knows nothing of
+arrays: gradients are whatever the nodes and the `Arithmetic` of the layer above exchange.
 """
 
 from __future__ import annotations
@@ -308,6 +308,7 @@ def _arrive(pending: Pending, source: Source, gradient: Any, fresh: bool, arithm
 def freed(name: str) -> DerivativeError:
     """The error for a second backward through a graph whose saved values are gone."""
     return DerivativeError(
-        f"the values that {name} saved for its gradient are freed: the graph was already walked by backward() or "
+        f"the values that {name} saved for its gradient are freed: the graph was already walked "
+        "by backward() or "
         f"tw.grad(); pass retain_graph=True to the first call, or compute the result again"
     )

@@ -37,7 +37,7 @@ class _Numbered(Module):
         return self.children()
 
     def __getitem__(self, index: int | slice) -> Any:
-        modules = list(self._modules.values())
+        modules = list(self.children())
         if not isinstance(index, slice):
             return modules[index]
         part = type(self)()
@@ -49,7 +49,9 @@ class _Numbered(Module):
 
 
 class Sequential(_Numbered):
-    """Modules one after the other: `Sequential(a, b)(x)` is b(a(x)). Also of an `OrderedDict` of named modules."""
+    """Modules one after the other: `Sequential(a, b)(x)` is b(a(x)). Also of an `OrderedDict` of named
+    modules.
+    """
 
     def __init__(self, *modules: Any) -> None:
         super().__init__()

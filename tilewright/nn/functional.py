@@ -86,13 +86,17 @@ def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
 # --- norms ------------------------------------------------------------------------------------------------
 
 
-def layer_norm(input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
+def layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Tensor:
     """(x - mean) / √(var + eps) · weight + bias over the last dimensions, which have `normalized_shape`."""
     return _over_last(kernels.layer_norm, input, normalized_shape, (weight, bias), eps)
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-    """x / √(mean(x²) + eps) · weight over the last dimensions; eps is by default the dtype's machine epsilon."""
+    """x / √(mean(x²) + eps) · weight over the last dimensions; eps is by default the dtype's machine
+    epsilon.
+    """
     if eps is None:
         eps = {64: 2.0**-52, 32: 2.0**-23}.get(input.dtype.bits, 2.0**-23)
     return _over_last(kernels.rms_norm, input, normalized_shape, (weight,), eps)
@@ -113,7 +117,11 @@ def _over_last(op: Any, input: Tensor, normalized_shape: Any, weights: tuple[Any
 
 
 def cross_entropy(
-    input: Tensor, target: Any, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+    input: Tensor,
+    target: Any,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """-log softmax(input)[target]; classes are dimension 1 (0 of a vector), targets are class numbers."""
     classes = input if input.ndim <= 2 else _classes_last(input)
@@ -149,7 +157,9 @@ def binary_cross_entropy_with_logits(
 
 
 def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """target · (log target - x), for x = log of the other distribution; "batchmean" divides by the first dimension."""
+    """target · (log target - x), for x = log of the other distribution; "batchmean" divides by the first
+    dimension.
+    """
     if reduction != "batchmean":
         return kernels.kl_div(input, target, reduction=reduction, log_target=log_target)
     if not input.ndim:

@@ -61,13 +61,15 @@ def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix."""
     if tensor.ndim != 2:
         raise ShapeError(f"eye_ needs a matrix, this tensor has shape {tensor.shape}")
-    return _write(tensor, np.eye(*tensor.shape))
+    return _write(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
     """(inputs, outputs) of each unit of a weight [out, in, …]; trailing dimensions are a window of inputs."""
     if tensor.ndim < 2:
-        raise ShapeError(f"fan in and fan out need at least two dimensions, this tensor has shape {tensor.shape}")
+        raise ShapeError(
+            f"fan in and fan out need at least two dimensions, this tensor has shape {tensor.shape}"
+        )
     window = math.prod(tensor.shape[2:])
     return tensor.shape[1] * window, tensor.shape[0] * window
 
@@ -78,7 +80,9 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
     if nonlinearity not in gains:
-        raise ArgumentError(f"no gain is known for {nonlinearity!r}; use one of {', '.join(gains)}, leaky_relu")
+        raise ArgumentError(
+            f"no gain is known for {nonlinearity!r}; use one of {', '.join(gains)}, leaky_relu"
+        )
     return gains[nonlinearity]
 
 

@@ -40,10 +40,13 @@ class Flatten(Module):
 class Linear(Module):
     """x·weightᵀ + bias: [… in_features] → [… out_features].
 
-    weight [out_features in_features] and bias [out_features] start uniform in ±1/√in_features, as torch has it.
+    weight [out_features in_features] and bias [out_features] start uniform in ±1/√in_features, as torch has
+    it.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: Any = "float32") -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, dtype: Any = "float32"
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(empty(out_features, in_features, dtype=dtype))
@@ -61,14 +64,21 @@ class Linear(Module):
         return F.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        )
 
 
 class Bilinear(Module):
     """xᵀ·weight[n]·z + bias[n]: [… in1_features], [… in2_features] → [… out_features]."""
 
     def __init__(
-        self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, dtype: Any = "float32"
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        dtype: Any = "float32",
     ) -> None:
         super().__init__()
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
@@ -115,10 +125,16 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """x / √(mean(x²) + eps) · weight over the last dimensions; eps is by default the dtype's machine epsilon."""
+    """x / √(mean(x²) + eps) · weight over the last dimensions; eps is by default the dtype's machine
+    epsilon.
+    """
 
     def __init__(
-        self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True, dtype: Any = "float32"
+        self,
+        normalized_shape: Any,
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        dtype: Any = "float32",
     ) -> None:
         super().__init__()
         self.normalized_shape, self.eps = _shape(normalized_shape), eps

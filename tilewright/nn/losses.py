@@ -76,7 +76,9 @@ class BCEWithLogitsLoss(Loss):
 
 
 class KLDivLoss(Loss):
-    """target · (log target - x), for x = log of the other distribution; "batchmean" divides by the first dimension"""
+    """target · (log target - x), for x = log of the other distribution; "batchmean" divides by the first
+    dimension
+    """
 
     reductions = ("mean", "sum", "none", "batchmean")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from tilewright.autograd.tape import HookHandle, no_grad
 from tilewright.dsl.dtypes import as_dtype
-from tilewright.errors import ArgumentError, ShapeError, UserError
+from tilewright.errors import ArgumentError, UserError
 from tilewright.nn.parameter import Parameter
 from tilewright.tensor.creation import as_tensor
 from tilewright.tensor.operators import convert
@@ -40,8 +40,8 @@ class Incompatible(NamedTuple):
 class Module:
     """Base of everything with parameters: subclass it, call `super().__init__()`, and define `forward`.
 
-    Attributes that are `Parameter`s or `Module`s are registered under their names; `register_buffer` adds tensors
-    that are saved and not trained.
+    Attributes that are `Parameter`s or `Module`s are registered under their names; `register_buffer` adds
+    tensors that are saved and not trained.
     """
 
     training: bool
@@ -60,9 +60,7 @@ class Module:
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
         """What the module computes."""
-        raise ModuleError(
-            f"{type(self).__name__} defines no forward; write def forward(self, x): return ..."
-        )
+        raise ModuleError(f"{type(self).__name__} defines no forward; write def forward(self, x): return ...")
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         _initialised(self)
@@ -78,7 +76,7 @@ class Module:
             result = result if replaced is None else replaced
         return result
 
-    # --- attributes -------------------------------------------------------------------------------------------
+    # --- attributes -----------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, (Parameter, Module)):
@@ -94,7 +92,8 @@ class Module:
         else:
             kind = "buffer" if registered is self._buffers else "parameter or module"
             raise ModuleError(
-                f"{type(self).__name__}.{name} is a {kind} and cannot become a {type(value).__qualname__}; delete it "
+                f"{type(self).__name__}.{name} is a {kind} and cannot become a "
+                f"{type(value).__qualname__}; delete it "
                 f"first (del module.{name}), or write into it: module.{name}.copy_(value)"
             )
 
@@ -152,7 +151,7 @@ class Module:
 
     register_module = add_module
 
-    # --- the tree ---------------------------------------------------------------------------------------------
+    # --- the tree -------------------------------------------------------------------------------------------
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below, each once, with dotted names."""
@@ -214,7 +213,7 @@ class Module:
             function(module)
         return self
 
-    # --- mode -------------------------------------------------------------------------------------------------
+    # --- mode -----------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
         for module in self.modules():
@@ -254,7 +253,7 @@ class Module:
     def bfloat16(self) -> Self: return self.to("bfloat16")
     # fmt: on
 
-    # --- hooks ------------------------------------------------------------------------------------------------
+    # --- hooks ----------------------------------------------------------------------------------------------
 
     def register_forward_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
         """Call `hook(module, args)` before `forward`; what it returns replaces the arguments."""
@@ -264,7 +263,7 @@ class Module:
         """Call `hook(module, args, result)` after `forward`; what it returns replaces the result."""
         return _add_hook(self._after, hook)
 
-    # --- state ------------------------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------------------
 
     def state_dict(self, prefix: str = "") -> OrderedDict[str, Tensor]:
         """Parameters and persistent buffers by dotted name, sharing memory, in torch's order."""
@@ -283,8 +282,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Incompatible:
         """Copy values into parameters and buffers of the same names.
 
-        Raises `StateError` for names that are missing or unexpected (if `strict`) and for shapes that differ; nothing
-        is changed then.
+        Raises `StateError` for names that are missing or unexpected (if `strict`) and for shapes that
+        differ; nothing is changed then.
         """
         own = self.state_dict()
         given = {name: as_tensor(value).detach() for name, value in state.items()}
@@ -306,16 +305,14 @@ class Module:
                 target.copy_(convert(given[name], target.dtype))
         return Incompatible(missing, unexpected)
 
-    # --- text -------------------------------------------------------------------------------------------------
+    # --- text -----------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """What stands between the parentheses of the module's text."""
         return ""
 
     def __repr__(self) -> str:
-        lines = [
-            f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()
-        ]
+        lines = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
         extra = self.extra_repr()
         if not lines:
             return f"{type(self).__name__}({extra})"
@@ -360,14 +357,17 @@ def _add_hook(hooks: dict[int, Any], hook: Callable[..., Any]) -> HookHandle:
 def _initialised(module: Module) -> None:
     if "_parameters" not in module.__dict__:
         raise ModuleError(
-            f"{type(module).__name__}.__init__ does not call super().__init__(); call it first, before modules and "
+            f"{type(module).__name__}.__init__ does not call super().__init__(); call it first, "
+            "before modules and "
             f"parameters are assigned"
         )
 
 
 def _check_name(module: Module, name: str) -> None:
     if not isinstance(name, str) or not name or "." in name:
-        raise ModuleError(f"{name!r} cannot be the name of a parameter or module: names are texts without dots")
+        raise ModuleError(
+            f"{name!r} cannot be the name of a parameter or module: names are texts without dots"
+        )
     if hasattr(type(module), name):
         raise ModuleError(f"{type(module).__name__} already has an attribute {name!r}; choose another name")
 

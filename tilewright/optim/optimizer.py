@@ -44,7 +44,9 @@ class Optimizer:
         unknown = [name for name in group if name != "params" and name not in self.defaults]
         if unknown:
             known = ", ".join(self.defaults)
-            raise ArgumentError(f"{type(self).__name__} has no option {unknown[0]!r}; its options are {known}")
+            raise ArgumentError(
+                f"{type(self).__name__} has no option {unknown[0]!r}; its options are {known}"
+            )
         seen = {id(p) for g in self.param_groups for p in g["params"]}
         for param in params:
             self._check(param, seen)
@@ -66,7 +68,9 @@ class Optimizer:
                 clear_gradient(param, set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move every parameter that has a gradient; gives what `closure` (which computes the loss anew) gives."""
+        """Move every parameter that has a gradient; gives what `closure` (which computes the loss anew)
+        gives.
+        """
         loss = None
         if closure is not None:
             with enable_grad():
@@ -84,7 +88,7 @@ class Optimizer:
         """Move one parameter, in place."""
         raise NotImplementedError
 
-    # --- state ------------------------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": by parameter number, "param_groups": options and parameter numbers}, as torch has it."""
@@ -100,7 +104,9 @@ class Optimizer:
         return {id(p): number for number, p in enumerate(params)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken. Raises `ArgumentError` or `ShapeError` where it does not fit."""
+        """Go on exactly where `state_dict` was taken. Raises `ArgumentError` or `ShapeError` where it
+        does not fit.
+        """
         groups = state_dict["param_groups"]
         sizes = [len(g["params"]) for g in self.param_groups]
         if [len(g["params"]) for g in groups] != sizes:

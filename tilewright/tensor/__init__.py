@@ -2,13 +2,36 @@
 
 from tilewright.autograd.tape import enable_grad, is_recording, no_grad, set_grad_enabled
 from tilewright.tensor import eager as _eager
-from tilewright.tensor.creation import *  # noqa: F403
-from tilewright.tensor.creation import __all__ as _creation
+from tilewright.tensor.creation import (
+    arange,
+    as_tensor,
+    empty,
+    empty_like,
+    eye,
+    from_dlpack,
+    from_numpy,
+    full,
+    full_like,
+    linspace,
+    manual_seed,
+    ones,
+    ones_like,
+    rand,
+    randint,
+    randn,
+    randperm,
+    tensor,
+    zeros,
+    zeros_like,
+)
 from tilewright.tensor.gradients import grad
 from tilewright.tensor.tensor import Tensor
 
 _eager.install()
 is_grad_enabled = is_recording
 
-__all__ = ["Tensor", "enable_grad", "grad", "is_grad_enabled", "no_grad", "set_grad_enabled"]
-__all__ += _creation
+__all__ = [
+    "Tensor", "arange", "as_tensor", "empty", "empty_like", "enable_grad", "eye", "from_dlpack", "from_numpy",
+    "full", "full_like", "grad", "is_grad_enabled", "linspace", "manual_seed", "no_grad", "ones", "ones_like",
+    "rand", "randint", "randn", "randperm", "set_grad_enabled", "tensor", "zeros", "zeros_like",
+]  # fmt: skip

@@ -66,7 +66,9 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 
 
 def as_tensor(data: Any, dtype: Any = None) -> Tensor:
-    """`data` as a Tensor, sharing memory where the dtype allows; Tensors of that dtype are returned as they are."""
+    """`data` as a Tensor, sharing memory where the dtype allows; Tensors of that dtype are returned as
+    they are.
+    """
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(dtype)
     return Tensor._make(as_array(data, dtype))
@@ -158,7 +160,9 @@ _random = _Random()
 
 
 def manual_seed(seed: int) -> np.random.Generator:
-    """Start this thread's random numbers (`tw.rand`, `tw.randn`, `nn.init`) at a seed; gives their generator."""
+    """Start this thread's random numbers (`tw.rand`, `tw.randn`, `nn.init`) at a seed; gives their
+    generator.
+    """
     _random.generator = np.random.default_rng(seed)
     return _random.generator
 

@@ -1,6 +1,7 @@
 """Families of ops that Tensors need: one op for each row of the scalar table, each reduction, each product.
 
-A row's op takes Tensors as operands and Python numbers at run time, so that `x * 0.1` and `x * 0.2` are one kernel.
+A row's op takes Tensors as operands and Python numbers at run time, so that `x * 0.1` and `x * 0.2` are one
+kernel.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def grad(
 ) -> tuple[Any, ...]:
     """Σ grad_outputs · d outputs / d inputs, one gradient for each input.
 
-    With `create_graph` the gradients are recorded and can be differentiated again. An input on which no output depends
-    raises `DerivativeError`, or gives None with `allow_unused`.
+    With `create_graph` the gradients are recorded and can be differentiated again. An input on which no
+    output depends raises `DerivativeError`, or gives None with `allow_unused`.
     """
     ends = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
     starts = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
@@ -30,7 +30,8 @@ def grad(
     for position, value in enumerate(starts):
         if not isinstance(value, Tensor) or value._source is None:
             raise DerivativeError(
-                f"tw.grad: input {position} does not require a gradient; call x.requires_grad_() before it is used"
+                f"tw.grad: input {position} does not require a gradient; call "
+                "x.requires_grad_() before it is used"
             )
     roots = [start_of(o, g, "tw.grad", create_graph) for o, g in zip(ends, given, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
@@ -40,7 +41,8 @@ def grad(
     for position, gradient in enumerate(found):
         if gradient is None and not allow_unused:
             raise DerivativeError(
-                f"tw.grad: the outputs do not depend on input {position}; pass allow_unused=True to get None for it"
+                f"tw.grad: the outputs do not depend on input {position}; pass "
+                "allow_unused=True to get None for it"
             )
     return tuple(g if g is None or isinstance(g, Tensor) else Tensor._make(g) for g in found)
 

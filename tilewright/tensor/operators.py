@@ -1,7 +1,7 @@
 """What operators and methods of Tensors run: generated kernels, chosen by the operands' kinds.
 
-Python numbers are weakly typed, as in the language: they take the dtype of the Tensor that they meet, except that a
-float makes an integer Tensor float32.
+Python numbers are weakly typed, as in the language: they take the dtype of the Tensor that they meet,
+except that a float makes an integer Tensor float32.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _with_numbers(row: str, operands: tuple[Any, ...]) -> Any:
     return call(families.pointwise(row, tuple(numbers)), given, scalars)[0]
 
 
-def _typed_number(value: bool | int | float, dtypes: Sequence[DType], row: str) -> np.ndarray:
+def _typed_number(value: Any, dtypes: Sequence[DType], row: str) -> np.ndarray:
     """A whole number as a 0-d array of the integer dtype that it meets."""
     if isinstance(value, bool):
         return np.asarray(value)
@@ -56,7 +56,8 @@ def _typed_number(value: bool | int | float, dtypes: Sequence[DType], row: str) 
     low, high = dtype.range
     if not low <= value <= high:
         raise DTypeError(
-            f"{where(row)}: {value} does not fit {dtype.name}, the dtype of the other operand; convert that with "
+            f"{where(row)}: {value} does not fit {dtype.name}, the dtype of the other operand; "
+            "convert that with "
             f".to(tw.int64), or write the number as a float"
         )
     return np.asarray(value, dtype.numpy)
@@ -100,7 +101,8 @@ def axes_of(axes: Any, rank: int, what: str) -> tuple[int, ...]:
     for axis in given:
         if not isinstance(axis, (int, np.integer)) or isinstance(axis, bool):
             raise ArgumentError(
-                f"{where(what)}: dim is an integer, a tuple of integers, or None for all; got {axis!r} (axis names "
+                f"{where(what)}: dim is an integer, a tuple of integers, or None for all; got "
+                f"{axis!r} (axis names "
                 f"belong inside of ops)"
             )
         if not -rank <= axis < rank:
@@ -142,7 +144,9 @@ def argument(name: str, value: Any, axis: Any = None, keepdim: bool = False) -> 
 
 
 def matmul(a: Any, b: Any) -> Any:
-    """a @ b with NumPy's rules: a vector on the left is a row, one on the right a column, batch axes broadcast."""
+    """a @ b with NumPy's rules: a vector on the left is a row, one on the right a column, batch axes
+    broadcast.
+    """
     ranks = [o._array.ndim if isinstance(o, Value) else np.ndim(o) for o in (a, b)]
     if 0 in ranks:
         raise ShapeError(

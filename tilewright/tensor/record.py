@@ -1,8 +1,9 @@
 """Running ops on Tensors, and recording what ran.
 
-A `Site` is everything about a call that its operands' layouts and dtypes decide: the Program, its derivative, the
-executables, the shapes of views and results. It is worked out once; a warm call looks it up, runs the kernels, and
-leaves a `ProgramNode` on the tape with the arrays that the backward Program will read.
+A `Site` is everything about a call that its operands' layouts and dtypes decide: the Program, its
+derivative, the executables, the shapes of views and results. It is worked out once; a warm call looks it
+up, runs the kernels, and leaves a `ProgramNode` on the tape with the arrays that the backward Program will
+read.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def closed_backward(derivative: Derivative) -> Program:
 class Site:
     """One Program at one set of operand layouts, differentiated by the operands `tracked`.
 
-    `shapes` are those of the operands in the Program, `given` those that the caller knows them by; `expected` are
-    the shapes in which the caller wants the results.
+    `shapes` are those of the operands in the Program, `given` those that the caller knows them by;
+    `expected` are the shapes in which the caller wants the results.
     """
 
     def __init__(
@@ -156,7 +157,9 @@ class Site:
 
 @dataclass(frozen=True)
 class Through:
-    """A gradient that is a cotangent itself, repeated along the axes where `shape` (else the cotangent's) is 1."""
+    """A gradient that is a cotangent itself, repeated along the axes where `shape` (else the
+    cotangent's) is 1.
+    """
 
     result: int
     shape: Shape
@@ -216,8 +219,10 @@ class ProgramNode(Node):
         for name, version, count in self.versions:
             if version.count != count:
                 raise DerivativeError(
-                    f"{name!r}, which {self.name} saved for its gradient, was modified in place afterwards (it is at "
-                    f"version {version.count}, {count} was saved); write the new value to a new tensor, or copy it "
+                    f"{name!r}, which {self.name} saved for its gradient, was modified in place "
+                    "afterwards (it is at "
+                    f"version {version.count}, {count} was saved); write the new value to a new "
+                    "tensor, or copy it "
                     f"before: x.clone()"
                 )
         return self.saved
@@ -239,7 +244,7 @@ class ProgramNode(Node):
                 pulled[gradient.position] = _repeated(cotangent, gradient)
         return pulled
 
-    # --- the backward as a recorded Program -------------------------------------------------------------------
+    # --- the backward as a recorded Program -----------------------------------------------------------------
 
     def _recorded_backward(self, cotangents: Mapping[int, Any]) -> Sequence[Any]:
         site = self.site

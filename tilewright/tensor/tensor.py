@@ -86,8 +86,8 @@ def _described(value: Any) -> str:
 class Tensor(Value):
     """An n-dimensional array whose operators run generated kernels and record what they do for `backward`.
 
-    `Tensor(data)` copies; `tw.from_numpy(array)` shares. Results of views (`reshape`, `permute`, `x[1:]`, `expand`)
-    share memory with their operand.
+    `Tensor(data)` copies; `tw.from_numpy(array)` shares. Results of views (`reshape`, `permute`, `x[1:]`,
+    `expand`) share memory with their operand.
     """
 
     __slots__ = ()
@@ -104,7 +104,7 @@ class Tensor(Value):
         if requires_grad:
             self.requires_grad_()
 
-    # --- what it is -------------------------------------------------------------------------------------------
+    # --- what it is -----------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> Shape:
@@ -145,7 +145,7 @@ class Tensor(Value):
     def is_contiguous(self) -> bool:
         return self._array.flags.c_contiguous
 
-    # --- the tape ---------------------------------------------------------------------------------------------
+    # --- the tape -------------------------------------------------------------------------------------------
 
     @property
     def requires_grad(self) -> bool:
@@ -156,7 +156,9 @@ class Tensor(Value):
         self.requires_grad_(wanted)
 
     def requires_grad_(self, wanted: bool = True) -> Tensor:
-        """Make this tensor an independent variable of gradients, or a constant. Raises `DTypeError` for integers."""
+        """Make this tensor an independent variable of gradients, or a constant. Raises `DTypeError` for
+        integers.
+        """
         if wanted and self._origin is None:
             if not self.dtype.is_float:
                 raise DTypeError(
@@ -214,7 +216,9 @@ class Tensor(Value):
         self._origin.add_hook(self._result, keep)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
-        """Call `hook(gradient)` when the gradient of this tensor is known; what it returns replaces the gradient."""
+        """Call `hook(gradient)` when the gradient of this tensor is known; what it returns replaces the
+        gradient.
+        """
         if self._origin is None:
             raise DerivativeError("register_hook: this tensor does not require a gradient")
         return self._origin.add_hook(self._result, hook)
@@ -224,8 +228,8 @@ class Tensor(Value):
     ) -> None:
         """Add d self / d leaf (times `gradient`) to the `grad` of every leaf that requires one.
 
-        Raises `DerivativeError` if nothing was recorded, if a result of more than one element is given no `gradient`,
-        or if the saved values are freed or overwritten.
+        Raises `DerivativeError` if nothing was recorded, if a result of more than one element is given no
+        `gradient`, or if the saved values are freed or overwritten.
         """
         root = start_of(self, gradient, "backward", create_graph)
         retain = create_graph if retain_graph is None else retain_graph
@@ -240,13 +244,14 @@ class Tensor(Value):
     def data(self) -> Tensor:
         return self.detach()
 
-    # --- to and from other libraries --------------------------------------------------------------------------
+    # --- to and from other libraries ------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray:
         """The array, sharing memory. Raises `DerivativeError` while the tensor requires a gradient."""
         if self._origin is not None:
             raise DerivativeError(
-                "numpy() of a tensor that requires a gradient would let NumPy change or use values behind the tape's "
+                "numpy() of a tensor that requires a gradient would let NumPy change or use "
+                "values behind the tape's "
                 "back; write x.detach().numpy()"
             )
         return self._array
@@ -328,10 +333,12 @@ class Tensor(Value):
         copied = memo[id(self)] = _rebuilt(type(self), self._array.copy(), self.requires_grad)
         return copied
 
-    # --- dtypes -----------------------------------------------------------------------------------------------
+    # --- dtypes ---------------------------------------------------------------------------------------------
 
     def to(self, target: Any = None, *, dtype: Any = None) -> Tensor:
-        """This tensor in another dtype (differentiable); "cpu" and other tensors' dtypes are targets as well."""
+        """This tensor in another dtype (differentiable); "cpu" and other tensors' dtypes are targets as
+        well.
+        """
         for wanted in (target, dtype):
             if isinstance(wanted, Tensor):
                 self = convert(self, wanted.dtype)
@@ -351,7 +358,7 @@ class Tensor(Value):
     def bool(self) -> Tensor: return convert(self, dtypes.bool_)
     def cpu(self) -> Tensor: return self
 
-    # --- operators --------------------------------------------------------------------------------------------
+    # --- operators ------------------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Tensor: return pointwise("add", self, other)
     def __radd__(self, other: Any) -> Tensor: return pointwise("add", other, self)
@@ -451,7 +458,7 @@ class Tensor(Value):
 
     clamp = clip
 
-    # --- reductions -------------------------------------------------------------------------------------------
+    # --- reductions -----------------------------------------------------------------------------------------
 
     # fmt: off
     def sum(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("sum", self, dim, keepdim)
@@ -461,8 +468,11 @@ class Tensor(Value):
     def min(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("min", self, dim, keepdim)
     def any(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("any", self, dim, keepdim)
     def all(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("all", self, dim, keepdim)
-    def logsumexp(self, dim: Dim, keepdim: Any = False) -> Tensor: return reduce("logsumexp", self, dim, keepdim)
     # fmt: on
+
+    def logsumexp(self, dim: Dim = None, keepdim: Any = False) -> Tensor:
+        """log Σ exp(x) over `dim`."""
+        return reduce("logsumexp", self, dim, keepdim)
 
     def var(self, dim: Dim = None, keepdim: Any = False, *, correction: Any = 0) -> Tensor:
         """Σ (x - mean)² / (n - correction) over `dim`; correction=1 for a sample's estimate."""
@@ -473,17 +483,23 @@ class Tensor(Value):
         return self.var(dim, keepdim, correction=correction).sqrt()
 
     def argmax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
-        """The first position of the largest value (of the first NaN, if any), along `dim` or of all elements."""
+        """The first position of the largest value (of the first NaN, if any), along `dim` or of all
+        elements.
+        """
         return operators.argument("argmax", self, dim, keepdim)
 
     def argmin(self, dim: Any = None, keepdim: Any = False) -> Tensor:
-        """The first position of the smallest value (of the first NaN, if any), along `dim` or of all elements."""
+        """The first position of the smallest value (of the first NaN, if any), along `dim` or of all
+        elements.
+        """
         return operators.argument("argmin", self, dim, keepdim)
 
-    # --- views ------------------------------------------------------------------------------------------------
+    # --- views ----------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: Any) -> Tensor:
-        """The same elements in row-major order under another shape; a copy only where strides do not allow a view."""
+        """The same elements in row-major order under another shape; a copy only where strides do not
+        allow a view.
+        """
         wanted = _shape(shape)
         return apply_view(self, Reshape(_without_unknown(wanted, self._array.size, self.shape)))
 
@@ -492,7 +508,8 @@ class Tensor(Value):
         result = self.reshape(*shape)
         if result._version is not self._version:
             raise ShapeError(
-                f"a tensor of shape {self.shape} and strides {self.stride()} cannot be viewed as {result.shape} "
+                f"a tensor of shape {self.shape} and strides {self.stride()} cannot be viewed "
+                f"as {result.shape} "
                 f"without a copy; use reshape"
             )
         return result
@@ -567,12 +584,13 @@ class Tensor(Value):
             return apply_view(self, _sliced(plain, self.shape))
         if self.requires_grad and mode.recording:
             raise DerivativeError(
-                "indexing with arrays, lists or masks has no gradient yet; index with integers and slices, or use "
+                "indexing with arrays, lists or masks has no gradient yet; index with integers "
+                "and slices, or use "
                 "x.detach()[index]"
             )
         return Tensor._make(np.asarray(self._array[_as_arrays(index)]))
 
-    # --- in place ---------------------------------------------------------------------------------------------
+    # --- in place -------------------------------------------------------------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._writable("x[index] = value", value)
@@ -620,12 +638,14 @@ class Tensor(Value):
     def _writable(self, what: str, value: Any) -> None:
         if mode.recording and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
             raise DerivativeError(
-                f"{what} would change a tensor behind the tape's back; write x = x + y instead of x.add_(y), or put "
+                f"{what} would change a tensor behind the tape's back; write x = x + y instead "
+                "of x.add_(y), or put "
                 f"it under `with tw.no_grad():` if no gradient is to pass"
             )
         if not self._array.flags.writeable:
             raise OverlapError(
-                f"{what}: this tensor's memory is read-only or repeated (an expanded view); write to x.clone()"
+                f"{what}: this tensor's memory is read-only or repeated (an expanded view); "
+                "write to x.clone()"
             )
 
 
@@ -647,13 +667,15 @@ def start_of(output: Tensor, gradient: Any, what: str, record: bool) -> tuple[So
     """Where a backward starts: the source of an output and its gradient, checked."""
     if output._origin is None:
         raise DerivativeError(
-            f"{what}: this tensor was not recorded, so it has no gradient; no operand required one (requires_grad), "
+            f"{what}: this tensor was not recorded, so it has no gradient; no operand required "
+            "one (requires_grad), "
             f"or it was computed under no_grad, detached, or is integer"
         )
     if gradient is None:
         if output._array.size != 1:
             raise DerivativeError(
-                f"{what}: a tensor of shape {output.shape} needs the gradient to start from; reduce it to one number, as "
+                f"{what}: a tensor of shape {output.shape} needs the gradient to start from; "
+                "reduce it to one number, as "
                 f"in loss.sum(), or pass one of its shape"
             )
         value = Tensor._make(np.ones(output.shape, output._array.dtype))

@@ -1,7 +1,7 @@
 """Views: Tensors that show another one's memory under another shape.
 
-A view and its transpose (how its gradient returns) are views again, or the sum that undoes a repetition, so that the
-set is closed: Reshape ↔ Reshape, Permute ↔ Permute, Repeat ↔ SumTo, Slice ↔ Place.
+A view and its transpose (how its gradient returns) are views again, or the sum that undoes a repetition, so
+that the set is closed: Reshape ↔ Reshape, Permute ↔ Permute, Repeat ↔ SumTo, Slice ↔ Place.
 """
 
 from __future__ import annotations
