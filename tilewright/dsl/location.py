@@ -5,33 +5,34 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from types import TracebackType
+from types import FrameType, TracebackType
 
-_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
-_LIBRARY_OF_OPS = os.path.join(_PACKAGE, "kernels", "")
+_PACKAGE = __name__.partition(".")[0]
+_MACHINERY = (_PACKAGE, "numpy")
+_LIBRARY_OF_OPS = f"{_PACKAGE}.kernels"
 
 
-def is_users(filename: str) -> bool:
-    """Whether a file holds ops (a user's or the library's own), as against the machinery that runs them."""
-    path = os.path.abspath(filename)
-    return not path.startswith(_PACKAGE) or path.startswith(_LIBRARY_OF_OPS)
+def is_users(frame: FrameType) -> bool:
+    """Whether a frame runs an op's body (a user's or of the library of ops) or its caller."""
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] not in _MACHINERY or f"{module}.".startswith(f"{_LIBRARY_OF_OPS}.")
 
 
 def users_line() -> str | None:
     """`file.py:12` of the innermost running frame of the user's code."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if is_users(frame.f_code.co_filename):
-            return _line(frame.f_code.co_filename, frame.f_lineno)
+        if is_users(frame):
+            return _line(frame, frame.f_lineno)
         frame = frame.f_back
     return None
 
 
 def raising_line(trace: TracebackType | None) -> str | None:
     """`file.py:12` of the user's innermost frame through which an exception passed."""
-    frames = [f for f in traceback.extract_tb(trace) if is_users(f.filename)]
-    return _line(frames[-1].filename, frames[-1].lineno) if frames else None
+    lines = [_line(frame, number) for frame, number in traceback.walk_tb(trace) if is_users(frame)]
+    return lines[-1] if lines else None
 
 
-def _line(filename: str, number: int | None) -> str:
-    return f"{os.path.basename(filename)}:{number}"
+def _line(frame: FrameType, number: int | None) -> str:
+    return f"{os.path.basename(frame.f_code.co_filename)}:{number}"

@@ -1,0 +1,407 @@
+"""Ops that must fail: one for every message of the language. Each names the op, the line and the remedy."""
+
+import inspect
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError, ShapeError
+
+X = np.ones((2, 3), np.float32)
+K = np.ones((2, 3), np.int64)
+B = np.ones((2, 3), bool)
+SMALL = np.ones((2, 3), np.int8)
+FILE = Path(__file__).name
+
+
+def location(function) -> str:
+    """`file:line` of the line that is marked `# here` (the first line of the function if none is)."""
+    lines, first = inspect.getsourcelines(function)
+    marked = [first + offset for offset, line in enumerate(lines) if "# here" in line]
+    return f"{FILE}:{marked[0] if marked else first}"
+
+
+FAILING = []
+
+
+def fails(error, message, *arrays):
+    """Registers an op with the error that it must raise for `arrays` and what the message must say."""
+
+    def register(function):
+        FAILING.append(pytest.param(function, arrays or (X,), error, message, id=function.__name__))
+        return function
+
+    return register
+
+
+@pytest.mark.parametrize(("function", "arrays", "error", "message"), FAILING)
+def test_the_message_names_the_op_the_line_and_the_remedy(function, arrays, error, message):
+    with pytest.raises(error) as caught:
+        tw.op(function).reference(*arrays)
+    text = str(caught.value)
+    assert isinstance(caught.value, LanguageError | DTypeError)
+    assert text.startswith(f"{location(function)}: in op {function.__name__!r}: ")
+    assert message in text
+    assert text.count(FILE) == 1
+
+
+# --- axes -------------------------------------------------------------------------------------------------
+
+
+@fails(AxisError, "sum over 'cols', but the expression has the axes (n d)")
+def wrong_axis(x: tw.Tile["n d"]):
+    y = x + 1
+    return tw.sum(y, "cols")  # here
+
+
+@fails(AxisError, "it was summed away before")
+def axis_summed_away(x: tw.Tile["n d"]):
+    total = tw.sum(x, "d")
+    return tw.max(total, "d")  # here
+
+
+@fails(AxisError, "max over 'd' twice; name each axis once")
+def reduced_twice(x: tw.Tile["n d"]):
+    return tw.max(x, "d d")  # here
+
+
+@fails(AxisError, "axes have no numbers")
+def axis_by_number(x: tw.Tile["n d"]):
+    return tw.sum(x, 1)  # here
+
+
+@fails(AxisError, "sum over no axis")
+def no_axis(x: tw.Tile["n d"]):
+    return tw.sum(x, "")  # here
+
+
+@fails(AxisError, "'1d' in '1d' is not an axis name")
+def no_name(x: tw.Tile["n d"]):
+    return tw.sum(x, "1d")  # here
+
+
+@fails(AxisError, "tw.index('rows') names an axis that no operand has; the axes are d, n")
+def unknown_axis_in_index(x: tw.Tile["n d"]):
+    position = tw.index("rows")  # here
+    return tw.where(position > 0, x, 0)
+
+
+@fails(AxisError, "tw.size('rows') names an axis that no operand has; the axes are d, n")
+def unknown_axis_in_size(x: tw.Tile["n d"]):
+    return x / tw.size("rows")  # here
+
+
+@fails(AxisError, "tw.index takes one axis name, as in tw.index('i'); got 'n d'")
+def index_of_two(x: tw.Tile["n d"]):
+    return x + tw.index("n d")  # here
+
+
+@fails(AxisError, "tw.size takes axis names, as in tw.size('i'); got 0")
+def size_by_number(x: tw.Tile["n d"]):
+    return x + tw.size(0)  # here
+
+
+@fails(AxisError, "tw.argmax takes one axis name, as in tw.argmax(x, 'i'); got None")
+def argmax_of_all(x: tw.Tile["n d"]):
+    return tw.argmax(x)  # here
+
+
+@fails(AxisError, "x['j'] gives 1 names to a tile with the axes (n d)")
+def too_few_names(x: tw.Tile["n d"]):
+    return x["j"]  # here
+
+
+@fails(AxisError, "x['i j k'] gives 3 names to a tile with the axes (n d)")
+def too_many_names(x: tw.Tile["n d"]):
+    return x["i j k"]  # here
+
+
+@fails(AxisError, "'...' stands once in x['... i ...']")
+def two_ellipses(x: tw.Tile["n d"]):
+    return x["... i ..."]  # here
+
+
+@fails(LanguageError, "a tile is not indexed by position")
+def indexed(x: tw.Tile["n d"]):
+    return x[0]  # here
+
+
+@fails(AxisError, "the result has the axis 'd', which its annotation -> Tile[\"n\"] lacks; reduce it")
+def result_axis_missing(x: tw.Tile["n d"]) -> tw.Tile["n"]:
+    return x
+
+
+@fails(AxisError, "the annotation -> Tile[\"n d e\"] has the axis 'e', which no operand has")
+def result_axis_unknown(x: tw.Tile["n d"]) -> tw.Tile["n d e"]:
+    return x
+
+
+@tw.op
+def normalised(x: tw.Tile["n d"], scale: tw.Tile["d"]):
+    return x / tw.sum(x, "d") * scale
+
+
+@fails(AxisError, 'normalised declares scale as Tile["d"] but is given a tile with the axes (n d)')
+def wrong_rank_for_an_inner_op(x: tw.Tile["n d"]):
+    return normalised(x, x)  # here
+
+
+# --- values that are not known ----------------------------------------------------------------------------
+
+
+@fails(LanguageError, "write tw.where(condition, a, b) to choose")
+def branch(x: tw.Tile["n d"]):
+    if x > 0:  # here
+        return x
+    return -x
+
+
+@fails(LanguageError, "tw.maximum for Python's max")
+def python_max(x: tw.Tile["n d"]):
+    return max(x, 0)  # here
+
+
+@fails(LanguageError, "chained comparisons")
+def chained(x: tw.Tile["n d"]):
+    return 0 < x < 1  # here
+
+
+@fails(LanguageError, "use tw functions (tw.exp, not math.exp)")
+def math_function(x: tw.Tile["n d"]):
+    return math.exp(x)  # here
+
+
+@fails(LanguageError, "use tw functions")
+def to_int(x: tw.Tile["n d"]):
+    return x * int(x)  # here
+
+
+@fails(LanguageError, "name its axis and reduce it, as in tw.sum(x, 'i')")
+def loop(x: tw.Tile["n d"]):
+    total = 0
+    for row in x:  # here
+        total = total + row
+    return total
+
+
+@fails(LanguageError, "a tile cannot be looped over")
+def membership(x: tw.Tile["n d"]):
+    return 1 in x  # here
+
+
+@fails(LanguageError, "the extent of an axis is tw.size('i'), not len(x)")
+def length(x: tw.Tile["n d"]):
+    return x / len(x)  # here
+
+
+@fails(LanguageError, "write y = tw.where(condition, new, x)")
+def assignment(x: tw.Tile["n d"]):
+    x["n d"] = 0  # here
+    return x
+
+
+@fails(LanguageError, "there is no `@`: a contraction is a product and a sum, as in tw.sum(a * b, 'k')")
+def matrix_product(x: tw.Tile["n d"]):
+    return x @ x["d n"]  # here
+
+
+# --- NumPy and methods ------------------------------------------------------------------------------------
+
+
+@fails(LanguageError, "np.exp works on arrays, not on the tiles of an op; write tw.exp")
+def numpy_function(x: tw.Tile["n d"]):
+    return np.exp(x)  # here
+
+
+@fails(LanguageError, "np.sum works on arrays, not on the tiles of an op; write tw.sum")
+def numpy_sum(x: tw.Tile["n d"]):
+    return np.sum(x, axis=1)  # here
+
+
+@fails(LanguageError, "np.arctan works on arrays, not on the tiles of an op; write tw.atan")
+def numpy_other_name(x: tw.Tile["n d"]):
+    return np.arctan(x)  # here
+
+
+@fails(LanguageError, "a tile is no NumPy array")
+def numpy_array(x: tw.Tile["n d"]):
+    return np.asarray(x)  # here
+
+
+@fails(LanguageError, "pass it as a Tile parameter")
+def array_in_the_formula(x: tw.Tile["n d"]):
+    return np.ones(3) * x  # here
+
+
+@fails(LanguageError, "pass arrays as Tile parameters")
+def array_on_the_right(x: tw.Tile["n d"]):
+    return x * np.ones(3)  # here
+
+
+@fails(LanguageError, "a tile has no methods; write tw.sum(x)")
+def method(x: tw.Tile["n d"]):
+    return x.sum("d")  # here
+
+
+@fails(LanguageError, "a tile has no shape; the extent of an axis is tw.size('i')")
+def shape(x: tw.Tile["n d"]):
+    return x / x.shape[0]  # here
+
+
+@fails(LanguageError, "a tile has no attribute 'device'")
+def attribute(x: tw.Tile["n d"]):
+    return x.device  # here
+
+
+@fails(LanguageError, "str 'a' cannot be part of an op's formula")
+def text(x: tw.Tile["n d"]):
+    return x + "a"  # here
+
+
+@fails(LanguageError, "test it with `if bias is not None:`")
+def absent_operand(x: tw.Tile["n d"], bias: tw.Tile["d"] = None):
+    return x + bias  # here
+
+
+# --- dtypes -----------------------------------------------------------------------------------------------
+
+
+@fails(DTypeError, "and works on integers and bool, got float32; compare first, as in (x > 0) & (y > 0)")
+def bits_of_a_float(x: tw.Tile["n d"]):
+    return x & x  # here
+
+
+@fails(DTypeError, "shl works on integers, got bool", B)
+def shifted_bool(x: tw.Tile["n d"]):
+    return x << x  # here
+
+
+@fails(DTypeError, "where(condition, a, b) needs a bool condition, got float32; write x != 0")
+def condition(x: tw.Tile["n d"]):
+    return tw.where(x, 1, 0)  # here
+
+
+@fails(DTypeError, "isnan needs floating-point operands, got int64", K)
+def nan_of_an_integer(x: tw.Tile["n d"]):
+    return tw.isnan(x)  # here
+
+
+@fails(
+    DTypeError,
+    "300 does not fit int8, the dtype of the other operand of add; write tw.cast(x, tw.int64)",
+    SMALL,
+)
+def constant_that_does_not_fit(x: tw.Tile["n d"]):
+    return x + 300  # here
+
+
+@fails(DTypeError, "does not fit int64", K)
+def constant_beyond_any_integer(x: tw.Tile["n d"]):
+    return x + 2**70  # here
+
+
+@fails(DTypeError, "'complex64' is not a dtype of the language; use one of float64")
+def unknown_dtype(x: tw.Tile["n d"]):
+    return tw.cast(x, "complex64")  # here
+
+
+# --- results and calls ------------------------------------------------------------------------------------
+
+
+@fails(LanguageError, "the op 'nothing' returns nothing; end its body with `return` and the formula")
+def nothing(x: tw.Tile["n d"]):
+    tw.exp(x)
+
+
+@fails(LanguageError, "the op 'two_for_one' returns 2 results but is annotated with 1")
+def two_for_one(x: tw.Tile["n d"]) -> tw.Tile["n d"]:
+    return x, x
+
+
+@fails(LanguageError, "exp takes 1 operands, got 2")
+def too_many_operands(x: tw.Tile["n d"]):
+    return tw.exp(x, x)  # here
+
+
+def test_errors_of_other_kinds_pass_through():
+    @tw.op
+    def mistake(x: tw.Tile["n d"]):
+        return x + undefined_name
+
+    with pytest.raises(NameError, match="undefined_name"):
+        mistake.reference(X)
+
+
+# --- definitions ------------------------------------------------------------------------------------------
+
+
+def missing_annotation(x):
+    return x
+
+
+def constant_not_keyword_only(x: tw.Tile["n d"], eps: float = 1e-6):
+    return x + eps
+
+
+def default_value(x: tw.Tile["n d"] = 1):
+    return x
+
+
+def star(*xs: tw.Tile["n d"]):
+    return xs
+
+
+def wrong_result_annotation(x: tw.Tile["n d"]) -> float:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (missing_annotation, "operand 'x' needs its axes, as in x: tw.Tile"),
+        (constant_not_keyword_only, "constants are keyword-only: put them behind a `*`"),
+        (default_value, "operand 'x' may only have the default None"),
+        (star, "*xs is not possible; name every operand and constant"),
+        (wrong_result_annotation, "the result is annotated -> tw.Tile"),
+    ],
+)
+def test_a_wrong_signature_fails_when_it_is_defined(function, message):
+    with pytest.raises(LanguageError, match=re.escape(message)) as caught:
+        tw.op(function)
+    assert str(caught.value).startswith(f"{location(function)}: op {function.__name__!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n n", "axis 'n' stands twice in Tile['n n']; give the second one its own name"),
+        ("d ...", "'...' comes first in a tile's axes"),
+        ("n-1", "'n-1' in 'n-1' is not an axis name"),
+        (3, "Tile[...] takes the axes as one string"),
+    ],
+)
+def test_a_wrong_tile_annotation_fails_at_once(text, message):
+    with pytest.raises(AxisError, match=re.escape(message)):
+        tw.Tile[text]
+
+
+def test_extents_that_disagree():
+    @tw.op
+    def add(x: tw.Tile["n d"], w: tw.Tile["d"]):
+        return x + w
+
+    with pytest.raises(ShapeError, match=r"'?add'?.*'d' is 3 in x .*but 4 in w"):
+        add.reference(X, np.ones(4, np.float32))
+
+
+def test_an_inner_op_that_is_given_too_much():
+    @tw.op
+    def outer(x: tw.Tile["n d"]):
+        return normalised(x, x, x)
+
+    with pytest.raises(ArgumentError, match="normalised"):
+        outer.reference(X)
