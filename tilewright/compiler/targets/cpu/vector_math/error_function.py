@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.exponential import exp_negative
 from tilewright.compiler.targets.cpu.vector_math.formats import F32_FORMAT, F64_FORMAT, hexes
 from tilewright.compiler.targets.cpu.vector_math.parts import (
     bits_to_power,
+    expm1_polynomial,
     horner,
+    scale,
     split_exp,
     through_f64,
 )
@@ -105,7 +106,9 @@ def _erf_f64(b: Builder, x: Value) -> Value:
 
 
 def _erfc_positive(b: Builder, x: Value) -> Value:
-    """erfc(x) = P(q) e^(-x^2) / (1 + 2x) for x >= 0, q = (x - 4) / (x + 4); x^2 is kept in two parts.
+    """erfc(x) = P(q) e^(-x^2) / (1 + 2x) for x >= 0, q = (x - 4) / (x + 4).
+
+    x^2, the quotient and what it is made of are kept in two parts.
 
     The form of M. M. Shepherd and J. G. Laframboise, Math. Comp. 36 (1981) 249.
     """
@@ -113,8 +116,17 @@ def _erfc_positive(b: Builder, x: Value) -> Value:
     q = b.div(b.sub(x, 4.0), b.add(x, 4.0))
     square = b.mul(x, x)
     lost = b.fma(x, x, b.neg(square))
-    y = b.div(horner(b, q, _ERFC), b.fma(x, 2.0, 1.0))
-    return b.mul(b.fma(y, b.neg(lost), y), exp_negative(b, b.neg(square)))
+    r, shifted = split_exp(b, b.neg(square))
+    growth = expm1_polynomial(b, b.sub(r, lost))
+    slope = horner(b, q, _ERFC[1:])
+    top = b.fma(q, slope, _ERFC[0])
+    top_low = b.fma(q, slope, b.sub(_ERFC[0], top))
+    bottom = b.fma(x, 2.0, 1.0)
+    bottom_low = b.sub(1.0, b.sub(bottom, b.mul(x, 2.0)))
+    y = b.div(top, bottom)
+    missing = b.fma(b.neg(y), bottom_low, b.add(b.fma(b.neg(y), bottom, top), top_low))
+    growth = b.add(growth, b.div(missing, top))
+    return scale(b, b.fma(y, growth, y), shifted)
 
 
 @through_f64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tilewright.compiler.targets.cpu.builder import Builder, Value
 from tilewright.compiler.targets.cpu.vector_math.formats import LN2, format_of
 from tilewright.compiler.targets.cpu.vector_math.parts import (
@@ -13,6 +15,9 @@ from tilewright.compiler.targets.cpu.vector_math.parts import (
     split_exp,
     through_f64,
 )
+
+# (sinh(r) - r) / r^3 in r^2, |r| <= 1: the Taylor series.
+_SINH = tuple(1 / math.factorial(n) for n in range(3, 20, 2))
 
 
 def exp(b: Builder, x: Value) -> Value:
@@ -66,10 +71,11 @@ def expm1_halved(b: Builder, x: Value, halvings: int) -> Value:
 
 
 def sigmoid(b: Builder, x: Value) -> Value:
-    """1 / (1 + e^-x), for a negative x as e^-|x| / (1 + e^-|x|): small results keep their bits."""
+    """1 - s, or for a negative x e^-|x| (1 - s), with s = e^-|x| / (1 + e^-|x|), whose error weighs least."""
     e = exp_negative(b, b.neg(b.abs(x)))
     numerator = b.select(b.cmp("lt", x, 0.0), e, 1.0)
-    return b.div(numerator, b.add(e, 1.0))
+    complement = b.div(e, b.add(e, 1.0))
+    return b.fma(b.neg(numerator), complement, numerator)
 
 
 def softplus(b: Builder, x: Value) -> Value:
@@ -96,11 +102,13 @@ def tanh(b: Builder, x: Value) -> Value:
 
 @through_f64
 def sinh(b: Builder, x: Value) -> Value:
-    """h + h / (2h + 1) for h = (e^|x| - 1) / 2, with the sign of x."""
-    quarter = expm1_halved(b, b.min_second(710.6, b.abs(x)), halvings=2)  # sinh overflows above 710.47
-    h = b.mul(quarter, 2.0)
-    denominator = b.min_second(1.7976931348623157e308, b.fma(h, 2.0, 1.0))
-    return b.copysign(b.add(h, b.div(h, denominator)), x)
+    """|x| + |x|^3 P(x^2) up to 1, h - 1 / 4h for h = e^|x| / 2 beyond, with the sign of x."""
+    size = b.abs(x)
+    square = b.mul(size, size)
+    near = b.fma(b.mul(size, square), horner(b, square, _SINH), size)
+    h = _exp(b, size, halvings=1)
+    far = b.sub(h, b.div(0.25, h))
+    return b.copysign(b.select(b.cmp("lt", size, 1.0), near, far), x)
 
 
 @through_f64
