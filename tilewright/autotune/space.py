@@ -1,7 +1,7 @@
 """Schedule spaces, inferred from kernels.
 
-A `Space` names the choices that a kernel leaves open and the values that each may take; every combination is legal:
-it changes the speed of the kernel and never its meaning. The default schedule is always in it.
+A `Space` names the choices that a kernel leaves open and the values that each may take; every combination
+is legal: it changes the speed of the kernel and never its meaning. The default schedule is always in it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Space:
 
 
 def cpu_space(kernel: Kernel, layout: Layout, target: CpuTarget) -> Space:
-    """What a CPU kernel leaves open: the axis of the vectors, how many a step, tile sizes, the register block."""
+    """What a CPU kernel leaves open: the axis of the vectors, how many a step, tile sizes, the register
+    block.
+    """
     default = default_schedule(kernel, layout, target)
     if default.lane_axis is None:
         return Space(default, {})

@@ -1,7 +1,8 @@
 """Chunk axes: how many partial results a reduction in two steps has.
 
-The number depends on the extents of the call alone, never on the number of threads or the machine, so that the
-order of every sum, and with it every bit of the result, is the same wherever and however a kernel runs.
+The number depends on the extents of the call alone, never on the number of threads or the machine, so
+that the order of every sum, and with it every bit of the result, is the same wherever and however a
+kernel runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which sums are contractions: found by algebra, whatever the op is called.
 
-A sum is a contraction when its argument is a product of two sides that both run along all the summed axes, and
-each side has an axis of its own that the other lacks:
+A sum is a contraction when its argument is a product of two sides that both run along all the summed
+axes, and each side has an axis of its own that the other lacks:
 
     Σ_k left(b, m, k) · right(b, k, n)        batch b on both, m on the left alone, n on the right alone
 
@@ -19,8 +19,10 @@ MAX_FACTORS = 8
 
 
 def factors(node: Node) -> list[Node]:
-    """The factors of a product, left to right. A mask over a product, `where(c, a·b, 0)`, goes to one factor that has
-    the mask's axes: `a · where(c, b, 0)`."""
+    """The factors of a product, left to right.
+
+    A mask over a product, `where(c, a·b, 0)`, goes to one factor that has its axes: `a · where(c, b, 0)`.
+    """
     if isinstance(node, Map) and node.function == "mul":
         return [f for operand in node.operands for f in factors(operand)]
     if isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2]):
@@ -103,5 +105,3 @@ def _factorise(node: Node) -> Node:
     rest = tuple(a for a in node.over if a != axis)
     whole = multiply([*outside, inner])
     return _factorise(Reduce("sum", rest, whole)) if rest else whole
-
-

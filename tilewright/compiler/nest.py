@@ -1,19 +1,21 @@
 """Loop nests: what a Program becomes before any target sees it.
 
-A `Plan` is a list of kernels over named buffers. Every kernel has *parallel* axes (one piece of work per position,
-in any order) and *row* axes, over which it loops in one or several *phases*: what depends on a finished reduction
-starts the next phase. Its expressions are still nodes of the Program, in which every value that another kernel
-computes has become a `Read` of a buffer, so a target has one thing to do: walk the phases and spell the nodes.
+A `Plan` is a list of kernels over named buffers. Every kernel has *parallel* axes (one piece of work per
+position, in any order) and *row* axes, over which it loops in one or several *phases*: what depends on a
+finished reduction starts the next phase. Its expressions are still nodes of the Program, in which every
+value that another kernel computes has become a `Read` of a buffer, so a target has one thing to do: walk
+the phases and spell the nodes.
 
     pointwise     for p in parallel:                       store f(p)
     row           for p in parallel:  for each phase: for r in row:  accumulate reductions, store f(p, r)
                                       after the phase:               store f(p)
     contraction   for (b, m, n) tiles: acc = Σ_k left(b, m, k) · right(b, k, n);  store f(acc, b, m, n)
 
-A *split* kernel computes bounded partial results, finished by a second, ordinary kernel: either its row loop is cut
-into chunks (a reduction of everything), or its parallel positions are (a reduction across rows, kept beside the
-rows' own results so that the data is read once). The chunks' axis is called `#0`, `#1`, …; its extent depends on
-the extents of the call alone, never on the number of threads, so results are bit-equal for every thread count.
+A *split* kernel computes bounded partial results, finished by a second, ordinary kernel: either its row
+loop is cut into chunks (a reduction of everything), or its parallel positions are (a reduction across
+rows, kept beside the rows' own results so that the data is read once). The chunks' axis is called `#0`,
+`#1`, …; its extent depends on the extents of the call alone, never on the number of threads, so results
+are bit-equal for every thread count.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Partition: cuts a Program into kernels.
 
-    1. factorise products of many factors; cut reductions of everything into bounded partial results
-    2. targets: decide which nodes must go through memory (results, contractions, reductions whose axes do not fit the
+    1. factorise products of many factors; cut reductions of everything into bounded partial results 2.
+    targets: decide which nodes must go through memory (results, contractions, reductions whose axes do
+    not fit the
        kernel that needs them) until nothing new is found
-    3. reductions across rows join the kernel that already reads those rows, as partial results
-    4. one kernel a target, then merge what shares data: rows of one shape, pointwise work into rows, pointwise work
+    3. reductions across rows join the kernel that already reads those rows, as partial results 4. one
+    kernel a target, then merge what shares data: rows of one shape, pointwise work into rows, pointwise
+    work
        into the contraction that it follows
     5. write each kernel's phases
 
@@ -62,7 +64,10 @@ def partition(program: Program) -> Plan:
         found = work.cross_candidate()
         if found is None:
             return work.plan()
-        cross = {**cross, found: Partial(f"partial{len(cross)}", Split(rows_axis(found.over), "parallel"), found)}
+        cross = {
+            **cross,
+            found: Partial(f"partial{len(cross)}", Split(rows_axis(found.over), "parallel"), found),
+        }
 
 
 def _over_all_axes(result: Result) -> Node:
@@ -80,11 +85,11 @@ class _Partitioner:
         self.program = program
         self.partials = dict(cross)
         self.partial_reads: dict[str, Partial] = {p.buffer: p for p in cross.values()}
-        self.finishers: dict[Reduce, Node] = {r: self._finisher(p) for r, p in cross.items()}
+        self.finishers: dict[Node, Node] = {r: self._finisher(p) for r, p in cross.items()}
         self.roots = tuple(self._finish(root) for root in roots)
         self.targets: dict[Node, Target] = {}
 
-    # --- reductions in two steps ------------------------------------------------------------------------------
+    # --- reductions in two steps ------------------------------------------------------------------
 
     def _finisher(self, partial: Partial) -> Node:
         """The reduction over the chunks: what replaces the whole reduction in the Program."""
@@ -92,9 +97,16 @@ class _Partitioner:
         return Reduce(partial.of.combine, (partial.split.axis,), Read(partial.buffer, axes, partial.of.dtype))
 
     def _finish(self, root: Node) -> Node:
-        """`root` with reductions of everything, and those known to cross rows, replaced by their second step."""
+        """`root` with reductions of everything, and those known to cross rows, replaced by their second
+        step.
+        """
         for node in topological([root]):
-            if isinstance(node, Reduce) and node not in self.finishers and not node.axes and not _is_chunked(node):
+            if (
+                isinstance(node, Reduce)
+                and node not in self.finishers
+                and not node.axes
+                and not _is_chunked(node)
+            ):
                 split = Split(chunks_axis(node.over), "row")
                 partial = Partial(f"partial{len(self.partials)}", split, node)
                 self.partials[node] = partial
@@ -102,13 +114,15 @@ class _Partitioner:
                 self.finishers[node] = self._finisher(partial)
         return replace_nodes(root, self.finishers)
 
-    # --- which nodes go through memory ------------------------------------------------------------------------
+    # --- which nodes go through memory ------------------------------------------------------------
 
     def find_targets(self) -> None:
         pending = list(self.roots)
         while pending:
             node = pending.pop(0)
-            if node in self.targets or (isinstance(node, Read) and self._is_plain_param(node) and node not in self.roots):
+            if node in self.targets or (
+                isinstance(node, Read) and self._is_plain_param(node) and node not in self.roots
+            ):
                 continue
             target = self._classify(node)
             self.targets[node] = target
@@ -122,7 +136,9 @@ class _Partitioner:
             return self._classify_partial(node, self.partial_reads[node.param])
         contraction = recognise(node)
         if contraction:
-            return Target(node, union(contraction.batch, contraction.m, contraction.n), contraction.k, contraction)
+            return Target(
+                node, union(contraction.batch, contraction.m, contraction.n), contraction.k, contraction
+            )
         if isinstance(node, Reduce):
             return Target(node, node.axes, node.over)
         return self._classify_consumer(node)
@@ -130,11 +146,20 @@ class _Partitioner:
     def _classify_partial(self, node: Node, partial: Partial) -> Target:
         inner = replace_nodes(partial.of.arg, self.finishers)
         if partial.split.of == "row":
-            return Target(node, (partial.split.axis,), partial.of.over, partial=partial.split, combine=partial.of.combine)
+            return Target(
+                node,
+                (partial.split.axis,),
+                partial.of.over,
+                partial=partial.split,
+                combine=partial.of.combine,
+            )
         return Target(
-            node, partial.of.over, tuple(a for a in inner.axes if a in partial.of.axes), partial=partial.split,
+            node,
+            partial.of.over,
+            tuple(a for a in inner.axes if a in partial.of.axes),
+            partial=partial.split,
             combine=partial.of.combine,
-        )  # fmt: skip
+        )
 
     def _classify_consumer(self, node: Node) -> Target:
         """A value computed from reductions takes the loops of those that fit it, else it is pointwise."""
@@ -198,7 +223,7 @@ class _Partitioner:
             return True
         return (frozenset(node.axes), frozenset(node.over)) != target.shape
 
-    # --- reductions across the rows of another kernel ---------------------------------------------------------
+    # --- reductions across the rows of another kernel ---------------------------------------------
 
     def cross_candidate(self) -> Reduce | None:
         """A reduction over the rows of a kernel that reads the same data, if there is one left."""
@@ -208,14 +233,21 @@ class _Partitioner:
             if target.contraction or target.partial or not isinstance(node, Reduce) or _is_chunked(node):
                 continue
             host = rows.get((frozenset(node.over), frozenset(node.axes)))
-            if host is not None and node.axes and _shares_reads(node, self.value_of(host)) and not _below(node, host.node):
+            if (
+                host is not None
+                and node.axes
+                and _shares_reads(node, self.value_of(host))
+                and not _below(node, host.node)
+            ):
                 return node
         return None
 
-    # --- kernels ----------------------------------------------------------------------------------------------
+    # --- kernels ----------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        groups = _merge(self, [_Group([t], self._boundaries(t), self._operands(t)) for t in self.targets.values()])
+        groups = _merge(
+            self, [_Group([t], self._boundaries(t), self._operands(t)) for t in self.targets.values()]
+        )
         buffers = self._buffers(groups)
         kernels = tuple(self._kernel(group, position, buffers) for position, group in enumerate(groups))
         kernels = tuple(k for k in kernels if k.outputs)
@@ -229,7 +261,7 @@ class _Partitioner:
             yield Buffer(result.name, result.axes, root.dtype)
 
     def _buffers(self, groups: list[_Group]) -> dict[Node, tuple[Buffer, ...]]:
-        """The buffers that each target writes: those of its results, and one for other kernels that read it."""
+        """The buffers that each target writes: its results, and one for other kernels that read it."""
         outside = {b for g in groups for b in g.boundaries}
         table: dict[Node, tuple[Buffer, ...]] = {}
         for position, (node, target) in enumerate(self.targets.items()):
@@ -257,7 +289,7 @@ class _Partitioner:
             inner = lead.contraction
             contraction = replace(
                 inner, left=replace_nodes(inner.left, reads), right=replace_nodes(inner.right, reads)
-            )  # fmt: skip
+            )
         for target in group.targets:
             value = replace_nodes(self.value_of(target), reads)
             if contraction:
@@ -270,13 +302,17 @@ class _Partitioner:
         split = next((t.partial for t in group.targets if t.partial), None)
         parallel, row = lead.parallel, () if contraction else lead.row
         phases = () if contraction else _phases(outputs, row)
-        kernel = Kernel(f"{self.program.name}_{position}", parallel, row, tuple(outputs), phases, contraction, split)
+        kernel = Kernel(
+            f"{self.program.name}_{position}", parallel, row, tuple(outputs), phases, contraction, split
+        )
         return replace(kernel, inputs=self._inputs(kernel, buffers))
 
     def _inputs(self, kernel: Kernel, buffers: dict[Node, tuple[Buffer, ...]]) -> tuple[Param, ...]:
         written = {b.name: Param(b.name, b.axes, b.dtype) for found in buffers.values() for b in found}
         params = {p.name: p for p in self.program.params}
-        names = dict.fromkeys(n.param for n in kernel.nodes() if isinstance(n, Read) and n.param != ACCUMULATOR)
+        names = dict.fromkeys(
+            n.param for n in kernel.nodes() if isinstance(n, Read) and n.param != ACCUMULATOR
+        )
         return tuple(params.get(n) or written[n] for n in names)
 
 
@@ -294,8 +330,8 @@ def _is_chunked(node: Reduce) -> bool:
 def _raised(starts: tuple[Node, ...], inside: set[Node], crossing: set[Node], whole: Node) -> list[Node]:
     """The topmost values that a kernel which computes one of `crossing` could finish by itself.
 
-    `log(sum(e)) - picked` goes through memory as one value a row, not as the two reductions that it is made of; a
-    contraction goes through memory behind its bias and activation.
+    `log(sum(e)) - picked` goes through memory as one value a row, not as the two reductions that it is
+    made of; a contraction goes through memory behind its bias and activation.
     """
     support: dict[Node, frozenset[Node]] = {}
     for node in topological(starts):
@@ -320,7 +356,9 @@ def _raised(starts: tuple[Node, ...], inside: set[Node], crossing: set[Node], wh
 def _one_kernel(node: Node, support: frozenset[Node]) -> bool:
     """Whether `node` is pointwise in values of one kernel that have all its axes."""
     axes = frozenset(node.axes)
-    if not axes or any(not isinstance(s, Reduce) or frozenset(s.axes) != axes or _is_chunked(s) for s in support):
+    if not axes or any(
+        not isinstance(s, Reduce) or frozenset(s.axes) != axes or _is_chunked(s) for s in support
+    ):
         return False
     if any(recognise(s) for s in support):
         return len(support) == 1
@@ -355,7 +393,7 @@ def _below(node: Node, root: Node) -> bool:
     return node in topological([root])
 
 
-# --- merging --------------------------------------------------------------------------------------------------
+# --- merging --------------------------------------------------------------------------------------
 
 
 class _Group:
@@ -394,7 +432,9 @@ def _merge_where(
                 targets = [*first.targets, *second.targets]
                 inside = {t.node for t in targets}
                 boundaries = [
-                    b for b in dict.fromkeys([*first.boundaries, *second.boundaries]) if b not in inside or _is_split(b, work)
+                    b
+                    for b in dict.fromkeys([*first.boundaries, *second.boundaries])
+                    if b not in inside or _is_split(b, work)
                 ]
                 groups = [g for g in groups if g is not second]
                 groups[groups.index(first)] = _Group(targets, boundaries, first.operands | second.operands)
@@ -442,8 +482,10 @@ def _splits_fit(first: _Group, second: _Group, one: Split | None, two: Split | N
     if first.lead.contraction or not _related(first, second):
         return False
     if one and two:
-        return one.of == two.of and first.lead.row == second.lead.row and (
-            one.of == "row" or first.lead.shape == second.lead.shape
+        return (
+            one.of == two.of
+            and first.lead.row == second.lead.row
+            and (one.of == "row" or first.lead.shape == second.lead.shape)
         )
     split = one or two
     assert split is not None
@@ -451,7 +493,11 @@ def _splits_fit(first: _Group, second: _Group, one: Split | None, two: Split | N
         return False
     if first.lead.shape == second.lead.shape:
         return True
-    return one is not None and not second.lead.row and set(second.lead.parallel) == set().union(*first.lead.shape)
+    return (
+        one is not None
+        and not second.lead.row
+        and set(second.lead.parallel) == set().union(*first.lead.shape)
+    )
 
 
 def _is_chunk_read(node: Node) -> bool:
@@ -484,7 +530,9 @@ def _depends(groups: list[_Group]) -> dict[int, set[int]]:
 def _runs_between(groups: list[_Group], first: _Group, second: _Group) -> bool:
     before = _depends(groups)
     one, two = groups.index(first), groups.index(second)
-    return any(one in before[p] and p in before[two] or two in before[p] and p in before[one] for p in before)
+    return any(
+        (one in before[p] and p in before[two]) or (two in before[p] and p in before[one]) for p in before
+    )
 
 
 def _ordered(groups: list[_Group]) -> list[_Group]:
@@ -492,7 +540,7 @@ def _ordered(groups: list[_Group]) -> list[_Group]:
     return [groups[p] for p in sorted(before, key=lambda p: (len(before[p]), p))]
 
 
-# --- phases ---------------------------------------------------------------------------------------------------
+# --- phases ---------------------------------------------------------------------------------------
 
 
 def _phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ...]:
@@ -517,5 +565,6 @@ def _phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ...]:
             finals.setdefault(min(max(level[output.node] - 1, 0), max(last_loop, 0)), []).append(output)
     count = max([0, *stores, *reductions, *finals]) + 1
     return tuple(
-        Phase(tuple(reductions.get(p, ())), tuple(stores.get(p, ())), tuple(finals.get(p, ()))) for p in range(count)
+        Phase(tuple(reductions.get(p, ())), tuple(stores.get(p, ())), tuple(finals.get(p, ())))
+        for p in range(count)
     )

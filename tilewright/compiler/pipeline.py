@@ -1,6 +1,6 @@
 """The road from a Program to something that runs: one straight line.
 
-    Program → simplify → partition → (a target's) schedule, code, build cache, launch
+Program → simplify → partition → (a target's) schedule, code, build cache, launch
 """
 
 from __future__ import annotations
@@ -62,4 +62,6 @@ def compile_program(program: Program, target: str = "cpu") -> Executable:
         from tilewright.compiler.targets.triton.executable import CudaExecutable
 
         return CudaExecutable(plan, target)
-    raise TargetError(f'there is no target {target!r}; the targets are "cpu", "interpreter" and "cuda:0", "cuda:1", …')
+    raise TargetError(
+        f'there is no target {target!r}; the targets are "cpu", "interpreter" and "cuda:0", "cuda:1", …'
+    )

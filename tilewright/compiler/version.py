@@ -1,4 +1,6 @@
-"""What compiled code depends on besides its Program: a digest of this library's code generator and its tools."""
+"""What compiled code depends on besides its Program: a digest of this library's code generator and its
+tools.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ _TOOLS = ("numpy", "torch-mlir", "mlir-python-bindings", "llvmlite", "triton")
 
 @cache
 def code_version() -> str:
-    """A digest of the sources of `dsl/` and `compiler/` and of the versions of what they generate code with."""
+    """A digest of the code generator's sources and of the versions of its tools."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for folder in ("dsl", "autograd", "compiler"):

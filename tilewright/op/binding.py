@@ -1,8 +1,8 @@
 """From a call's arguments to a Program's operands, and from its results back to the shapes a user expects.
 
-Leading batch axes are broadcast as NumPy broadcasts them. An operand that is repeated along a batch axis is read
-without that axis (so its gradient is summed by the kernel), and neighbouring batch axes that lie in memory as one are
-merged, so that one kernel serves every rank.
+Leading batch axes are broadcast as NumPy broadcasts them. An operand that is repeated along a batch axis
+is read without that axis (so its gradient is summed by the kernel), and neighbouring batch axes that lie
+in memory as one are merged, so that one kernel serves every rank.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class BoundOperand:
 
 @dataclass(frozen=True)
 class Binding:
-    """The operands of one call. `groups` holds, for each batch axis of the Program, the dimensions merged into it."""
+    """The operands of one call. `groups` holds, for each batch axis of the Program, the dimensions merged
+    into it.
+    """
 
     operands: Mapping[str, BoundOperand | None]
     groups: Mapping[str, tuple[int, ...]]
@@ -65,30 +67,34 @@ def where(op_name: str) -> str:
 def as_operand(value: Any, name: str, op_name: str) -> np.ndarray:
     """`value` as an array of a dtype that the language has. Raises `ArgumentError` or `DTypeError`."""
     if isinstance(value, (bool, int, float, np.generic)):
-        value = np.asarray(value, np.float32 if isinstance(value, float) and not isinstance(value, np.generic) else None)
+        value = np.asarray(
+            value, np.float32 if isinstance(value, float) and not isinstance(value, np.generic) else None
+        )
     if not isinstance(value, np.ndarray):
         raise ArgumentError(
-            f"{where(op_name)}: operand {name!r} is a {type(value).__module__}.{type(value).__qualname__}; pass a NumPy "
-            f"array or a tilewright Tensor, as in np.asarray(value, np.float32)"
+            f"{where(op_name)}: operand {name!r} is a {type(value).__module__}.{type(value).__qualname__}; "
+            f"pass a NumPy array or a tilewright Tensor, as in np.asarray(value, np.float32)"
         )
     if of_array(value) is None:
         raise DTypeError(
-            f"{where(op_name)}: operand {name!r} has dtype {value.dtype}, which the language does not compute with; "
-            f"convert it with .astype(...) to one of {', '.join(d.name for d in ALL)}"
+            f"{where(op_name)}: operand {name!r} has dtype {value.dtype}, which the language "
+            f"does not compute with; convert it with .astype(...) to one of {', '.join(d.name for d in ALL)}"
         )
     return value
 
 
 def bind(op_name: str, tiles: Sequence[TileParameter], arrays: Mapping[str, np.ndarray | None]) -> Binding:
     """Check ranks and extents and work out how each argument is read. Raises `ShapeError`."""
-    present = [(t, arrays[t.name]) for t in tiles if arrays.get(t.name) is not None]
+    present = [(t, array) for t in tiles if (array := arrays.get(t.name)) is not None]
     for tile, array in present:
         _check_rank(op_name, tile, array)
     _check_named_extents(op_name, present)
     batches = {t.name: array.shape[: array.ndim - len(t.spec.axes)] for t, array in present}
     extents = _broadcast(op_name, batches)
     groups = _merge(extents, {t.name: _batch_layout(array, batches[t.name], extents) for t, array in present})
-    names = {position: f"_{len(groups) - 1 - number}" for number, group in enumerate(groups) for position in group}
+    names = {
+        position: f"_{len(groups) - 1 - number}" for number, group in enumerate(groups) for position in group
+    }
     operands: dict[str, BoundOperand | None] = {t.name: None for t in tiles}
     for tile, array in present:
         batch = _batch_axes_of(batches[tile.name], extents, groups, names)
@@ -110,8 +116,8 @@ def _check_rank(op_name: str, tile: TileParameter, array: np.ndarray) -> None:
         return
     needs = f"at least {named}" if tile.spec.batched else str(named)
     raise ShapeError(
-        f"{where(op_name)}: {tile.name} is Tile[\"{tile.spec}\"] and needs {needs} dimension{'s' * (named != 1)}, but "
-        f"has shape {array.shape}"
+        f'{where(op_name)}: {tile.name} is Tile["{tile.spec}"] and needs {needs} '
+        f"dimension{'s' * (named != 1)}, but has shape {array.shape}"
     )
 
 
@@ -123,8 +129,9 @@ def _check_named_extents(op_name: str, present: Sequence[tuple[TileParameter, np
             known, name, shape = seen.setdefault(axis, (extent, tile.name, array.shape))
             if known != extent:
                 raise ShapeError(
-                    f"{where(op_name)}: axis {axis!r} is {known} in {name} (shape {shape}) but {extent} in {tile.name} "
-                    f"(shape {array.shape}); named axes must agree (only the batch axes of '...' broadcast)"
+                    f"{where(op_name)}: axis {axis!r} is {known} in {name} (shape {shape}) but "
+                    f"{extent} in {tile.name} (shape {array.shape}); named axes must agree "
+                    f"(only the batch axes of '...' broadcast)"
                 )
 
 
@@ -139,8 +146,8 @@ def _broadcast(op_name: str, batches: Mapping[str, tuple[int, ...]]) -> tuple[in
             if extents[position] != 1:
                 other = owner[position]
                 raise ShapeError(
-                    f"{where(op_name)}: the batch axes of {other} {batches[other]} and {name} {shape} do not broadcast: "
-                    f"{extents[position]} against {extent}"
+                    f"{where(op_name)}: the batch axes of {other} {batches[other]} and {name} {shape} do "
+                    f"not broadcast: {extents[position]} against {extent}"
                 )
             extents[position], owner[position] = extent, name
     return tuple(extents)
@@ -148,7 +155,9 @@ def _broadcast(op_name: str, batches: Mapping[str, tuple[int, ...]]) -> tuple[in
 
 @dataclass(frozen=True)
 class _BatchLayout:
-    """Of one operand, for each batch position: is it there (None: either way, the extent is 1), and its stride."""
+    """Of one operand, for each batch position: is it there (None: either way, the extent is 1), and its
+    stride.
+    """
 
     present: tuple[bool | None, ...]
     strides: tuple[int, ...]
@@ -182,13 +191,17 @@ def _joins(group: list[int], position: int, extents: tuple[int, ...], layout: _B
     before = wide[-1]
     if layout.present[before] != layout.present[position]:
         return False
-    return not layout.present[position] or layout.strides[before] == layout.strides[position] * extents[position]
+    return (
+        not layout.present[position] or layout.strides[before] == layout.strides[position] * extents[position]
+    )
 
 
 def _batch_axes_of(
     batch: tuple[int, ...], extents: tuple[int, ...], groups: list[list[int]], names: Mapping[int, str]
 ) -> tuple[str, ...]:
-    """The batch axes that an operand has: those along which it is not repeated, unit axes where its rank has them."""
+    """The batch axes that an operand has: those along which it is not repeated, unit axes where its rank has
+    them.
+    """
     missing = len(extents) - len(batch)
     axes = []
     for group in groups:

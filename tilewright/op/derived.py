@@ -19,8 +19,6 @@ from tilewright.errors import ArgumentError, ShapeError
 from tilewright.op.binding import Binding, BoundOperand, where
 from tilewright.op.op import Arguments, Call, Op, constants_key
 
-
-
 vjp = functools.lru_cache(maxsize=512)(derive_vjp)
 
 
@@ -141,7 +139,9 @@ class ExtendedOp(DerivedOp):
         program = self.program(binding, arguments.constants)
         views = {p.name: arrays[p.name].astype(p.dtype.numpy, copy=False) for p in program.tiles}
         shapes = {
-            result: np.shape(base_arguments.tiles[operand]) for result, operand in like.items() if operand in names
+            result: np.shape(base_arguments.tiles[operand])
+            for result, operand in like.items()
+            if operand in names
         }
         return Call(program, views, call.scalars, binding, shapes)
 
@@ -152,16 +152,22 @@ class ExtendedOp(DerivedOp):
             if name.startswith("#"):
                 position = int(name[1:])
                 if position >= len(wanted):
-                    raise ArgumentError(f"{where(self.name)} takes {', '.join(wanted)} after the op's own operands")
+                    raise ArgumentError(
+                        f"{where(self.name)} takes {', '.join(wanted)} after the op's own operands"
+                    )
                 given[wanted[position]] = value
             elif name not in names:
                 given[name] = value
         for name in wanted:
             if given.get(name) is None:
-                raise ArgumentError(f"{where(self.name)} needs the operand {name!r}, with the axes of what it belongs to")
+                raise ArgumentError(
+                    f"{where(self.name)} needs the operand {name!r}, with the axes of what it belongs to"
+                )
         unknown = sorted(set(given) - set(wanted))
         if unknown:
-            raise ArgumentError(f"{where(self.name)} has no argument {unknown[0]!r}; it takes {', '.join(wanted)}")
+            raise ArgumentError(
+                f"{where(self.name)} has no argument {unknown[0]!r}; it takes {', '.join(wanted)}"
+            )
         return [given[name] for name in wanted]
 
     def _shaped(self, name: str, value: Any, user: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
@@ -171,7 +177,9 @@ class ExtendedOp(DerivedOp):
         try:
             array = np.broadcast_to(array, user) if array.shape != user else array
         except ValueError:
-            raise ShapeError(f"{where(self.name)}: {name} has shape {array.shape}, but {user} is needed") from None
+            raise ShapeError(
+                f"{where(self.name)}: {name} has shape {array.shape}, but {user} is needed"
+            ) from None
         return array if user == shape else array.reshape(shape)
 
 
@@ -210,5 +218,3 @@ class JvpOp(ExtendedOp):
 
     def like(self, program: Program) -> dict[str, str]:
         return {f"t_{p.name}": p.name for p in program.tiles if p.dtype.is_float}
-
-

@@ -1,8 +1,9 @@
 """Op: one definition that can be called, differentiated, printed, checked and timed.
 
-A `TracedOp` comes from a function; its derivatives are ops again, whose Programs come from the Program of the op
-that they belong to. Calling an op on tiles inlines it, on NumPy arrays it gives NumPy arrays, and any other type of
-argument may take the call over by a method `__tilewright_apply__(op, tiles, keywords)` (Tensors do).
+A `TracedOp` comes from a function; its derivatives are ops again, whose Programs come from the Program of
+the op that they belong to. Calling an op on tiles inlines it, on NumPy arrays it gives NumPy arrays, and
+any other type of argument may take the call over by a method `__tilewright_apply__(op, tiles, keywords)`
+(Tensors do).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from tilewright.dsl.reference import reference
 from tilewright.dsl.trace import REQUIRED, Operand, Signature, TileParameter, inline, read_signature, trace
 from tilewright.errors import ArgumentError, DTypeError, ShapeError
 from tilewright.op.binding import Binding, as_operand, bind, where
-
 
 MAX_CALLS = 1024  # combinations of shapes, strides and constants that an op remembers
 
@@ -66,7 +66,7 @@ class Op:
         """The Program for operands of these dtypes and batch axes."""
         raise NotImplementedError
 
-    # --- calling ----------------------------------------------------------------------------------------------
+    # --- calling ----------------------------------------------------------------------------------
 
     def __call__(self, *tiles: Any, **keywords: Any) -> Any:
         """The op's results: one, or a tuple of them. Raises `ArgumentError`, `ShapeError`, `DTypeError`."""
@@ -85,7 +85,9 @@ class Op:
     def arguments(self, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> Arguments:
         """Sort a call's arguments into operands, run-time scalars and constants. Raises `ArgumentError`."""
         if len(tiles) > len(self.tiles):
-            raise ArgumentError(f"{where(self.name)} takes {len(self.tiles)} operands, got {len(tiles)}: {self.usage()}")
+            raise ArgumentError(
+                f"{where(self.name)} takes {len(self.tiles)} operands, got {len(tiles)}: {self.usage()}"
+            )
         operands = dict(zip((t.name for t in self.tiles), tiles, strict=False))
         scalars: dict[str, Any] = {}
         constants: dict[str, Any] = {}
@@ -106,7 +108,9 @@ class Op:
             if ordered[tile.name] is None and not tile.optional:
                 raise ArgumentError(f"{where(self.name)} needs the operand {tile.name!r}: {self.usage()}")
         return Arguments(
-            ordered, self._complete(scalars, self.scalars), self._hashable(self._complete(constants, self.constants))
+            ordered,
+            self._complete(scalars, self.scalars),
+            self._hashable(self._complete(constants, self.constants)),
         )
 
     def _complete(self, given: dict[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +127,9 @@ class Op:
                 hash(value)
             except TypeError:
                 raise ArgumentError(
-                    f"{where(self.name)}: {name!r} is a compile-time constant and cannot be a {type(value).__name__}; pass "
-                    f"a number, string or tuple, annotate it tw.Scalar to pass a number at run time, or make it a Tile"
+                    f"{where(self.name)}: {name!r} is a compile-time constant and cannot be a "
+                    f"{type(value).__name__}; pass a number, string or tuple, annotate it tw.Scalar to pass "
+                    f"a number at run time, or make it a Tile"
                 ) from None
         return constants
 
@@ -138,7 +143,9 @@ class Op:
         return f"{self.name}({', '.join(tiles + (['*', *keywords] if keywords else []))})"
 
     def inline(self, arguments: Arguments) -> Any:
-        raise ArgumentError(f"{where(self.name)}: a derivative op cannot be called inside an op; call it on arrays")
+        raise ArgumentError(
+            f"{where(self.name)}: a derivative op cannot be called inside an op; call it on arrays"
+        )
 
     def bind(self, arguments: Arguments) -> Call:
         """Everything about a call that can be known before it runs."""
@@ -166,16 +173,20 @@ class Op:
     def _scalar_values(self, arguments: Arguments) -> dict[str, float | int]:
         values = {}
         for name, value in arguments.scalars.items():
-            if isinstance(value, (bool, int, float, np.generic)) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            if isinstance(value, (bool, int, float, np.generic)) or (
+                isinstance(value, np.ndarray) and value.ndim == 0
+            ):
                 values[name] = float(value)
                 continue
-            raise ArgumentError(f"{where(self.name)}: {name!r} is a number passed at run time, got {type(value).__name__}")
+            raise ArgumentError(
+                f"{where(self.name)}: {name!r} is a number passed at run time, got {type(value).__name__}"
+            )
         return values
 
     def executable(self, program: Program, target: str = "cpu") -> Executable:
         return compile_program(program, target)
 
-    # --- questions --------------------------------------------------------------------------------------------
+    # --- questions --------------------------------------------------------------------------------
 
     def reference(self, *tiles: Any, **keywords: Any) -> Any:
         """The op's float64 meaning, by NumPy: one array or a tuple of them."""
@@ -259,7 +270,10 @@ def constants_key(constants: Mapping[str, Any]) -> tuple:
 def _array_of(value: Any) -> Any:
     if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
         return np.random.default_rng(0).standard_normal(value).astype(np.float32)
-    return value.numpy() if hasattr(value, "numpy") and not isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        return value
+    to_numpy = getattr(value, "numpy", None)
+    return to_numpy() if callable(to_numpy) else value
 
 
 def _view(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

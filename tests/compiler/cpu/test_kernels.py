@@ -1,4 +1,4 @@
-"""CPU kernels under hostile conditions: layouts, guard pages, threads, other instruction sets, failing memory."""
+"""CPU kernels in hostile conditions: layouts, guard pages, threads, instruction sets, failing memory."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def assert_right(actual: object, expected: object, tolerance: float = 2e-4) -> N
 
 LAYOUTS = {
     "transposed": lambda a: np.asfortranarray(a),
-    "every other": lambda a: np.repeat(np.repeat(a, 2, 0), 2, a.ndim - 1)[::2, ..., ::2] if a.ndim > 1 else np.repeat(a, 2)[::2],
+    "every other": lambda a: np.repeat(a, 2, a.ndim - 1)[..., ::2],
     "backwards": lambda a: a[::-1, ..., ::-1] if a.ndim > 1 else a[::-1],
     "one row repeated": lambda a: np.broadcast_to(a[:1], a.shape),
     "one column repeated": lambda a: np.broadcast_to(a[..., :1], a.shape),

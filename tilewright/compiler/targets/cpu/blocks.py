@@ -5,11 +5,13 @@
             pack the right side  k × n  into panels of n-vectors          (prologue applied here, once)
             for MIDDLE rows of the block:
                 pack the left side m × k into panels of `rows` values     (prologue applied here, once)
-                for each panel pair: rows × columns accumulators in registers, one fused multiply-add an element
+                for each panel pair: rows × columns accumulators in registers, one fused multiply-add an
+                element
                     last BLOCK_K: epilogue on the finished sums, and store; else: keep the sums
 
-The side that owns the lane axis is the right one (the sides are swapped if need be). Each side is packed along its
-own contiguous axis: straight copies if that is m or n, transposed in registers if it is a summed axis.
+The side that owns the lane axis is the right one (the sides are swapped if need be). Each side is packed
+along its own contiguous axis: straight copies if that is m or n, transposed in registers if it is a
+summed axis.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class Side:
 class Blocks:
     """Writes the body of a contraction kernel for a range of work items."""
 
-    def __init__(self, b: Builder, kernel: Kernel, schedule: Schedule, scope: Scope, workspace: Value, frame: Value):
+    def __init__(
+        self, b: Builder, kernel: Kernel, schedule: Schedule, scope: Scope, workspace: Value, frame: Value
+    ):
         assert kernel.contraction is not None
         self.b = b
         self.kernel = kernel
@@ -71,7 +75,7 @@ class Blocks:
     def _blocks(self, extent: Value, size: Value) -> Value:
         return self.b.div(self.b.add(extent, self.b.sub(size, 1)), size, signed=False)
 
-    # --- one work item ----------------------------------------------------------------------------------------
+    # --- one work item ----------------------------------------------------------------------------
 
     def item(self, index: Value) -> None:
         b = self.b
@@ -84,7 +88,9 @@ class Blocks:
         scope = self.top.child(self._decode(batch, self.contraction.batch))
         n_high = b.minimum(b.add(n_low, self.block_n), self.n)
         m_high = b.minimum(b.add(m_low, self.block_m), self.m)
-        scope.hoist((self.left.node, self.right.node), frozenset(self.left.own + self.right.own + self.contraction.k))
+        scope.hoist(
+            (self.left.node, self.right.node), frozenset(self.left.own + self.right.own + self.contraction.k)
+        )
         with b.loop(0, b.maximum(self.k, self.b.constant(1, I64)), self.block_k) as sums:
             k_low = sums.index
             k_high = b.minimum(b.add(k_low, self.block_k), self.k)
@@ -94,7 +100,7 @@ class Blocks:
                 self._pack_left(scope, middle.index, top, k_low, k_high)
                 self._panels(scope, (m_low, middle.index, top), (n_low, n_high), (k_low, k_high))
 
-    # --- workspace: right panels, left panels, sums of earlier blocks -----------------------------------------
+    # --- workspace: right panels, left panels, sums of earlier blocks -----------------------------
 
     def _right_panels(self) -> Value:
         return self.workspace
@@ -110,18 +116,26 @@ class Blocks:
         start = b.offset(self._left_panels(), left)
         return b.offset(start, b.mul(b.add(b.mul(row, self.block_n), column), self.size))
 
-    # --- packing ----------------------------------------------------------------------------------------------
+    # --- packing ----------------------------------------------------------------------------------
 
     def _pack_right(self, scope: Scope, low: Value, high: Value, k_low: Value, k_high: Value) -> None:
-        self._pack(scope, self.right, self._right_panels(), (low, high), (k_low, k_high), self.lanes, self.columns)
+        self._pack(
+            scope, self.right, self._right_panels(), (low, high), (k_low, k_high), self.lanes, self.columns
+        )
 
     def _pack_left(self, scope: Scope, low: Value, high: Value, k_low: Value, k_high: Value) -> None:
         self._pack(scope, self.left, self._left_panels(), (low, high), (k_low, k_high), self.rows, 1)
 
     def _pack(
-        self, scope: Scope, side: Side, panels: Value, own: tuple[Value, Value], k: tuple[Value, Value], lanes: int,
+        self,
+        scope: Scope,
+        side: Side,
+        panels: Value,
+        own: tuple[Value, Value],
+        k: tuple[Value, Value],
+        lanes: int,
         vectors: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Panels of `vectors · lanes` positions of the side's own axes, all of k within each."""
         b = self.b
         width = lanes * vectors
@@ -135,9 +149,16 @@ class Blocks:
             pack(scope, side, start, panel.index, own[1], k, lanes, vectors)
 
     def _pack_straight(
-        self, scope: Scope, side: Side, start: Value, first: Value, high: Value, k: tuple[Value, Value], lanes: int,
+        self,
+        scope: Scope,
+        side: Side,
+        start: Value,
+        first: Value,
+        high: Value,
+        k: tuple[Value, Value],
+        lanes: int,
         vectors: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         b = self.b
         whole = b.cmp("le", b.add(first, lanes * vectors), high)
         with b.if_(whole) as choice:
@@ -146,9 +167,16 @@ class Blocks:
             self._straight_panel(scope, side, start, first, high, k, lanes, vectors)
 
     def _straight_panel(
-        self, scope: Scope, side: Side, start: Value, first: Value, high: Value | None, k: tuple[Value, Value],
-        lanes: int, vectors: int,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Scope,
+        side: Side,
+        start: Value,
+        first: Value,
+        high: Value | None,
+        k: tuple[Value, Value],
+        lanes: int,
+        vectors: int,
+    ) -> None:
         b = self.b
         columns = []
         for vector in range(vectors):
@@ -163,9 +191,16 @@ class Blocks:
                 b.store(value, b.offset(row, vector * lanes * self.size))
 
     def _pack_transposed(
-        self, scope: Scope, side: Side, start: Value, first: Value, high: Value, k: tuple[Value, Value], lanes: int,
+        self,
+        scope: Scope,
+        side: Side,
+        start: Value,
+        first: Value,
+        high: Value,
+        k: tuple[Value, Value],
+        lanes: int,
         vectors: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         b = self.b
         inside = b.cmp("le", b.add(first, lanes * vectors), high)
         depth = b.sub(k[1], k[0])
@@ -177,11 +212,21 @@ class Blocks:
             self._transposed_tile(scope, side, start, first, high, (loop.index, k[0], k[1]), lanes, vectors)
 
     def _transposed_tile(
-        self, scope: Scope, side: Side, start: Value, first: Value, high: Value | None,
-        k: tuple[Value, Value, Value | None], lanes: int, vectors: int,
-    ) -> None:  # fmt: skip
-        """A square of `lanes` positions × `lanes` of k. Rows past the end of k fall into the next panel, which is
-        packed later, or into the padding behind the last one."""
+        self,
+        scope: Scope,
+        side: Side,
+        start: Value,
+        first: Value,
+        high: Value | None,
+        k: tuple[Value, Value, Value | None],
+        lanes: int,
+        vectors: int,
+    ) -> None:
+        """A square of `lanes` positions × `lanes` of k.
+
+        Rows past the end of k fall into the next panel, which is packed later, or into the padding behind the
+        last one.
+        """
         b = self.b
         at, k_low, k_high = k
         for vector in range(vectors):
@@ -202,7 +247,7 @@ class Blocks:
             for step, row in enumerate(b.transpose(rows)):
                 b.store(row, b.offset(target, (step * vectors + vector) * lanes * self.size))
 
-    # --- register blocks --------------------------------------------------------------------------------------
+    # --- register blocks --------------------------------------------------------------------------
 
     def _panels(
         self, scope: Scope, m: tuple[Value, Value, Value], n: tuple[Value, Value], k: tuple[Value, Value]
@@ -214,9 +259,7 @@ class Blocks:
             number = b.div(b.sub(column.index, n[0]), b.constant(self.width, I64), signed=False)
             right = b.offset(self._right_panels(), b.mul(b.mul(number, depth), self.width * self.size))
             with b.loop(m_low, m_high, self.rows) as row:
-                left = b.offset(
-                    self._left_panels(), b.mul(b.mul(b.sub(row.index, m_low), depth), self.size)
-                )  # fmt: skip
+                left = b.offset(self._left_panels(), b.mul(b.mul(b.sub(row.index, m_low), depth), self.size))
                 kept = self._sums(b.sub(row.index, m_start), b.sub(column.index, n[0]))
                 sums = self._multiply(left, right, depth, self._start(kept, k[0]))
                 last = b.cmp("ge", k[1], self.k)
@@ -295,7 +338,7 @@ class Blocks:
                     buffer = output.buffer
                     inner.write(buffer.name, buffer.dtype, buffer.axes, inner.evaluate(output.node))
 
-    # --- positions in a group of axes -------------------------------------------------------------------------
+    # --- positions in a group of axes -------------------------------------------------------------
 
     def _decode(self, index: Value, axes: Sequence[str]) -> dict[str, Coordinate]:
         coordinates: dict[str, Coordinate] = {}
@@ -310,7 +353,9 @@ class Blocks:
     def _lane_scope(
         self, scope: Scope, axes: Sequence[str], first: Value, high: Value | None, lanes: int
     ) -> Scope:
-        """A scope whose lanes stand at consecutive positions of a group of axes from `first`; masked at `high`."""
+        """A scope whose lanes stand at consecutive positions of a group of axes from `first`; masked at
+        `high`.
+        """
         b = self.b
         iota = b.iota(I64.vector(lanes))
         mask = None
@@ -335,7 +380,9 @@ def oriented(contraction: Contraction, schedule: Schedule) -> tuple[Side, Side]:
 
 
 def contiguous_along_k(side: Side, contraction: Contraction, layout: Layout) -> bool:
-    """Whether most of what a side reads lies contiguous along the last summed axis, not along the side's own."""
+    """Whether most of what a side reads lies contiguous along the last summed axis, not along the side's
+    own.
+    """
     score = 0
     for read in topological([side.node]):
         if not isinstance(read, Read) or read.param not in layout.classes:
@@ -349,11 +396,15 @@ def contiguous_along_k(side: Side, contraction: Contraction, layout: Layout) -> 
 def block_sizes(
     kernel: Kernel, schedule: Schedule, extents: Mapping[str, int], threads: int
 ) -> tuple[int, int, int, int]:
-    """(work items, BLOCK_M, BLOCK_N, BLOCK_K) for these extents; BLOCK_K, which orders the sums, knows no threads."""
+    """(work items, BLOCK_M, BLOCK_N, BLOCK_K) for these extents; BLOCK_K, which orders the sums, knows no
+    threads.
+    """
     contraction = kernel.contraction
     assert contraction is not None
     left, right = oriented(contraction, schedule)
-    m, n, k, batch = (_product(extents, axes) for axes in (left.own, right.own, contraction.k, contraction.batch))
+    m, n, k, batch = (
+        _product(extents, axes) for axes in (left.own, right.own, contraction.k, contraction.batch)
+    )
     width = schedule.lanes * schedule.block_columns
     passes = max(1, -(-k // 1024))
     block_k = max(1, -(-k // passes))

@@ -1,7 +1,7 @@
 """One kernel as one MLIR module: the entry, its parallel region, and the loops of a range of work items.
 
-    name(frame)                        runs all items, on `threads` threads where there is an OpenMP runtime
-    name_range(frame, begin, end, thread)   a range of items on the calling thread
+name(frame)                        runs all items, on `threads` threads where there is an OpenMP runtime
+name_range(frame, begin, end, thread)   a range of items on the calling thread
 """
 
 from __future__ import annotations

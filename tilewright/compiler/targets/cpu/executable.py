@@ -1,7 +1,7 @@
 """Running a Plan on the CPU: kernels specialised by layout, frames filled, results allocated.
 
-What depends on shapes and strides alone is worked out once for each combination and kept as a recipe, so that a warm
-call copies a few words and enters the kernels.
+What depends on shapes and strides alone is worked out once for each combination and kept as a recipe, so
+that a warm call copies a few words and enters the kernels.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class CpuExecutable:
         self._kernels: dict[tuple, CompiledKernel] = {}
         self._recipes: dict[tuple, Recipe] = {}
 
-    def run(self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None) -> tuple[np.ndarray, ...]:
+    def run(
+        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None
+    ) -> tuple[np.ndarray, ...]:
         """The results for operands whose dtypes are the Program's; shapes are checked, strides are free."""
         key = (threads.get_num_threads(), *((a.shape, a.strides) for a in arguments.values()))
         recipe = self._recipes.get(key)
@@ -128,7 +130,7 @@ class CpuExecutable:
             words[frame.WORKSPACE] = workspace.__array_interface__["data"][0]
         enter(step.compiled.entry, step.compiled.part, words)
 
-    # --- recipes ----------------------------------------------------------------------------------------------
+    # --- recipes ----------------------------------------------------------------------------------
 
     def _recipe(self, arguments: Arrays, key: tuple) -> Recipe:
         program = self.plan.program
@@ -138,7 +140,8 @@ class CpuExecutable:
                 if is_chunk_axis(axis):
                     extents[axis] = chunk_extent(axis, extents)
         buffers = tuple(
-            (b, tuple(extents[base(a)] for a in b.axes)) for b in (*self.plan.results, *self.plan.intermediates)
+            (b, tuple(extents[base(a)] for a in b.axes))
+            for b in (*self.plan.results, *self.plan.intermediates)
         )
         strides = {name: a.strides for name, a in arguments.items()}
         shapes = {name: a.shape for name, a in arguments.items()}
@@ -153,9 +156,13 @@ class CpuExecutable:
         return recipe
 
     def _step(
-        self, kernel: Kernel, position: int, shapes: Mapping[str, tuple[int, ...]],
-        strides: Mapping[str, tuple[int, ...]], extents: Mapping[str, int],
-    ) -> Step | None:  # fmt: skip
+        self,
+        kernel: Kernel,
+        position: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        strides: Mapping[str, tuple[int, ...]],
+        extents: Mapping[str, int],
+    ) -> Step | None:
         layout = Layout({p.name: _classes(shapes[p.name], strides[p.name], p.dtype) for p in kernel.tiles})
         compiled = self._compiled(kernel, position, layout, _streams(kernel, shapes))
         slots = compiled.frame
@@ -165,7 +172,11 @@ class CpuExecutable:
         if items == 0:
             return None
         workers = max(1, min(workers, items))
-        template[frame.THREADS], template[frame.ITEMS], template[frame.WORKSPACE_BYTES] = workers, items, workspace
+        template[frame.THREADS], template[frame.ITEMS], template[frame.WORKSPACE_BYTES] = (
+            workers,
+            items,
+            workspace,
+        )
         template[frame.BLOCK_M], template[frame.BLOCK_N], template[frame.BLOCK_K] = sizes
         for axis, slot in slots.extent_slot.items():
             template[slot] = extents[axis]
@@ -177,7 +188,7 @@ class CpuExecutable:
         scalars = tuple((slots.scalar_slot[p.name], p.name, p.dtype) for p in kernel.scalars)
         return Step(compiled, template, tuple(addresses), scalars, workspace * workers)
 
-    # --- compiling --------------------------------------------------------------------------------------------
+    # --- compiling --------------------------------------------------------------------------------
 
     def _compiled(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
         key = (position, layout.text(), stream)
@@ -284,7 +295,9 @@ def _contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:
 
 
 def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
-    """The stride class of each dimension; a dimension of one element counts as what it would be if contiguous."""
+    """The stride class of each dimension; a dimension of one element counts as what it would be if
+    contiguous.
+    """
     contiguous = _contiguous_strides(shape, dtype)
     text = ""
     for extent, stride, natural in zip(shape, strides, contiguous, strict=True):

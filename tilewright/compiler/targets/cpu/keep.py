@@ -1,4 +1,4 @@
-"""Row values worth keeping: computed in one phase, needed in a later one, and dearer to compute than to reload.
+"""Row values worth keeping: needed again in a later phase, and dearer to compute than to reload.
 
 They go to the thread's own workspace, which a row of any usual length leaves in the first or second cache.
 """

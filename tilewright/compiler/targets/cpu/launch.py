@@ -1,7 +1,7 @@
 """Entering a kernel: one C call, or Python threads where the OpenMP runtime cannot be used.
 
-A process that was forked after its parent had started OpenMP threads must not enter a parallel region: the runtime
-believes in threads that do not exist there, and waits for them for ever.
+A process that was forked after its parent had started OpenMP threads must not enter a parallel region:
+the runtime believes in threads that do not exist there, and waits for them for ever.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Range = Callable[[int, int, int, int], None]
 
 
 class _State:
-    """Of this process: whether OpenMP threads were started, whether by a parent, and the pool that replaces them."""
+    """Of this process: whether OpenMP threads were started, whether by a parent, and the pool that replaces
+    them.
+    """
 
     started = False
     orphaned = False

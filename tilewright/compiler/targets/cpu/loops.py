@@ -1,13 +1,13 @@
 """Loops: pointwise and row kernels as MLIR.
 
-    for item in the thread's range:                       one tile of the lane axis, one row, or one chunk of rows
+    for item in the thread's range:                       a tile of the lane axis, a row, or a chunk of rows
         for each phase:
             for the row axes:                             vectors along the lane axis, `unroll` of them a step
                 evaluate, accumulate, store
             finish the reductions, store what is left
 
-The lane axis is a row axis (a row's elements lie side by side: reductions end in a horizontal step) or a parallel one
-(neighbouring rows lie side by side: every lane reduces its own row). Ragged ends run masked.
+The lane axis is a row axis (a row's elements lie side by side: reductions end in a horizontal step) or a
+parallel one (neighbouring rows lie side by side: every lane reduces its own row). Ragged ends run masked.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RowLoops:
         else:
             self._tile(index)
 
-    # --- work items -------------------------------------------------------------------------------------------
+    # --- work items -------------------------------------------------------------------------------
 
     def _decode(self, index: Value, axes: Sequence[str]) -> dict[str, Value]:
         """The coordinates of a flat position, the last axis fastest."""
@@ -180,7 +180,7 @@ class RowLoops:
                 loop.yield_(*results)
         return loop.results
 
-    # --- phases with lanes along the row ----------------------------------------------------------------------
+    # --- phases with lanes along the row ----------------------------------------------------------
 
     def _phases(self, scope: Scope, ranges: dict[str, tuple[Value, Value]]) -> None:
         for number, phase in enumerate(self.kernel.phases):
@@ -214,10 +214,17 @@ class RowLoops:
                 scope.prefetch(read, axis)
 
     def _lane_loops(
-        self, scope: Scope, ranges: dict[str, tuple[Value, Value]], start: Carried, count: int, leaf: Leaf,
+        self,
+        scope: Scope,
+        ranges: dict[str, tuple[Value, Value]],
+        start: Carried,
+        count: int,
+        leaf: Leaf,
         roots: Sequence[Node] = (),
-    ) -> Carried:  # fmt: skip
-        """All row loops; the lane axis innermost, in `unroll` independent accumulators that are joined at the end."""
+    ) -> Carried:
+        """All row loops; the lane axis innermost, in `unroll` independent accumulators that are joined at
+        the end.
+        """
         unroll = self.schedule.unroll if self.lane_in_row else 1
         carried = start * unroll
         results = self._row_loops(list(self.row), scope, ranges, carried, count, leaf, roots)
@@ -231,12 +238,20 @@ class RowLoops:
 
     def _join(self, position: int, first: Value, second: Value) -> Value:
         reduction = self._current[position]
-        return self.b.combine(COMBINE_STEPS[reduction.combine], first, second, signed=reduction.dtype.kind == "int")
+        return self.b.combine(
+            COMBINE_STEPS[reduction.combine], first, second, signed=reduction.dtype.kind == "int"
+        )
 
     def _row_loops(
-        self, axes: list[str], scope: Scope, ranges: dict[str, tuple[Value, Value]], carried: Carried, count: int,
-        leaf: Leaf, roots: Sequence[Node],
-    ) -> Carried:  # fmt: skip
+        self,
+        axes: list[str],
+        scope: Scope,
+        ranges: dict[str, tuple[Value, Value]],
+        carried: Carried,
+        count: int,
+        leaf: Leaf,
+        roots: Sequence[Node],
+    ) -> Carried:
         lane = self.schedule.lane_axis
         if axes:
             low, high = ranges[axes[0]]
@@ -277,13 +292,15 @@ class RowLoops:
                 tail.yield_(*results)
         return [*tail.results, *carried[count:]]
 
-    # --- reductions -------------------------------------------------------------------------------------------
+    # --- reductions -------------------------------------------------------------------------------
 
     _current: Sequence[Reduce] = ()
 
     def _identity(self, reduction: Reduce, wide: bool) -> Value:
         lanes = self.schedule.lanes if wide else 0
-        return self.b.constant(combine_identity(reduction.combine, reduction.dtype), value_type(reduction.dtype, lanes))
+        return self.b.constant(
+            combine_identity(reduction.combine, reduction.dtype), value_type(reduction.dtype, lanes)
+        )
 
     def _accumulate(self, scope: Scope, phase: Phase, carried: Carried) -> Carried:
         """One step of every reduction of a phase, and its stores."""

@@ -1,7 +1,7 @@
-"""The CPU schedule: along which axis a kernel is vectorised, how far it is unrolled, how contractions are blocked.
+"""The CPU schedule: the axis of the vectors, how far loops are unrolled, how contractions are blocked.
 
-`Layout` is what a schedule may know of a call besides the kernel: for each operand and dimension whether the stride is
-one element, zero, or anything else. Extents stay symbolic.
+`Layout` is what a schedule may know of a call besides the kernel: for each operand and dimension whether
+the stride is one element, zero, or anything else. Extents stay symbolic.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Schedule:
-    """lane_axis: the axis that vectors run along (None: scalar code). lanes: elements a vector. unroll: vectors a step.
+    """How one kernel is written.
 
-    tile: elements of the lane axis in one work item of a pointwise kernel. stream: whether whole vectors of the results go
-    past the caches. block_rows × (block_columns · lanes) is the
-    register block of a contraction.
+    lane_axis: the axis that vectors run along (None: scalar code). lanes: elements a vector.
+    unroll: vectors a step.
+
+    tile: elements of the lane axis in one work item of a pointwise kernel. stream: whether whole vectors
+    of the results go past the caches. block_rows × (block_columns · lanes) is the register block of a
+    contraction.
     """
 
     lane_axis: str | None
@@ -59,7 +62,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
 
 
 def _unroll(kernel: Kernel) -> int:
-    """Vectors a step: enough independent work to hide the latency of a sum, few enough to stay in registers."""
+    """Vectors a step: enough to hide the latency of a sum, few enough to stay in registers."""
     work = sum(cost(node) for node in topological(kernel.roots))
     return 4 if kernel.row or work < DEAR else 2
 
@@ -82,7 +85,7 @@ def lane_axes(kernel: Kernel) -> tuple[str, ...]:
 
 
 def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
-    """The axis along which most operands, and results twice as much, are contiguous; the last one on a tie."""
+    """The axis along which most operands, and results twice as much, lie contiguous; else the last."""
     if kernel.contraction:
         return _contraction_lane_axis(kernel)
     candidates = lane_axes(kernel)

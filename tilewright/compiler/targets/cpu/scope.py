@@ -1,7 +1,8 @@
 """Evaluating nodes at a place in a loop nest.
 
-A `Scope` knows the coordinate of every axis that is bound so far and the values already computed there. Along the
-lane axis a coordinate stands for consecutive positions, one a lane; values that do not vary along it stay scalars.
+A `Scope` knows the coordinate of every axis that is bound so far and the values already computed there.
+Along the lane axis a coordinate stands for consecutive positions, one a lane; values that do not vary
+along it stay scalars.
 """
 
 from __future__ import annotations
@@ -90,14 +91,20 @@ class Scope:
     def child(self, coordinates: Mapping[str, Coordinate], mask: Value | None = None) -> Scope:
         """A scope inside this one, with more axes bound."""
         return Scope(
-            self.b, self.loaded, self.layout, self.lanes, {**self.coordinates, **coordinates},
-            mask if mask is not None else self.mask, self.stream, dict(self.values),
-        )  # fmt: skip
+            self.b,
+            self.loaded,
+            self.layout,
+            self.lanes,
+            {**self.coordinates, **coordinates},
+            mask if mask is not None else self.mask,
+            self.stream,
+            dict(self.values),
+        )
 
     def extent(self, axis: str) -> Value:
         return self.loaded.extents[base(axis)]
 
-    # --- values -----------------------------------------------------------------------------------------------
+    # --- values -----------------------------------------------------------------------------------
 
     def evaluate(self, root: Node) -> Value:
         stack = [root]
@@ -159,7 +166,7 @@ class Scope:
         """The value in every lane."""
         return self.b.splat(value, self.lanes) if not value.lanes and self.lanes else value
 
-    # --- memory -----------------------------------------------------------------------------------------------
+    # --- memory -----------------------------------------------------------------------------------
 
     def read(self, node: Read) -> Value:
         if node.param in self.loaded.scalars:
@@ -197,7 +204,9 @@ class Scope:
         else:
             assert isinstance(stride, Value)
             kind = _safe_kind(memory_kind(dtype))
-            old = self._from_memory(self.b.gather(pointer, stride, Type(kind, self.lanes), mask=self.mask), dtype)
+            old = self._from_memory(
+                self.b.gather(pointer, stride, Type(kind, self.lanes), mask=self.mask), dtype
+            )
         cached = replace(self, stream=False)
         cached.write(name, dtype, axes, self.b.combine(step, old, value, signed=dtype.kind == "int"))
 
@@ -216,7 +225,9 @@ class Scope:
     def _address(
         self, operand: Operand, names: tuple[str, ...], result: bool = False
     ) -> tuple[Value, Value | str | None]:
-        """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), or byte offsets."""
+        """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), or byte
+        offsets.
+        """
         b = self.b
         scalar: Value | None = None
         lanes: Value | None = None

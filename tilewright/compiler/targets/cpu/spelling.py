@@ -1,7 +1,7 @@
 """How each row of the scalar table is spelled in vector operations, and each dtype in memory.
 
-A function without an entry here is expanded into other rows by its `expand`. Values are held in compute types: bool
-as i1, half precision as itself but widened to f32 before any arithmetic.
+A function without an entry here is expanded into other rows by its `expand`. Values are held in compute
+types: bool as i1, half precision as itself but widened to f32 before any arithmetic.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _float_floordiv(b: Builder, x: Value, y: Value) -> Value:
 
 
 def _float_mod(b: Builder, x: Value, y: Value) -> Value:
-    """x - floor(x / y)·y with the divisor's sign, exactly: the truncated remainder, moved by y if signs differ."""
+    """x - floor(x / y)·y with the divisor's sign, exactly: the truncated remainder, moved by y if signs
+    differ.
+    """
     remainder = VECTOR_MATH["fmod"](b, x, y)
     remainder, y = b._same(remainder, y)
     differs = b.cmp("ne", b.cmp("lt", remainder, 0.0), b.cmp("lt", y, 0.0))
@@ -162,7 +164,9 @@ ANY: dict[str, Callable[..., Value]] = {
 
 
 def _safe_divisor(b: Builder, signed: bool, x: Value, y: Value) -> tuple[Value, Value, Value, Value]:
-    """Operands whose division is defined, and where it was not: a divisor of 0, or of -1 (which may overflow)."""
+    """Operands whose division is defined, and where it was not: a divisor of 0, or of -1 (which may
+    overflow).
+    """
     x, y = b._same(x, y)
     zero = b.cmp("eq", y, 0)
     minus_one = b.cmp("eq", y, -1) if signed else b.constant(False, Type("i1", x.lanes))
