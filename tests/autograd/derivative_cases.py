@@ -15,7 +15,7 @@ import numpy as np
 
 from tilewright.dsl import language as tw
 from tilewright.dsl.axes import Scalar, Tile
-from tilewright.dsl.dtypes import DType, float64
+from tilewright.dsl.dtypes import DType, float64, int64
 from tilewright.dsl.program import Program
 from tilewright.dsl.trace import Operand, read_signature, trace
 
@@ -351,5 +351,8 @@ CASES = [
     Case(product_of_all), Case(largest), Case(spread), Case(logsumexp), Case(softmax), Case(log_softmax),
     Case(soft_cross_entropy), Case(layer_norm), Case(rms_norm), Case(gated_norm), Case(group_norm),
     Case(batch_norm), Case(l2_normalise), Case(cosine), Case(mixture), Case(attention),
+    Case(cross_entropy, dtypes={"t": int64}, draw={"t": labels(4)}),
+    Case(focal, dtypes={"t": int64}, draw={"t": labels(4)}),
+    Case(mixed, dtypes={"n": int64}, draw={"n": labels(9)}),
     Case(attention, {"causal": True}, {"j": 3}), Case(double_reduction),
 ]  # fmt: skip

@@ -7,9 +7,39 @@ import pytest
 from derivative_cases import CASES, Case
 
 from tilewright.autograd.check import check_jvp, check_vjp, run_backward, tangent_arguments, widened
-from tilewright.autograd.derive import jvp, vjp
+from tilewright.autograd.derive import Derivative, jvp, vjp
+from tilewright.dsl.program import Node, Program, Read, rename, rewrite
 from tilewright.dsl.reference import reference
 from tilewright.dsl.verify import verify
+
+SYMMETRIC = {
+    "softmax",
+    "logsumexp",
+    "log_softmax",
+    "gelu",
+    "layer_norm",
+    "rms_norm",
+    "attention",
+    "product",
+    "gram",
+}
+THIRD = {"softmax", "logsumexp", "tanh", "rms_norm", "product", "matmul", "several"}
+
+
+def without_saved(derivative: Derivative) -> Program:
+    """The backward as a function of the operands and cotangents alone: saved values are computed again."""
+    forward = {r.name: r for r in derivative.forward.results}
+
+    def again(node: Node) -> Node:
+        if not isinstance(node, Read) or node.param not in derivative.saved:
+            return node
+        result = forward[node.param]
+        return rename(result.node, dict(zip(result.axes, node.names, strict=True)))
+
+    backward = derivative.backward
+    nodes = rewrite((r.node for r in backward.results), again)
+    params = (*derivative.forward.params, *(p for p in backward.params if p.name not in derivative.saved))
+    return Program("closed", tuple(dict.fromkeys(params)), backward.with_results(nodes).results)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -70,4 +100,65 @@ def test_second_derivative_agrees_with_finite_differences(case: Case):
     verify(second.backward, "vjp of vjp")
     given = {p.name: given[p.name] for p in backward.params}
     report = check_vjp(backward, given, derivative=second, directions=2, entries=2)
+    assert report.error < 1e-6, report
+
+
+def hessian_vector_by_two_roads(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """∂(d_x · u)/∂x as a vjp of the vjp and, for a symmetric Hessian, as a jvp of the vjp."""
+    first = vjp(case.program(), case.wrt)
+    closed = without_saved(first)
+    arguments = widened(case.program(), case.arguments())
+    rng = np.random.default_rng(4)
+    outputs = reference(first.forward, arguments)
+    given = arguments | {
+        param: rng.standard_normal(value.shape)
+        for (_, param), value in zip(first.cotangents, outputs, strict=False)
+    }
+    operand, result = first.gradients[0]
+    direction = rng.standard_normal(np.shape(arguments[operand]))
+    tangents = jvp(closed, (operand,))
+    added = [p.name for p in tangents.params if p.name not in {q.name for q in closed.params}]
+    pushed = dict(
+        zip(
+            (r.name for r in closed.results),
+            reference(tangents, {**given, added[0]: direction}),
+            strict=True,
+        )
+    )
+    second = vjp(closed, (operand,))
+    cotangents = {
+        param: direction if name == result else np.zeros_like(pushed[name])
+        for name, param in second.cotangents
+    }
+    pulled = run_backward(second, given, cotangents)[second.gradients[0][1]]
+    return pushed[result], pulled
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if str(c) in SYMMETRIC], ids=str)
+def test_forward_over_reverse_equals_reverse_over_reverse(case: Case):
+    pushed, pulled = hessian_vector_by_two_roads(case)
+    np.testing.assert_allclose(pushed, pulled, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if str(c) in THIRD], ids=str)
+def test_third_derivative_agrees_with_finite_differences(case: Case):
+    arguments = widened(case.program(), case.arguments())
+    program = case.program()
+    rng = np.random.default_rng(5)
+    for _ in range(2):
+        derivative = vjp(program)
+        outputs = dict(
+            zip(
+                (r.name for r in derivative.forward.results),
+                reference(derivative.forward, arguments),
+                strict=True,
+            )
+        )
+        arguments |= {name: outputs[name] for name in derivative.saved}
+        arguments |= {p: rng.standard_normal(outputs[name].shape) for name, p in derivative.cotangents}
+        program = derivative.backward
+        arguments = {p.name: arguments[p.name] for p in program.params}
+    third = vjp(program)
+    verify(third.backward, "vjp of vjp of vjp")
+    report = check_vjp(program, arguments, derivative=third, directions=1, entries=1)
     assert report.error < 1e-6, report

@@ -13,7 +13,7 @@ meaning is differentiated and printed back. Where a function has no derivative t
     sqrt(0), rsqrt(0), log(0)      inf, -inf, inf: the limit, as NumPy's arithmetic gives it
     pow(x, 0)                      0 to x, also at x = 0;  pow(0, c) gives 0 to the exponent for c ≥ 0
     relu as where(x > 0, x, 0)     0 at 0;  relu as maximum(x, 0): ½ at 0
-    stop_gradient                  0
+    stop_gradient                  0, and it stays in the derivative, whose derivative is to be 0 too
 
 Partials that choose (`where(c, 1, 0)`) are applied by choosing, never by multiplying: see `scaled`.
 """
@@ -137,7 +137,8 @@ def _fold_all(combine: Any, args: Any, operands: tuple[Expr, ...]) -> Any:
 def _product(expression: Any, operands: tuple[Expr, ...]) -> Any:
     numerator, denominator = expression.as_numer_denom()
     if denominator != 1:
-        return _from_sympy(numerator, operands) / _from_sympy(denominator, operands)
+        above: Any = _from_sympy(numerator, operands)
+        return above / _from_sympy(denominator, operands)
     return _fold_all(lambda a, b: a * b, expression.args, operands)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import Any
 
 from tilewright.dsl.algebra.emit import Emitter
 from tilewright.dsl.algebra.forms import (
@@ -141,7 +142,7 @@ class Collector:
         return alone(self.factor("cast", (form, node.dtype), axes_of(form), node.dtype))
 
     def _form_of_map(self, node: Map) -> Form:
-        parts = tuple(self.memo[a] if a.dtype.is_float else a for a in node.operands)
+        parts: tuple[Any, ...] = tuple(self.memo[a] if a.dtype.is_float else a for a in node.operands)
         exponent = _constant_exponent(node)
         if exponent is not None:
             return self._power(parts[0], exponent) or self._opaque(node, parts)
@@ -195,7 +196,11 @@ class Collector:
         if term.masks:
             return None
         if exponent.denominator == 1:
-            return (Term(term.coefficient**exponent, frozenset((f, e * exponent) for f, e in term.factors)),)
+            return (
+                Term(
+                    term.coefficient ** int(exponent), frozenset((f, e * exponent) for f, e in term.factors)
+                ),
+            )
         return self._root(term, exponent)
 
     def _root(self, term: Term, exponent: Fraction) -> Form | None:

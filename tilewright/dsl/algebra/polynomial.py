@@ -12,9 +12,10 @@ What makes two expressions one polynomial:
     where(c, a, b) = b + [c] · (a - b)                 [c]² = [c]
     the names of summed axes do not matter; conversions between float types are exact
 
-This is real arithmetic on finite values: infinities in a `where` make it one opaque atom. The answer "zero"
-is a proof; "not zero" may only mean that an identity of a function is not known here, or that the polynomial
-grew too large. Expanded forms cancel badly in floating point, so nothing is ever emitted from here.
+This is real arithmetic on finite values: infinities in a `where` make it an opaque atom. The answer
+"zero" is a proof that holds for the derivatives too (so stop_gradient(x) - x is not zero); "not zero" may only
+mean that an identity of a function is not known here, or that it grew too large.
+Expanded forms cancel badly in floating point, so nothing is ever emitted from here.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Polynomials:
                 return self._reduction(node)
         return self._atom("opaque", node, frozenset(node.axes), 0)
 
-    def _part(self, node: Node) -> Polynomial | Atom:
+    def _part(self, node: Node) -> Any:
         return self.memo[node] if node.dtype.is_float else self.values[node]
 
     def _polynomial(self, node: Node) -> Polynomial:
@@ -218,8 +219,6 @@ class Polynomials:
                 return self._general_power(parts[0], parts[1])
             case "where":
                 return self._where(*parts)
-            case "stop_gradient":
-                return parts[0]
         return self._single(self._function(node.function, parts))
 
     # --- arithmetic ----------------------------------------------------------------------------------------
@@ -236,7 +235,7 @@ class Polynomials:
 
     def _product(self, left: Monomial, right: Monomial) -> Polynomial:
         if not left or not right:
-            return {left or right: ONE}
+            return self._expanded(dict(left or right))
         exponents: dict[Atom, Fraction] = dict(left)
         for atom, exponent in right:
             total = exponents.get(atom, 0) + exponent
@@ -291,7 +290,7 @@ class Polynomials:
             powers = {a: ONE if a.kind == "mask" else e * exponent for a, e in monomial}
             if exponent < 0 and any(a.kind == "mask" for a in powers):
                 return self._single(self._base({monomial: coefficient}), exponent)
-            return _scaled(self._expanded(powers), coefficient**exponent)
+            return _scaled(self._expanded(powers), coefficient ** int(exponent))
         positive = {a: e * exponent for a, e in monomial if _is_positive(a, e)}
         rest = frozenset((a, e) for a, e in monomial if not _is_positive(a, e))
         sign = ONE if coefficient > 0 else -ONE

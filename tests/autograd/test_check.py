@@ -1,0 +1,62 @@
+"""The check finds a wrong gradient, and knows what it is uncertain by."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from derivative_cases import Case, layer_norm, matmul, softmax
+
+from tilewright.autograd.check import check_jvp, check_vjp, directional
+from tilewright.autograd.derive import vjp
+from tilewright.dsl.program import Map, Node, Program, rewrite
+
+
+def with_slip(program: Program, before: str, after: str) -> Program:
+    """The program with the first function `before` replaced."""
+    found: list[Node] = []
+
+    def step(node: Node) -> Node:
+        if isinstance(node, Map) and node.function == before and not found:
+            found.append(node)
+            return Map(after, node.operands)
+        return node
+
+    changed = program.with_results(rewrite((r.node for r in program.results), step))
+    assert found
+    return changed
+
+
+def test_a_right_gradient_passes():
+    case = Case(layer_norm)
+    assert check_vjp(case.program(), case.arguments()).error < 1e-9
+    assert check_jvp(case.program(), case.arguments()).error < 1e-9
+
+
+def test_a_wrong_gradient_fails():
+    for function, before, after in (
+        (softmax, "sub", "add"),
+        (layer_norm, "sub", "add"),
+        (matmul, "mul", "add"),
+    ):
+        case = Case(function)
+        right = vjp(case.program())
+        wrong = dataclasses.replace(right, backward=with_slip(right.backward, before, after))
+        report = check_vjp(case.program(), case.arguments(), derivative=wrong)
+        assert report.error > 1e-3
+        assert "worst relative error" in str(report)
+
+
+def test_large_operands_are_tried_in_random_directions():
+    case = Case(softmax, extents={"_0": 20, "d": 50})
+    report = check_vjp(case.program(), case.arguments(), entries=2, directions=2)
+    assert [c.what.split()[0][:2] for c in report.comparisons] == ["x[", "x[", "x", "x"]
+    assert report.error < 1e-8
+
+
+def test_directional_derivative_and_its_uncertainty():
+    value, uncertainty = directional(
+        lambda at: float(np.exp(at["x"])), {"x": np.array(1.0)}, {"x": np.array(2.0)}
+    )
+    assert abs(value - 2 * np.e) < 1e-10
+    assert abs(value - 2 * np.e) <= 10 * uncertainty + 1e-12
