@@ -32,6 +32,7 @@ if not IS_WORKER:
     os.environ[CACHE] = _private_folder()
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers share the machine: threads that wait sleep
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

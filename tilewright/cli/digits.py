@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.runtime import threads
+
 WANTED = 0.97
 EPOCHS = 30
 BATCH = 64
@@ -78,6 +80,8 @@ def train(data: Digits, console: Any = None, epochs: int = EPOCHS, seed: int = 0
     """Train a new network; `console` (of rich) shows the progress."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    before = threads.get_num_threads()
+    threads.set_num_threads(1)  # a step's kernels are too small to share
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(),
@@ -90,7 +94,10 @@ def train(data: Digits, console: Any = None, epochs: int = EPOCHS, seed: int = 0
         def show(epoch: int, loss: float, share: float) -> None:
             progress.update(task, completed=epoch, state=f"loss {loss:.4f}, held out {share:.1%}")
 
-        return _train(data, epochs, seed, show)
+        try:
+            return _train(data, epochs, seed, show)
+        finally:
+            threads.set_num_threads(before)
 
 
 def _train(data: Digits, epochs: int, seed: int, show: Any) -> Outcome:
