@@ -167,9 +167,10 @@ class Expr:
 
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
         row = _OPERATORS.get(function.__name__)
-        numbers = [o for o in inputs if isinstance(o, np.generic)]
+        operands = tuple(o[()] if isinstance(o, np.ndarray) and not o.ndim else o for o in inputs)
+        numbers = [o for o in operands if isinstance(o, np.generic)]
         if method == "__call__" and row and len(numbers) == 1 and not keywords:
-            return apply(row, inputs)
+            return apply(row, operands)
         if method == "__call__" and any(isinstance(o, np.ndarray) for o in inputs):
             raise LanguageError(
                 "a NumPy array cannot be part of an op's formula; pass it as a Tile parameter"
