@@ -1,48 +1,29 @@
 """Partition: cuts a Program into kernels.
 
-    1. factorise products of many factors; cut reductions of everything into bounded partial results 2.
-    targets: decide which nodes must go through memory (results, contractions, reductions whose axes do
-    not fit the
-       kernel that needs them) until nothing new is found
-    3. reductions across rows join the kernel that already reads those rows, as partial results 4. one
-    kernel a target, then merge what shares data: rows of one shape, pointwise work into rows, pointwise
-    work
-       into the contraction that it follows
-    5. write each kernel's phases
-
-A merge is made only where no other kernel has to run in between.
+1. factorise products of many factors; cut reductions of everything into bounded partial results
+2. targets: decide which nodes must go through memory (results, contractions, reductions whose axes
+   do not fit the kernel that needs them) until nothing new is found
+3. reductions across rows join the kernel that already reads those rows, as partial results
+4. one kernel a target, then merge what shares data (`grouping`): rows of one shape, pointwise work
+   into rows, pointwise work into the contraction that it follows
+5. write each kernel's phases (`phases`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from tilewright.compiler.chunks import chunks_axis, is_chunk_axis, rows_axis
+from tilewright.compiler.boundaries import is_chunked, nearest_reductions, raised
+from tilewright.compiler.chunks import chunks_axis, rows_axis
 from tilewright.compiler.contraction import factorise, recognise
-from tilewright.compiler.nest import ACCUMULATOR, Buffer, Contraction, Kernel, Output, Phase, Plan, Split
+from tilewright.compiler.grouping import Group, Target
+from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split
+from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import union
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.program import Const, Index, Map, Node, Param, Program, Read, Reduce, Result, topological
 from tilewright.dsl.program import replace as replace_nodes
-
-Shape = tuple[frozenset[str], frozenset[str]]
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """A node that goes through memory, and the loops that compute it."""
-
-    node: Node
-    parallel: tuple[str, ...]
-    row: tuple[str, ...]
-    contraction: Contraction | None = None
-    partial: Split | None = None
-    combine: str | None = None
-
-    @property
-    def shape(self) -> Shape:
-        return frozenset(self.parallel), frozenset(self.row)
 
 
 @dataclass(frozen=True)
@@ -105,7 +86,7 @@ class _Partitioner:
                 isinstance(node, Reduce)
                 and node not in self.finishers
                 and not node.axes
-                and not _is_chunked(node)
+                and not is_chunked(node)
             ):
                 split = Split(chunks_axis(node.over), "row")
                 partial = Partial(f"partial{len(self.partials)}", split, node)
@@ -166,8 +147,8 @@ class _Partitioner:
         axes = frozenset(node.axes)
         counts: dict[Shape, int] = {}
         example: dict[Shape, Reduce] = {}
-        for reduction in _nearest_reductions(node):
-            if recognise(reduction) or _is_chunked(reduction):
+        for reduction in nearest_reductions(node):
+            if recognise(reduction) or is_chunked(reduction):
                 continue
             shape = (frozenset(reduction.axes), frozenset(reduction.over))
             if axes in (shape[0], shape[0] | shape[1]):
@@ -206,7 +187,7 @@ class _Partitioner:
             else:
                 inside.add(node)
                 stack.extend(node.args)
-        return _raised(starts, inside, crossing, target.node)
+        return raised(starts, inside, crossing, target.node)
 
     def _operands(self, target: Target) -> frozenset[str]:
         nodes = topological([self.value_of(target)])
@@ -230,7 +211,7 @@ class _Partitioner:
         rows = {t.shape: t for t in self.targets.values() if t.row and not t.contraction and not t.partial}
         for target in self.targets.values():
             node = target.node
-            if target.contraction or target.partial or not isinstance(node, Reduce) or _is_chunked(node):
+            if target.contraction or target.partial or not isinstance(node, Reduce) or is_chunked(node):
                 continue
             host = rows.get((frozenset(node.over), frozenset(node.axes)))
             if (
@@ -245,9 +226,8 @@ class _Partitioner:
     # --- kernels ----------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        groups = _merge(
-            self, [_Group([t], self._boundaries(t), self._operands(t)) for t in self.targets.values()]
-        )
+        alone = [Group([t], self._boundaries(t), self._operands(t)) for t in self.targets.values()]
+        groups = merge(self.partial_reads, alone)
         buffers = self._buffers(groups)
         kernels = tuple(self._kernel(group, position, buffers) for position, group in enumerate(groups))
         kernels = tuple(k for k in kernels if k.outputs)
@@ -260,7 +240,7 @@ class _Partitioner:
         for result, root in zip(self.program.results, self.roots, strict=True):
             yield Buffer(result.name, result.axes, root.dtype)
 
-    def _buffers(self, groups: list[_Group]) -> dict[Node, tuple[Buffer, ...]]:
+    def _buffers(self, groups: list[Group]) -> dict[Node, tuple[Buffer, ...]]:
         """The buffers that each target writes: its results, and one for other kernels that read it."""
         outside = {b for g in groups for b in g.boundaries}
         table: dict[Node, tuple[Buffer, ...]] = {}
@@ -280,7 +260,7 @@ class _Partitioner:
         declared = union(*(p.axes for p in self.program.params))
         return tuple(sorted(node.axes, key=lambda a: declared.index(a) if a in declared else len(declared)))
 
-    def _kernel(self, group: _Group, position: int, buffers: dict[Node, tuple[Buffer, ...]]) -> Kernel:
+    def _kernel(self, group: Group, position: int, buffers: dict[Node, tuple[Buffer, ...]]) -> Kernel:
         lead = group.lead
         reads = {b: _read_of(b, buffers) for b in group.boundaries}
         outputs: list[Output] = []
@@ -301,7 +281,7 @@ class _Partitioner:
             outputs.extend(Output(buffer, value, accumulate) for buffer in buffers[target.node])
         split = next((t.partial for t in group.targets if t.partial), None)
         parallel, row = lead.parallel, () if contraction else lead.row
-        phases = () if contraction else _phases(outputs, row)
+        phases = () if contraction else write_phases(outputs, row)
         kernel = Kernel(
             f"{self.program.name}_{position}", parallel, row, tuple(outputs), phases, contraction, split
         )
@@ -323,65 +303,6 @@ def _read_of(node: Node, buffers: dict[Node, tuple[Buffer, ...]]) -> Node:
     return Read(buffer.name, buffer.axes, buffer.dtype)
 
 
-def _is_chunked(node: Reduce) -> bool:
-    return any(is_chunk_axis(axis) for axis in node.over)
-
-
-def _raised(starts: tuple[Node, ...], inside: set[Node], crossing: set[Node], whole: Node) -> list[Node]:
-    """The topmost values that a kernel which computes one of `crossing` could finish by itself.
-
-    `log(sum(e)) - picked` goes through memory as one value a row, not as the two reductions that it is
-    made of; a contraction goes through memory behind its bias and activation.
-    """
-    support: dict[Node, frozenset[Node]] = {}
-    for node in topological(starts):
-        if node in crossing:
-            support[node] = frozenset([node])
-        elif node in inside:
-            support[node] = frozenset().union(*(support[a] for a in node.args)) if node.args else frozenset()
-    found: dict[Node, None] = {}
-    stack, seen = list(starts), set()
-    while stack:
-        node = stack.pop()
-        if node in seen or not support.get(node):
-            continue
-        seen.add(node)
-        if node in crossing or (node is not whole and _one_kernel(node, support[node])):
-            found[node] = None
-        else:
-            stack.extend(node.args)
-    return list(found)
-
-
-def _one_kernel(node: Node, support: frozenset[Node]) -> bool:
-    """Whether `node` is pointwise in values of one kernel that have all its axes."""
-    axes = frozenset(node.axes)
-    if not axes or any(
-        not isinstance(s, Reduce) or frozenset(s.axes) != axes or _is_chunked(s) for s in support
-    ):
-        return False
-    if any(recognise(s) for s in support):
-        return len(support) == 1
-    return len({frozenset(s.over) for s in support if isinstance(s, Reduce)}) == 1
-
-
-def _nearest_reductions(node: Node) -> list[Reduce]:
-    """The reductions that a node reaches through pointwise functions alone."""
-    found: dict[Reduce, None] = {}
-    seen: set[Node] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if isinstance(current, Reduce):
-            found[current] = None
-        else:
-            stack.extend(current.args)
-    return list(found)
-
-
 def _shares_reads(first: Node, second: Node) -> bool:
     def big(root: Node) -> set[str]:
         return {n.param for n in topological([root]) if isinstance(n, Read) and len(n.names) > 1}
@@ -391,180 +312,3 @@ def _shares_reads(first: Node, second: Node) -> bool:
 
 def _below(node: Node, root: Node) -> bool:
     return node in topological([root])
-
-
-# --- merging --------------------------------------------------------------------------------------
-
-
-class _Group:
-    """Targets that become one kernel; the first one decides the loops."""
-
-    def __init__(self, targets: list[Target], boundaries: list[Node], operands: frozenset[str]):
-        self.targets = targets
-        self.boundaries = boundaries
-        self.operands = operands
-
-    @property
-    def lead(self) -> Target:
-        return self.targets[0]
-
-    @property
-    def nodes(self) -> set[Node]:
-        return {t.node for t in self.targets}
-
-
-def _merge(work: _Partitioner, groups: list[_Group]) -> list[_Group]:
-    for fits in (_epilogue_fits, _fits):
-        groups = _merge_where(work, groups, fits)
-    return _ordered(groups)
-
-
-def _merge_where(
-    work: _Partitioner, groups: list[_Group], fits: Callable[[_Group, _Group], bool]
-) -> list[_Group]:
-    merged = True
-    while merged:
-        merged = False
-        for first in groups:
-            for second in groups:
-                if first is second or not fits(first, second) or _runs_between(groups, first, second):
-                    continue
-                targets = [*first.targets, *second.targets]
-                inside = {t.node for t in targets}
-                boundaries = [
-                    b
-                    for b in dict.fromkeys([*first.boundaries, *second.boundaries])
-                    if b not in inside or _is_split(b, work)
-                ]
-                groups = [g for g in groups if g is not second]
-                groups[groups.index(first)] = _Group(targets, boundaries, first.operands | second.operands)
-                merged = True
-                break
-            if merged:
-                break
-    return groups
-
-
-def _is_split(node: Node, work: _Partitioner) -> bool:
-    return isinstance(node, Read) and node.param in work.partial_reads
-
-
-def _fits(first: _Group, second: _Group) -> bool:
-    """Whether `second`'s targets can be computed in the loops of `first`, and would share data there."""
-    if second.lead.contraction:
-        return False
-    if any(_is_chunk_read(b) and b in first.nodes for b in second.boundaries):
-        return False
-    if any(_is_chunk_read(b) and b in second.nodes for b in first.boundaries):
-        return False
-    one, two = first.lead, second.lead
-    first_split = next((t.partial for t in first.targets if t.partial), None)
-    second_split = next((t.partial for t in second.targets if t.partial), None)
-    if first_split or second_split:
-        return _splits_fit(first, second, first_split, second_split)
-    if one.contraction:
-        return _epilogue_fits(first, second)
-    if two.row:
-        return one.shape == two.shape and _related(first, second)
-    whole = set(one.parallel) | set(one.row)
-    return set(two.parallel) in (whole, set(one.parallel)) and _related(first, second)
-
-
-def _epilogue_fits(first: _Group, second: _Group) -> bool:
-    """Whether `second` is pointwise work on the sums of the contraction `first`."""
-    one, two = first.lead, second.lead
-    if not one.contraction or two.contraction or two.row or any(t.partial for t in second.targets):
-        return False
-    return set(two.parallel) == set(one.parallel) and bool(set(second.boundaries) & first.nodes)
-
-
-def _splits_fit(first: _Group, second: _Group, one: Split | None, two: Split | None) -> bool:
-    if first.lead.contraction or not _related(first, second):
-        return False
-    if one and two:
-        return (
-            one.of == two.of
-            and first.lead.row == second.lead.row
-            and (one.of == "row" or first.lead.shape == second.lead.shape)
-        )
-    split = one or two
-    assert split is not None
-    if split.of != "parallel":
-        return False
-    if first.lead.shape == second.lead.shape:
-        return True
-    return (
-        one is not None
-        and not second.lead.row
-        and set(second.lead.parallel) == set().union(*first.lead.shape)
-    )
-
-
-def _is_chunk_read(node: Node) -> bool:
-    return isinstance(node, Read)
-
-
-def _related(first: _Group, second: _Group) -> bool:
-    """Whether two groups read the same operand or one reads what the other writes."""
-    if set(second.boundaries) & first.nodes or set(first.boundaries) & second.nodes:
-        return True
-    return bool(first.operands & second.operands)
-
-
-def _depends(groups: list[_Group]) -> dict[int, set[int]]:
-    """For each group the groups that must run before it."""
-    writer = {node: position for position, g in enumerate(groups) for node in g.nodes}
-    direct = {p: {writer[b] for b in g.boundaries if writer[b] != p} for p, g in enumerate(groups)}
-    closed: dict[int, set[int]] = {}
-
-    def close(position: int) -> set[int]:
-        if position not in closed:
-            closed[position] = set()
-            for before in direct[position]:
-                closed[position] |= {before} | close(before)
-        return closed[position]
-
-    return {p: close(p) for p in direct}
-
-
-def _runs_between(groups: list[_Group], first: _Group, second: _Group) -> bool:
-    before = _depends(groups)
-    one, two = groups.index(first), groups.index(second)
-    return any(
-        (one in before[p] and p in before[two]) or (two in before[p] and p in before[one]) for p in before
-    )
-
-
-def _ordered(groups: list[_Group]) -> list[_Group]:
-    before = _depends(groups)
-    return [groups[p] for p in sorted(before, key=lambda p: (len(before[p]), p))]
-
-
-# --- phases ---------------------------------------------------------------------------------------
-
-
-def _phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ...]:
-    """Which loop over the row computes what: a node's phase is the number of reductions it waits for."""
-    rows = set(row)
-    level: dict[Node, int] = {}
-    reductions: dict[int, list[Reduce]] = {}
-    for node in topological(o.node for o in outputs):
-        below = max((level[a] for a in node.args), default=0)
-        if isinstance(node, Reduce):
-            reductions.setdefault(below, []).append(node)
-            below += 1
-        level[node] = below
-    stores: dict[int, list[Output]] = {}
-    finals: dict[int, list[Output]] = {}
-    last_loop = max(reductions, default=-1)
-    for output in outputs:
-        in_loop = output.accumulate is not None or bool(rows & set(output.buffer.axes)) or not rows
-        if in_loop:
-            stores.setdefault(level[output.node], []).append(output)
-        else:
-            finals.setdefault(min(max(level[output.node] - 1, 0), max(last_loop, 0)), []).append(output)
-    count = max([0, *stores, *reductions, *finals]) + 1
-    return tuple(
-        Phase(tuple(reductions.get(p, ())), tuple(stores.get(p, ())), tuple(finals.get(p, ())))
-        for p in range(count)
-    )
