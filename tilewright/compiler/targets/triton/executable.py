@@ -17,6 +17,9 @@ from tilewright.compiler.targets.triton.launch import (
     Step,
     element_strides,
 )
+from tilewright.compiler.targets.triton.toolchain import Target
+
+DEFAULT_TARGET = "cuda:90"
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -24,9 +27,10 @@ Arrays = Mapping[str, np.ndarray]
 class _Executable:
     """What interpreted and launched Plans share: recipes by shapes and strides."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, target: Target | str = DEFAULT_TARGET):
         self.plan = plan
-        self._recipes = Recipes(plan)
+        self.target = Target.parse(target) if isinstance(target, str) else target
+        self._recipes = Recipes(plan, self.target)
         self._found: dict[tuple, Recipe] = {}
 
     def recipe(self, arguments: Arrays) -> tuple[dict[str, np.ndarray], Recipe]:

@@ -28,6 +28,7 @@ from tilewright.compiler.targets.triton.schedule import (
     programs,
     total,
 )
+from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
 from tilewright.dsl.extents import bind_extents
 
@@ -77,8 +78,9 @@ class Recipe:
 class Recipes:
     """Makes recipes; texts are shared by calls that differ in extents alone."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, target: Target):
         self.plan = plan
+        self.target = target
         self._texts: dict[tuple, Emitted] = {}
 
     def recipe(self, shapes: Shapes, strides: Shapes) -> Recipe:
@@ -100,7 +102,7 @@ class Recipes:
         names = [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
         plain = {name: normal_strides(shapes[name], strides[name]) for name in names}
         layout = layout_of(kernel, {n: shapes[n] for n in names}, plain, extents)
-        schedule = default_schedule(kernel, layout, extents)
+        schedule = default_schedule(kernel, layout, extents, self.target)
         key = (position, layout, schedule)
         emitted = self._texts.get(key)
         if emitted is None:
@@ -136,12 +138,16 @@ def element_strides(array: np.ndarray) -> tuple[int, ...] | None:
 
 
 def normal_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Strides in which a dimension of one element has the stride that joins it to the dimension after it."""
+    """Strides in which a dimension of one element has the stride that joins it to the dimension after it.
+
+    Of an operand without elements no stride is zero: its reads must stay masked.
+    """
+    strides = strides if 0 not in shape else contiguous_strides(shape)
     normal: list[int] = []
     following = 1
     for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
         normal.append(following if extent == 1 else stride)
-        following = normal[-1] * extent
+        following = normal[-1] * max(1, extent)
     return tuple(reversed(normal))
 
 

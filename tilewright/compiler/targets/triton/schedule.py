@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.compiler.chunks import is_chunk_axis
 from tilewright.compiler.nest import Kernel, reads_of
+from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Reduce
 
@@ -99,8 +100,14 @@ def loop_axes(kernel: Kernel) -> tuple[str, ...]:
     return tuple(found)
 
 
-def default_schedule(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+def default_schedule(kernel: Kernel, layout: Layout, extents: Mapping[str, int], target: Target) -> Schedule:
     """A schedule from arithmetic alone."""
+    schedule = _default(kernel, layout, extents)
+    most = target.thread_limit // target.warp_size
+    return replace(schedule, num_warps=min(schedule.num_warps, most))
+
+
+def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
     if kernel.contraction:
         return _contraction(kernel, extents)
     if kernel.split and kernel.split.of == "row":
