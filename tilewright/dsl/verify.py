@@ -5,7 +5,7 @@ from __future__ import annotations
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.extents import extent_sources
-from tilewright.dsl.program import COMBINES, Index, Map, Node, Program, Read, Reduce, Size
+from tilewright.dsl.program import COMBINES, Const, Index, Map, Node, Program, Read, Reduce, Size
 from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError
 
@@ -37,6 +37,10 @@ def verify(program: Program, after: str = "construction") -> Program:
 def _problem(node: Node, params: dict, sources: dict) -> str | None:
     if not isinstance(node.dtype, DType):
         return "a node without a dtype"
+    if isinstance(node, Const) and node.dtype.is_integer:
+        low, high = node.dtype.range
+        if not low <= node.value <= high:
+            return "a constant that its dtype cannot hold"
     if isinstance(node, Read):
         param = params.get(node.param)
         if param is None:
@@ -54,4 +58,6 @@ def _problem(node: Node, params: dict, sources: dict) -> str | None:
             return "an unknown combine"
         if not node.over:
             return "a reduction over no axis"
+        if (node.combine in ("any", "all")) != node.arg.dtype.is_bool:
+            return f"{node.combine} of something that is {'' if node.arg.dtype.is_bool else 'not '}bool"
     return None
