@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.boundaries import is_chunked, nearest_reductions, raised
 from tilewright.compiler.chunks import chunks_axis, rows_axis
 from tilewright.compiler.contraction import factorise, recognise
-from tilewright.compiler.grouping import Group, Target
+from tilewright.compiler.grouping import Group, Shape, Target, merge
 from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import union
