@@ -13,6 +13,7 @@ from tilewright.dsl.dtypes import bool_, float32, float64, int8, int32, int64, u
 from tilewright.dsl.expression import Expr, cast
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import (
+    Cast,
     Const,
     Index,
     Map,
@@ -27,6 +28,8 @@ from tilewright.dsl.program import (
     topological,
 )
 from tilewright.dsl.reference import reference
+from tilewright.dsl.rules import RuleSet, rewrite
+from tilewright.dsl.simplify import EXACT_RULES
 from tilewright.dsl.verify import verify
 from tilewright.errors import InternalError, ShapeError
 
@@ -317,6 +320,21 @@ def test_floating_division_remainders_and_rounding():
     np.testing.assert_array_equal(nearest, [2, -2, 4, -0.0])
     np.testing.assert_array_equal(towards_zero, [2, -2, 3, -0.0])
     np.testing.assert_array_equal(integer, [2, -2, 3, 0])
+
+
+@pytest.mark.parametrize("dtype", [int8, uint8, int32, int64], ids=str)
+def test_floats_out_of_range_become_the_nearest_integer(dtype):
+    def f(x: Tile["d"]):
+        return cast(x, dtype)
+
+    low, high = dtype.range
+    x = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 2.0**63, -(2.0**63), 3.9, -3.9, 127.5, -128.5, -0.5])
+    right = [0, high, low, high, low, high, low, 3, max(low, -3), 127, max(low, -128), 0]
+    found = meaning(f, x)
+    assert found.dtype == dtype.numpy
+    assert [int(v) for v in found] == right
+    folded = rewrite([Cast(Const(float(v), float64), dtype) for v in x], RuleSet(EXACT_RULES))
+    assert [node.value for node in folded if isinstance(node, Const)] == right
 
 
 def test_conversions():

@@ -318,7 +318,10 @@ def lift(value: Any, like: DType | None = None) -> Expr:
 
 
 def cast(value: Any, dtype: Any) -> Expr:
-    """`value` converted: float → int truncates towards zero, anything → bool is `value != 0`."""
+    """`value` converted. Anything → bool is `value != 0`; int → int keeps the low bits.
+
+    float → int truncates towards zero; a value out of range gives the nearest limit, NaN gives 0.
+    """
     expression, target = lift(value), as_dtype(dtype)
     if expression.dtype == target:
         return expression

@@ -3,6 +3,20 @@
 Everything here builds expressions; what is not a row of the scalar table or a reduction is a formula of
 those. Outside of an op the same names act on arrays and Tensors (`eager` is set by the layer that knows
 them).
+
+What holds on every target:
+
+- NaN goes through max, min, maximum, minimum and clip. max and min over no elements are -inf and inf
+  (for integers the smallest and the largest value), sum is 0, prod 1, any False, all True, mean NaN.
+- argmax and argmin give the first position of ties, and of NaNs if there are any.
+- Integers wrap. `//` rounds down and `%` has the sign of the divisor, as Python has it; dividing by 0
+  gives 0. `<<` by a negative count or by the width or more gives 0, `>>` then leaves the sign: 0 or -1.
+- sum and prod of integers and bool are int64; arithmetic of bool alone is int64. Half precision is computed in
+  float32 and results are narrowed at the end. A number takes the dtype of what it meets; it must fit.
+- An integer that meets a float becomes that float. float → int truncates towards zero; out of range it gives
+  the nearest limit, for NaN 0. round goes to the even neighbour at a half.
+- Axes of a result come as the operands declare them, batch axes first, or as the annotation says. Axes of an
+  intermediate value come in order of first appearance, where (d) next to (n d) is (n d).
 """
 
 from __future__ import annotations

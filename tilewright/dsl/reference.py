@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.dsl.axes import base
+from tilewright.dsl.dtypes import DType
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import (
     Cast,
@@ -128,4 +129,15 @@ class _Evaluator:
 def _convert(value: np.ndarray, node: Cast) -> np.ndarray:
     if node.dtype.is_float:
         return value.astype(np.float64)
+    if node.dtype.is_integer and value.dtype.kind == "f":
+        return _saturated(value, node.dtype)
     return value.astype(node.dtype.numpy)
+
+
+def _saturated(value: np.ndarray, dtype: DType) -> np.ndarray:
+    """Floats as integers: truncated towards zero, the nearest limit where they are out of range, NaN as 0."""
+    low, high = dtype.range
+    inside = (value > low) & (value < high)
+    whole = np.where(inside, value, 0.0).astype(dtype.numpy)
+    limits = np.where(value >= high, dtype.numpy.type(high), dtype.numpy.type(low))
+    return np.where(inside, whole, np.where(np.isnan(value), dtype.numpy.type(0), limits))

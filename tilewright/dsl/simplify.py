@@ -83,11 +83,10 @@ def _fold_cast(node: Cast) -> Node | None:
         return None
     if target.is_float or target.is_bool:
         return Const(arg.value, target)
-    if isinstance(arg.value, float):
-        low, high = target.range
-        inside = math.isfinite(arg.value) and low <= math.trunc(arg.value) <= high
-        return Const(math.trunc(arg.value), target) if inside else None
     low, high = target.range
+    if isinstance(arg.value, float):
+        nearest = 0.0 if math.isnan(arg.value) else min(max(arg.value, low), high)
+        return Const(math.trunc(nearest), target)
     return Const((int(arg.value) - low) % (high - low + 1) + low, target)
 
 
