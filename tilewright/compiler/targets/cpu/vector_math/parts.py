@@ -148,8 +148,8 @@ def lift_subnormal(b: Builder, x: Value) -> tuple[Value, Value, float]:
 
 def per_lane(b: Builder, name: str, *xs: Value) -> Value:
     """The C library's double function `name` in every lane, rounded to the lanes' format."""
-    kind, lanes = xs[0].type.kind, xs[0].lanes
-    wide = [b.convert(x, "f64") for x in xs]
+    kind, lanes = xs[0].type.kind, max(x.lanes for x in xs)
+    wide = [b.convert(x if x.lanes == lanes else b.splat(x, lanes), "f64") for x in xs]
     if not lanes:
         return b.convert(_call(b, name, wide), kind)
     buffers = [b.alloca(lanes * 8) for _ in wide]
