@@ -455,9 +455,11 @@ def _binary(
     from triton.runtime.interpreter import TensorHandle
 
     if not _is_bfloat16(left):
-        return original(builder, left, right, operation)
+        result = original(builder, left, right, operation)
+        # A comparison is a bool; Triton's keeps the operands' dtype, which a broadcast would convert it to.
+        return TensorHandle(result.data, _type("i1")) if result.data.dtype == np.bool_ else result
     result = operation(_values(left), _values(right))
-    return TensorHandle(result, left.dtype.scalar) if result.dtype == np.bool_ else _rounded(result)
+    return TensorHandle(result, _type("i1")) if result.dtype == np.bool_ else _rounded(result)
 
 
 def _unary(builder: Any, original: Callable[..., Any], value: Any, operation: Callable[..., Any]) -> Any:

@@ -143,7 +143,7 @@ class Artefact:
             metadata = json.loads(sections["metadata"])
             binary = bytes(sections["binary"])
             version = metadata.pop("format")
-        except (KeyError, UnicodeDecodeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, UnicodeDecodeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not the sections of a compiled kernel: {error}") from error
         expected = {entry.name for entry in dataclasses.fields(cls)} - {"binary", "texts"}
         if version != SECTION_FORMAT or set(metadata) != expected:
