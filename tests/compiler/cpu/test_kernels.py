@@ -260,3 +260,13 @@ def test_a_new_extent_compiles_nothing(monkeypatch: pytest.MonkeyPatch):
     for extents in ((3, 9), (100, 41), (1, 1000)):
         operands = draw(normalise, *extents)
         assert_right(normalise(*operands), normalise.reference(*operands))
+
+
+@pytest.mark.parametrize("function", [tw.pow, tw.atan2, tw.fmod], ids=lambda f: f.name)
+def test_functions_of_a_number_and_a_vector(function):
+    @tw.op
+    def mixed(x: tw.Tile[""], y: tw.Tile["n"]):
+        return function(x, y), function(y, x)
+
+    x, y = np.asarray(1.7), np.linspace(0.3, 4, 37)
+    assert_right(mixed(x, y), mixed.reference(x, y), 1e-12)

@@ -373,7 +373,7 @@ class Builder:
             return self.splat(x, type.lanes)
         raise InternalError(f"a {x.type} was given where {type} is needed")
 
-    def _same(self, *xs: Operand) -> list[Value]:
+    def same(self, *xs: Operand) -> list[Value]:
         """The operands brought to one type."""
         values = [x for x in xs if isinstance(x, Value)]
         if not values:
@@ -384,7 +384,7 @@ class Builder:
     # ---- arithmetic ----------------------------------------
 
     def _binary(self, a: Operand, b: Operand, float_op: str, int_op: str) -> Value:
-        x, y = self._same(a, b)
+        x, y = self.same(a, b)
         op = float_op if x.type.is_float else int_op
         if not op:
             raise InternalError(f"the operation {float_op or int_op} has no meaning for {x.type}")
@@ -414,7 +414,7 @@ class Builder:
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
         """a * b + c with one rounding."""
-        x, y, z = self._same(a, b, c)
+        x, y, z = self.same(a, b, c)
         return self._op(x.type, f"math.fma {x}, {y}, {z} : {x.type}")
 
     def maximum(self, a: Operand, b: Operand, signed: bool = True, zeros: bool = True) -> Value:
@@ -426,7 +426,7 @@ class Builder:
         return self._extremum("min", a, b, signed, zeros)
 
     def _extremum(self, which: str, a: Operand, b: Operand, signed: bool, zeros: bool) -> Value:
-        x, y = self._same(a, b)
+        x, y = self.same(a, b)
         if x.type.is_float and not zeros and self.target.is_x86:
             plain = self.select(self.cmp("gt" if which == "max" else "lt", x, y), x, y)  # y where unordered
             return self.select(self.is_nan(x), x, plain)
@@ -442,12 +442,12 @@ class Builder:
 
     def max_second(self, a: Operand, b: Operand) -> Value:
         """a > b ? a : b, one instruction on x86: gives `b` where either is NaN."""
-        x, y = self._same(a, b)
+        x, y = self.same(a, b)
         return self.select(self.cmp("gt", x, y), x, y)
 
     def min_second(self, a: Operand, b: Operand) -> Value:
         """a < b ? a : b, one instruction on x86: gives `b` where either is NaN."""
-        x, y = self._same(a, b)
+        x, y = self.same(a, b)
         return self.select(self.cmp("lt", x, y), x, y)
 
     # ---- logic ----------------------------------------
@@ -456,7 +456,7 @@ class Builder:
         """eq ne lt le gt ge. With a NaN a float comparison is false (`ne`: true), or true if `unordered`."""
         if op not in COMPARE_NAMES:
             raise InternalError(f"unknown comparison {op!r}")
-        x, y = self._same(a, b)
+        x, y = self.same(a, b)
         result = x.type.of("i1")
         if x.type.kind == "ptr":
             return self._op(result, f'llvm.icmp "{op}" {x}, {y} : {x.type}')
@@ -480,7 +480,7 @@ class Builder:
 
     def select(self, condition: Value, a: Operand, b: Operand) -> Value:
         """`a` where the condition holds, `b` elsewhere; a scalar condition may choose between vectors."""
-        x, y = self._same(a, b)
+        x, y = self.same(a, b)
         if condition.lanes and not x.lanes:
             x, y = self.splat(x, condition.lanes), self.splat(y, condition.lanes)
         types = f"{condition.type}, {x.type}" if condition.lanes or x.lanes else f"{x.type}"
@@ -615,7 +615,7 @@ class Builder:
         return self._math("absf" if x.type.is_float else "absi", x)
 
     def copysign(self, magnitude: Operand, sign: Operand) -> Value:
-        x, y = self._same(magnitude, sign)
+        x, y = self.same(magnitude, sign)
         return self._op(x.type, f"math.copysign {x}, {y} : {x.type}")
 
     # ---- memory ----------------------------------------

@@ -69,7 +69,7 @@ def _spell(b: Builder, name: str, operands: list[Value], dtypes: list[DType]) ->
     if dtypes[-1].is_float and name in FLOATS:
         return FLOATS[name](b, *operands)
     if name in VECTOR_MATH:
-        return VECTOR_MATH[name](b, *operands)
+        return VECTOR_MATH[name](b, *b.same(*operands))
     if name in ANY:
         return ANY[name](b, *operands)
     if name in INTEGERS:
@@ -102,7 +102,7 @@ def _float_mod(b: Builder, x: Value, y: Value) -> Value:
     differ.
     """
     remainder = VECTOR_MATH["fmod"](b, x, y)
-    remainder, y = b._same(remainder, y)
+    remainder, y = b.same(remainder, y)
     differs = b.cmp("ne", b.cmp("lt", remainder, 0.0), b.cmp("lt", y, 0.0))
     moved = b.select(b.and_(differs, b.cmp("ne", remainder, 0.0)), b.add(remainder, y), remainder)
     return b.select(b.cmp("eq", remainder, 0.0), b.copysign(remainder, y), moved)
@@ -145,7 +145,7 @@ FLOATS: dict[str, Callable[..., Value]] = {
 
 
 def _where(b: Builder, condition: Value, x: Value, y: Value) -> Value:
-    x, y = b._same(x, y)
+    x, y = b.same(x, y)
     if condition.lanes and not x.lanes:
         x, y = b.splat(x, condition.lanes), b.splat(y, condition.lanes)
     elif x.lanes and not condition.lanes:
@@ -167,7 +167,7 @@ def _safe_divisor(b: Builder, signed: bool, x: Value, y: Value) -> tuple[Value, 
     """Operands whose division is defined, and where it was not: a divisor of 0, or of -1 (which may
     overflow).
     """
-    x, y = b._same(x, y)
+    x, y = b.same(x, y)
     zero = b.cmp("eq", y, 0)
     minus_one = b.cmp("eq", y, -1) if signed else b.constant(False, Type("i1", x.lanes))
     safe = b.select(b.or_(zero, minus_one), b.constant(1, y.type), y)
@@ -189,7 +189,7 @@ def _int_floordiv(b: Builder, signed: bool, x: Value, y: Value) -> Value:
 
 def _int_mod(b: Builder, signed: bool, x: Value, y: Value) -> Value:
     """x - ⌊x / y⌋·y; 0 where y is 0."""
-    x, y = b._same(x, y)
+    x, y = b.same(x, y)
     value = b.sub(x, b.mul(_int_floordiv(b, signed, x, y), y))
     return b.select(b.cmp("eq", y, 0), b.constant(0, value.type), value)
 
@@ -203,7 +203,7 @@ def _int_sign(b: Builder, signed: bool, x: Value) -> Value:
 def _shift(left: bool) -> Callable[..., Value]:
     def spelled(b: Builder, signed: bool, x: Value, y: Value) -> Value:
         """Shifts by the width or more give 0 (or the sign, to the right)."""
-        x, y = b._same(x, y)
+        x, y = b.same(x, y)
         bits = x.type.bits
         far = b.cmp("ge", y, bits, signed=False)
         amount = b.select(far, b.constant(bits - 1, y.type), y)

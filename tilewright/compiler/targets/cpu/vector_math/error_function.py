@@ -91,10 +91,7 @@ def _erf_by_table(b: Builder, x: Value) -> Value:
     interval = b.sub(shifted, F32_FORMAT.magic)
     u = b.fma(interval, -_ERF_WIDTH, size)
     base, *slopes = (lookup(b, b.bitcast(shifted, "i32"), row) for row in _ERF_TABLE)
-    y = slopes.pop()
-    for slope in reversed(slopes):
-        y = b.fma(u, y, slope)
-    y = b.fma(u, y, b.select(b.cmp("gt", interval, 0.0), base, size))
+    y = b.fma(u, horner(b, u, slopes), b.select(b.cmp("gt", interval, 0.0), base, size))
     return b.copysign(y, x)
 
 

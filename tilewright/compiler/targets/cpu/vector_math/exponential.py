@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import LN2, format_of
+from tilewright.compiler.targets.cpu.vector_math.formats import LN2, format_of, hexes
 from tilewright.compiler.targets.cpu.vector_math.parts import (
     bits_to_power,
     expm1_polynomial,
@@ -15,9 +15,51 @@ from tilewright.compiler.targets.cpu.vector_math.parts import (
     split_exp,
     through_f64,
 )
+from tilewright.compiler.targets.cpu.vector_math.registers import by_register, has_tables, lookup
 
 # (sinh(r) - r) / r^3 in r^2, |r| <= 1: the Taylor series.
 _SINH = tuple(1 / math.factorial(n) for n in range(3, 20, 2))
+# tanh in 16 intervals, f32: the exponent and two bits of 0.82 |x| + 1/2 name one. The centre, and the
+# coefficients in |x| - centre; the centres were chosen so that tanh there is close to a float. Interval 8
+# begins at 0.
+_TANH_LIMIT = 9.14  # above it tanh is 1
+_TANH_TABLE = (
+    hexes(
+        "0x1.1142cp+1 0x1.5f52cp+1 0x1.ad4c0ep+1 0x1.fb609cp+1 0x1.367b2cp+2 0x1.881caep+2",
+        "0x1.d1cb7ep+2 0x1.1438f4p+3 0 0x1.d453aep-3 0x1.8641c2p-2 0x1.113c2p-1 0x1.86432ep-1",
+        "0x1.1126bap+0 0x1.5f2e06p+0 0x1.ad2afcp+0",
+    ),
+    hexes(
+        "0x1.f1e03ap-1 0x1.fbc9bep-1 0x1.fec036p-1 0x1.ffa182p-1 0x1.ffeffap-1 0x1.fffecp-1",
+        "0x1.ffffep-1 0x1.fffffep-1 0 0x1.cc54aep-3 0x1.74663cp-2 0x1.f3e436p-2 0x1.48e742p-1",
+        "0x1.939fap-1 0x1.c21982p-1 0x1.dd633ap-1",
+    ),
+    hexes(
+        "0x1.bdbcc2p-5 0x1.0c74b8p-6 0x1.3f663ep-8 0x1.79d546p-10 0x1.0058cp-12 0x1.4015f6p-16",
+        "0x1.fff15p-20 0x1.112d88p-23 0x1p+0 0x1.e621fcp-1 0x1.bc48d8p-1 0x1.85fb92p-1 0x1.2cb74cp-1",
+        "0x1.83a00ap-2 0x1.d144ap-3 0x1.0b8a26p-3",
+    ),
+    hexes(
+        "-0x1.b16cb8p-5 -0x1.0a36b6p-6 -0x1.3e9206p-8 -0x1.797f96p-10 -0x1.ff4ccp-13 -0x1.3f2366p-16",
+        "-0x1.feaffap-20 -0x1.e530eep-23 0x1.c14c74p-21 -0x1.b5127ep-3 -0x1.43256p-2 -0x1.7cc258p-2",
+        "-0x1.825a86p-2 -0x1.31947cp-2 -0x1.9905dap-3 -0x1.f2e8e2p-4",
+    ),
+    hexes(
+        "0x1.10ed4p-5 0x1.5d1abp-7 0x1.a6af6p-9 0x1.f6981ap-11 0x1.55ff8cp-13 0x1.a77f04p-17",
+        "0x1.5633bcp-20 0x1.6f20fcp-25 -0x1.55622cp-2 -0x1.12f924p-2 -0x1.655786p-3 -0x1.28788cp-4",
+        "0x1.7d9d74p-5 0x1.bebda8p-4 0x1.98f78cp-4 0x1.1ed32cp-4",
+    ),
+    hexes(
+        "-0x1.e5f5fap-7 -0x1.5634acp-8 -0x1.a97434p-10 -0x1.fdcc5ap-12 -0x1.6d3318p-14 -0x1.c8612p-18",
+        "-0x1.6c8bcap-21 0x1.281006p-22 0x1.be8bccp-11 0x1.0c3f5ep-3 0x1.583e48p-3 0x1.457d7ap-3",
+        "0x1.889b36p-4 0x1.ce5c44p-7 -0x1.5578bcp-6 -0x1.92d8bep-6",
+    ),
+    hexes(
+        "0x1.20971cp-8 0x1.fd1cc6p-10 0x1.4d630ap-11 0x1.95a472p-13 0x1.14cd18p-15 0x1.8345ep-19",
+        "0x1.0e4daep-22 0x1.28f5aep-22 0x1.06ed96p-3 0x1.4efbbcp-4 0x1.0a9e74p-6 -0x1.23947ap-5",
+        "-0x1.02d77ap-4 -0x1.3c2ffap-5 -0x1.41102ap-7 0x1.44c87ep-9",
+    ),
+)
 
 
 def exp(b: Builder, x: Value) -> Value:
@@ -88,7 +130,9 @@ def softplus(b: Builder, x: Value) -> Value:
 
 
 def tanh(b: Builder, x: Value) -> Value:
-    """1 - 2 / (e^2|x| + 1), or |x| + |x|^3 P(x^2) up to 0.55, with the sign of x."""
+    """1 - 2 / (e^2|x| + 1), or |x| + |x|^3 P(x^2) up to 0.55, with x's sign; f32 by table where possible."""
+    if has_tables(b, x):
+        return by_register(b, x, _tanh_by_table)
     form = format_of(x)
     size = b.min_second(form.tanh_limit, b.abs(x))
     square = b.mul(size, size)
@@ -98,6 +142,14 @@ def tanh(b: Builder, x: Value) -> Value:
     denominator = b.fma(power, horner(b, r, (1.0, 1.0, *form.exp)), 1.0)
     far = b.sub(1.0, b.div(2.0, denominator))
     return b.copysign(b.select(b.cmp("lt", size, 0.55), near, far), x)
+
+
+def _tanh_by_table(b: Builder, x: Value) -> Value:
+    """A polynomial for each of 16 intervals of |x|."""
+    size = b.min_second(_TANH_LIMIT, b.abs(x))
+    index = b.shr(b.bitcast(b.fma(size, 0.82, 0.5), "i32"), 21, signed=False)
+    centre, *coefficients = (lookup(b, index, row) for row in _TANH_TABLE)
+    return b.copysign(horner(b, b.sub(size, centre), coefficients), x)
 
 
 @through_f64

@@ -83,12 +83,9 @@ def _digamma_positive(b: Builder, x: Value) -> Value:
         b.select(above4, up_to_8, b.select(above2, up_to_4, b.constant(up_to_2, x.type)))
         for up_to_2, up_to_4, up_to_8 in zip(*_DIGAMMA, strict=True)
     )
-    y = slopes.pop()
-    for slope in reversed(slopes):
-        y = b.fma(u, y, slope)
+    y = b.fma(u, horner(b, u, slopes), constant)
     high, low = _DIGAMMA_ROOT
     distance = b.sub(b.sub(t, high), b.sub(low, lost))
-    y = b.fma(u, y, constant)
     inverse = b.div(1.0, x)
     error = b.mul(inverse, b.fma(b.neg(inverse), x, 1.0))  # of the inverse
     near = b.fma(distance, y, b.select(b.cmp("gt", x, 0.125), b.neg(error), 0.0))

@@ -2,23 +2,84 @@
 
 from __future__ import annotations
 
-from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import LN2, NAN, format_of
+from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
+from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, LN2, NAN, format_of, hexes
 from tilewright.compiler.targets.cpu.vector_math.parts import (
+    horner,
     lift_subnormal,
     log1p_reduced,
     log_specials,
+    scale_avx512,
     split_log,
     through_f64,
+)
+from tilewright.compiler.targets.cpu.vector_math.registers import by_register, has_tables, lookup
+
+# ln m for a mantissa m in [1, 2), f32: its first four bits name c near 1/m and t = -ln c; for r = m c - 1
+# it is t + r + r^2 P(r). c was chosen so that t is close to a float. From m = 1.375 on, t is raised by
+# _LN2 - ln 2: it meets
+# -_LN2 near x = 1, and the last t is _LN2 itself.
+_LN2 = float.fromhex("0x1.62e43p-1")  # ln 2 rounded to f32
+_LOG_INVERSE = hexes(
+    "0x1p+0 0x1.d40f4ep-1 0x1.badefep-1 0x1.a42dbp-1 0x1.8f9708p-1 0x1.7cf1b6p-1 0x1.6c23dcp-1",
+    "0x1.5ca964p-1 0x1.4e5f7ep-1 0x1.41345cp-1 0x1.352496p-1 0x1.29dd74p-1 0x1.1f774cp-1",
+    "0x1.15a5e8p-1 0x1.0c9956p-1 0x1p-1",
+)
+_LOG_TABLE = hexes(
+    "0 0x1.6f874p-4 0x1.290ddap-3 0x1.94c6f2p-3 0x1.fbab7ep-3 0x1.2ec494p-2 0x1.5cf702p-2",
+    "0x1.8971a4p-2 0x1.b44b06p-2 0x1.dd6fbcp-2 0x1.025092p-1 0x1.15579ep-1 0x1.278962p-1",
+    "0x1.39542ap-1 0x1.4a4b3ap-1 0x1.62e43p-1",
+)
+_LOG_POLYNOMIAL = hexes(
+    "-0x1.fffffep-2 0x1.555866p-2 -0x1.00225ep-2 0x1.83bf22p-3",
 )
 
 
 def log(b: Builder, x: Value) -> Value:
-    """ln x = k ln 2 + ln m, m in [1/sqrt 2, sqrt 2)."""
+    """ln x = k ln 2 + ln m, m in [1/sqrt 2, sqrt 2); f32 by table where there are any."""
+    if has_tables(b, x):
+        return by_register(b, x, _log_by_table)
     tiny, lifted, power = lift_subnormal(b, x)
     k, m, _ = split_log(b, lifted)
     k = b.select(tiny, b.sub(k, power), k)
     return log_specials(b, x, log1p_reduced(b, b.sub(m, 1.0), k))
+
+
+def _exponent_and_mantissa(b: Builder, x: Value) -> tuple[Value, Value]:
+    """(k, m): x = 2^k m, m in [1, 2), for subnormals too; 0 has k = -inf, inf k = inf, x < 0 m = NaN."""
+    mask, rounding = b.constant(-1, Type("i16")), b.constant(4, Type("i32"))
+    k = b.intrinsic("llvm.x86.avx512.mask.getexp.ps.512", [x, x, mask, rounding], x.type)
+    nan_if_negative = b.constant(8, Type("i32"))
+    arguments = [x, nan_if_negative, x, mask, rounding]
+    return k, b.intrinsic("llvm.x86.avx512.mask.getmant.ps.512", arguments, x.type)
+
+
+def _log_by_table(b: Builder, x: Value) -> Value:
+    """k ln 2 + ln m, m in [1, 2)."""
+    k, m = _exponent_and_mantissa(b, x)
+    inverse, offset = _log_row(b, k, m)
+    return _log_sum(b, offset, b.fma(m, inverse, -1.0))
+
+
+def _log_row(b: Builder, k: Value, m: Value) -> tuple[Value, Value]:
+    """(c, k ln 2 - ln c)."""
+    index = b.shr(b.bitcast(m, "i32"), 19, signed=False)
+    return lookup(b, index, _LOG_INVERSE), b.fma(k, _LN2, lookup(b, index, _LOG_TABLE))
+
+
+def _log_sum(b: Builder, offset: Value, r: Value) -> Value:
+    """offset + ln(1 + r)."""
+    return b.add(offset, b.fma(b.mul(r, r), horner(b, r, _LOG_POLYNOMIAL), r))
+
+
+def _log1p_by_table(b: Builder, x: Value) -> Value:
+    """ln u for u = 1 + x rounded; r regains what the rounding lost."""
+    u = b.add(x, 1.0)
+    k, m = _exponent_and_mantissa(b, u)
+    inverse, offset = _log_row(b, k, m)
+    lost = scale_avx512(b, b.sub(x, b.sub(u, 1.0)), b.neg(b.max_second(-126.0, k)))
+    y = _log_sum(b, offset, b.fma(lost, inverse, b.fma(m, inverse, -1.0)))
+    return b.copysign(b.select(b.cmp("eq", x, INFINITY), x, y), x)
 
 
 def log2(b: Builder, x: Value) -> Value:
@@ -33,6 +94,8 @@ def log2(b: Builder, x: Value) -> Value:
 
 def log1p(b: Builder, x: Value) -> Value:
     """ln(1 + x): k and m are those of 1 + x, but f = 2^-k x + (2^-k - 1) is rounded once from x itself."""
+    if has_tables(b, x):
+        return by_register(b, x, _log1p_by_table)
     form = format_of(x)
     u = b.add(x, 1.0)
     k, m, biased = split_log(b, u)

@@ -22,9 +22,9 @@ _EXPM1_F32 = hexes(
 )
 
 
-def horner(b: Builder, x: Value, coefficients: Sequence[float]) -> Value:
+def horner(b: Builder, x: Value, coefficients: Sequence[float | Value]) -> Value:
     """c0 + x (c1 + x (c2 + …)) by fused steps."""
-    result: Value | float = coefficients[-1]
+    result = coefficients[-1]
     for c in reversed(coefficients[:-1]):
         result = b.fma(x, result, c)
     assert isinstance(result, Value)
@@ -50,18 +50,18 @@ def scale(b: Builder, y: Value, shifted: Value) -> Value:
     """y * 2^n with one rounding, n = shifted - magic, over- and underflow included."""
     form = format_of(y)
     if b.target.has_avx512 and y.lanes and y.lanes * y.type.bits % 128 == 0:
-        return _scale_avx512(b, y, b.sub(shifted, form.magic))
+        return scale_avx512(b, y, b.sub(shifted, form.magic))
     n = b.sub(b.bitcast(shifted, y.type.integer.kind), magic_bits(form))
     half = b.shr(n, 1, signed=True)
     return b.mul(b.mul(y, power_of_two(b, half, form, y)), power_of_two(b, b.sub(n, half), form, y))
 
 
-def _scale_avx512(b: Builder, y: Value, n: Value) -> Value:
+def scale_avx512(b: Builder, y: Value, n: Value) -> Value:
     """y * 2^n by the instruction `vscalef`, register by register."""
     bits = y.lanes * y.type.bits
     if bits > 512:
         half = y.lanes // 2
-        parts = [_scale_avx512(b, b.slice(y, at, half), b.slice(n, at, half)) for at in (0, half)]
+        parts = [scale_avx512(b, b.slice(y, at, half), b.slice(n, at, half)) for at in (0, half)]
         return b.concat(*parts)
     mask = b.constant(-1, Type(f"i{max(8, y.lanes)}"))
     arguments = [y, n, y, mask]
