@@ -32,10 +32,12 @@ def is_chunk_axis(axis: str) -> bool:
     return axis.startswith("#")
 
 
-def chunk_extent(axis: str, extents: Mapping[str, int]) -> int:
-    """The number of chunks along a chunk axis, at least 1."""
+def chunk_extent(
+    axis: str, extents: Mapping[str, int], most: int = MAX_CHUNKS, most_rows: int = MAX_ROW_CHUNKS
+) -> int:
+    """The number of chunks along a chunk axis, at least 1; a target with more processors may want more of them."""
     kind, names = axis[1:].split(":")
     total = math.prod(extents[base(name)] for name in names.split(","))
     if kind == "rows":
-        return min(MAX_ROW_CHUNKS, max(1, -(-total // ROWS_A_CHUNK)))
-    return min(MAX_CHUNKS, max(1, -(-total // ELEMENTS_A_CHUNK)))
+        return min(most_rows, max(1, -(-total // ROWS_A_CHUNK)))
+    return min(most, max(1, -(-total // ELEMENTS_A_CHUNK)))

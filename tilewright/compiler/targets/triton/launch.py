@@ -18,6 +18,7 @@ from tilewright.compiler.targets.triton.parameters import POINTER, SCALAR, Param
 from tilewright.compiler.targets.triton.schedule import (
     APART,
     JOINED,
+    SMALLEST_GRID,
     STRIDED,
     UNIT,
     ZERO,
@@ -56,6 +57,11 @@ class Step:
         """Triton's types of all parameters, in order."""
         types = {p.name: p.type for p in self.parameters}
         return types | dict.fromkeys(self.emitted.constexprs, "constexpr")
+
+    @property
+    def operands(self) -> frozenset[str]:
+        """The names of the operands and buffers that the kernel takes."""
+        return frozenset(p.of for p in self.parameters if p.kind == POINTER)
 
     def divisible_by_16(self, aligned: frozenset[str]) -> tuple[str, ...]:
         """Parameters known to be multiples of 16: integers by their value, pointers of `aligned` operands."""
@@ -118,7 +124,7 @@ def extents_of(plan: Plan, shapes: Shapes) -> dict[str, int]:
     for kernel in plan.kernels:
         for axis in kernel.axes():
             if is_chunk_axis(axis):
-                extents[axis] = chunk_extent(axis, extents)
+                extents[axis] = chunk_extent(axis, extents, SMALLEST_GRID, SMALLEST_GRID)
     return extents
 
 

@@ -251,7 +251,7 @@ def expansion(node: Map) -> Node | None:
 
 def helpers_for(text: str) -> str:
     """The sources of all helpers that a text calls."""
-    own = [source for name, source in HELPERS.items() if f"{name}(" in text or f", {name}" in text]
+    own = [source for name, source in HELPERS.items() if re.search(rf"\b{name}\b", text)]
     parts = [scalar_spelling.prelude_for(text + "\n".join(own)), *own]
     return "\n\n".join(p for p in parts if p)
 

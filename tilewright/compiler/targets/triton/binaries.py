@@ -1,0 +1,65 @@
+"""From a launch's text to a binary for one architecture, through the build cache.
+
+    for step, artefact in compile_plan(plan, "cuda:90", {"x": (4096, 4096)}):
+        artefact.shared_bytes, artefact.texts["ptx"]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tilewright.compiler.nest import Plan
+from tilewright.compiler.targets.triton.launch import Recipes, Shapes, Step, contiguous_strides
+from tilewright.compiler.targets.triton.toolchain import Artefact, Target, compile_source
+from tilewright.compiler.version import code_version
+from tilewright.runtime.cache import shared_cache
+
+FP_FUSION = True  # multiplications and additions may become one rounding; stated because Triton's default changes
+
+
+def compile_step(step: Step, target: Target, aligned: frozenset[str]) -> Artefact:
+    """A launch's kernel as a binary, built once for all processes. `aligned` operands lie at multiples of 16 bytes.
+
+    Raises `ResourceError` where the architecture lacks what the schedule asks for, `TargetError` where Triton does.
+    """
+    options: dict[str, Any] = {
+        "num_warps": step.schedule.num_warps,
+        "num_stages": step.schedule.num_stages,
+        "enable_fp_fusion": FP_FUSION,
+    }
+    emitted = step.emitted
+    divisible = step.divisible_by_16(aligned)
+    material = {
+        "source": emitted.text,
+        "kernel": emitted.name,
+        "signature": json.dumps(step.signature),
+        "constexprs": json.dumps(dict(emitted.constexprs)),
+        "divisible": " ".join(divisible),
+        "options": json.dumps(options),
+        "target": str(target),
+        "code": code_version(),
+    }
+
+    def build() -> dict[str, bytes]:
+        artefact = compile_source(
+            emitted.text, emitted.name, signature=step.signature, target=target,
+            constexprs=emitted.constexprs, divisible_by_16=divisible, options=options,
+        )  # fmt: skip
+        return artefact.sections()
+
+    return Artefact.from_sections(shared_cache().get_or_build(material, build))
+
+
+def compile_plan(
+    plan: Plan, target: str | Target, shapes: Shapes, strides: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[tuple[Step, Artefact], ...]:
+    """The binaries of a Plan's kernels for operands of these shapes and strides (in elements; C order if not given).
+
+    No GPU is needed. Operands are taken to lie at multiples of 16 bytes.
+    """
+    target = Target.parse(target) if isinstance(target, str) else target
+    given = strides or {name: contiguous_strides(shape) for name, shape in shapes.items()}
+    recipe = Recipes(plan, target).recipe(shapes, given)
+    return tuple((step, compile_step(step, target, step.operands)) for step in recipe.steps)
