@@ -1,0 +1,1 @@
+"""Benchmarks: generated kernels beside torch's, and beside the machine's own limits. See README.md."""

@@ -1,0 +1,46 @@
+"""Reductions along rows and across them: softmax, norms, cross-entropy, row and column sums."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import tilewright as tw
+from benchmarks.work import both, find, forward
+from tests.kernels.cases_losses import CASES as LOSSES
+from tests.kernels.cases_losses import cross_entropy
+from tests.kernels.cases_rows import CASES
+from tests.support.cases import Case, labels
+from tilewright import kernels as K
+
+SHAPE = {"...": (4096,), "d": 4096}
+NORM = {"...": (8192,), "d": 1024}
+CLASSES = {"...": (2048,), "c": 8192}
+PLANE = {"i": 4096, "j": 4096}
+
+CROSS_ENTROPY = replace(cross_entropy(labels(0, CLASSES["c"])), torch=find(LOSSES, K.cross_entropy).torch)
+
+
+@tw.op
+def column_sum(x: tw.Tile["i j"]):
+    """Σ x along i."""
+    return tw.sum(x, "i")
+
+
+@tw.op
+def row_sum(x: tw.Tile["i j"]):
+    """Σ x along j."""
+    return tw.sum(x, "j")
+
+
+BENCHES = [
+    forward("softmax 4096²", "rows", find(CASES, K.softmax), SHAPE, compiled_in_quick=True),
+    both("softmax 4096²", "rows", find(CASES, K.softmax), SHAPE, quick=False),
+    forward("layer_norm 8192×1024", "rows", find(CASES, K.layer_norm), NORM),
+    both("layer_norm 8192×1024", "rows", find(CASES, K.layer_norm), NORM, compiled_in_quick=True),
+    forward("rms_norm 8192×1024", "rows", find(CASES, K.rms_norm), NORM),
+    both("rms_norm 8192×1024", "rows", find(CASES, K.rms_norm), NORM),
+    forward("cross_entropy 2048×8192", "rows", CROSS_ENTROPY, CLASSES),
+    both("cross_entropy 2048×8192", "rows", CROSS_ENTROPY, CLASSES),
+    forward("column sum 4096²", "rows", Case(column_sum, PLANE, torch=lambda x: x.sum(0)), PLANE),
+    forward("row sum 4096²", "rows", Case(row_sum, PLANE, torch=lambda x: x.sum(1)), PLANE, quick=False),
+]
