@@ -21,7 +21,7 @@ from tilewright.dsl.expression import Expr
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.trace import REQUIRED, Operand, Signature, TileParameter, inline, read_signature, trace
-from tilewright.errors import ArgumentError, DTypeError, ShapeError
+from tilewright.errors import ArgumentError, DTypeError, MemoryLimitError, ShapeError, TargetError
 from tilewright.op.binding import Binding, as_operand, bind, where
 
 MAX_CALLS = 1024  # combinations of shapes, strides and constants that an op remembers
@@ -78,7 +78,10 @@ class Op:
             if take_over is not None:
                 return take_over(self, arguments)
         call = self.bind(arguments)
-        results = self.executable(call.program).run(call.arrays, call.scalars)
+        try:
+            results = self.executable(call.program).run(call.arrays, call.scalars)
+        except (TargetError, MemoryLimitError) as error:
+            raise type(error)(f"{where(self.name)}: {error}") from None
         shaped = tuple(r.reshape(call.result_shape(n, r.shape)) for n, r in enumerate(results))
         return shaped[0] if len(shaped) == 1 else shaped
 
