@@ -16,10 +16,9 @@ def fold(root: Node, known: Set[Node] = frozenset()) -> Node:
     where(1 == 0, a, b) → b;  2 - 1 → 1;  1 · x → x;  x / 1 → x;  x + 0 → x
     """
     done: dict[Node, Node] = {node: node for node in known}
-    for node in topological([root]):
-        if node not in done:
-            rebuilt = node.with_args(tuple(done[a] for a in node.args)) if node.args else node
-            done[node] = _fold_one(rebuilt)
+    for node in topological([root], known=(known,)):
+        rebuilt = node.with_args(tuple(done[a] for a in node.args)) if node.args else node
+        done[node] = _fold_one(rebuilt)
     return done[root]
 
 

@@ -22,7 +22,7 @@ import math
 import struct
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -269,13 +269,17 @@ class Program:
         return Program(self.name, self.params, results)
 
 
-def topological(roots: Iterable[Node]) -> tuple[Node, ...]:
-    """All nodes under `roots`, operands before users, without recursion (graphs may be deep)."""
+def topological(roots: Iterable[Node], known: Iterable[Container[Node]] = ()) -> tuple[Node, ...]:
+    """All nodes under `roots`, operands before users, without recursion (graphs may be deep).
+
+    Nodes in one of `known` are left out, and what only they use is not visited.
+    """
     seen: dict[Node, None] = {}
+    known = tuple(known)
     stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(tuple(roots))]
     while stack:
         node, ready = stack.pop()
-        if node in seen:
+        if node in seen or any(node in table for table in known):
             continue
         if ready:
             seen[node] = None

@@ -45,6 +45,8 @@ from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, Size, t
 
 MOST_SPLIT = 12
 MOST_EXPONENT = 8
+MOST_FACTORS = 24  # a longer product becomes one factor, so that long chains take linear time
+LARGEST = Fraction(2**16)  # the numbers in a product are multiplied together, which must not overflow
 
 
 def collect(
@@ -64,6 +66,7 @@ class Collector:
         self.given = dict.fromkeys(given)
         self.factors: dict[tuple, Factor] = {}
         self.memo: dict[Node, Form] = {}
+        self.values: set[Node] = set()
         self.sums: dict[tuple, Factor] = {}
         self.additions: dict[frozenset[Term], tuple[Node, Term]] = {}
         self.plain = Emitter()
@@ -76,7 +79,7 @@ class Collector:
     def _learn(self, node: Node) -> None:
         """The form of a given node: a monomial of given nodes, itself where it is none."""
         form = self._form(node) if _is_monomial_map(node) else ()
-        plain = len(form) == 1 and abs(form[0].coefficient) == 1 and not form[0].masks
+        plain = len(form) == 1 and 1 / LARGEST <= abs(form[0].coefficient) <= LARGEST and not form[0].masks
         if isinstance(node, Const) or plain:
             self.memo[node] = form or self._form(node)
             return
@@ -112,9 +115,13 @@ class Collector:
 
     def form(self, root: Node) -> Form:
         """The factored form of a floating-point node."""
-        for node in topological([root]):
-            if node.dtype.is_float and node not in self.memo:
-                self.memo[node] = self._form(node)
+        for node in topological([root], known=(self.memo, self.values)):
+            if node.dtype.is_float:
+                form = self._form(node)
+                long = len(form) == 1 and len(form[0].factors) > MOST_FACTORS
+                self.memo[node] = alone(self._sum_factor(form)) if long else form
+            else:
+                self.values.add(node)
         return self.memo[root]
 
     def _form(self, node: Node) -> Form:

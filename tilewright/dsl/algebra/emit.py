@@ -28,7 +28,8 @@ from tilewright.dsl.scalars import rsqrt, sqrt, where
 if TYPE_CHECKING:
     from tilewright.dsl.algebra.recognise import Recogniser
 
-Summand = tuple[bool, Callable[[DType], Expr]]
+Summand = tuple[bool, Callable[[DType, bool], Expr]]
+"""Whether it is negative, and its emitter: (dtype, with its sign or without)."""
 
 
 class Emitter:
@@ -50,9 +51,7 @@ class Emitter:
         if not form:
             return constant(0, dtype)
         common = content(form) if len(form) > 1 and self.recogniser is not None else UNIT
-        if common != UNIT:
-            return self._term(self._bundled(form), dtype)
-        return self._sum(form, dtype)
+        return self._sum(form if common == UNIT else (self._bundled(form),), dtype)
 
     def _bundled(self, form: Form) -> Term:
         assert self.recogniser is not None
@@ -60,15 +59,16 @@ class Emitter:
 
     def _sum(self, form: Form, dtype: DType) -> Expr:
         """Positive terms first, so that a difference is written as one."""
+        if self.recogniser is not None:
+            form = tuple(self.recogniser.recognised(term) for term in form)
         merged = self._merged_choices(form)
         parts = sorted(merged, key=lambda part: part[0])
         total: Expr | None = None
         for negative, value in parts:
-            value = value(dtype)
             if total is None:
-                total = -value if negative else value
+                total = value(dtype, True)
             else:
-                total = total - value if negative else total + value
+                total = total - value(dtype, False) if negative else total + value(dtype, False)
         assert total is not None
         return total
 
@@ -83,22 +83,23 @@ class Emitter:
             del by_masks[masks]
             partner = next((m for m in by_masks if _opposite(masks, m)), None)
             if partner is None:
-                result += [(t.coefficient < 0, self._signless(t)) for t in terms]
+                result += [(t.coefficient < 0, self._signed(t)) for t in terms]
                 continue
             others = by_masks.pop(partner)
             result.append((False, self._chosen(masks, terms, partner, others)))
         return result
 
-    def _signless(self, term: Term) -> Callable[[DType], Expr]:
-        return lambda dtype: self._term(term.scaled(-ONE) if term.coefficient < 0 else term, dtype)
+    def _signed(self, term: Term) -> Callable[[DType, bool], Expr]:
+        without = term.scaled(-ONE) if term.coefficient < 0 else term
+        return lambda dtype, signed: self._term(term if signed else without, dtype)
 
     def _chosen(
         self, masks: frozenset[Mask], terms: list[Term], partner: frozenset[Mask], others: list[Term]
-    ) -> Callable[[DType], Expr]:
+    ) -> Callable[[DType, bool], Expr]:
         ((condition, holds),) = masks - partner
         shared = masks & partner
 
-        def emit(dtype: DType) -> Expr:
+        def emit(dtype: DType, signed: bool) -> Expr:
             first = Expr(self.form(tuple(Term(t.coefficient, t.factors) for t in terms), dtype))
             second = Expr(self.form(tuple(Term(t.coefficient, t.factors) for t in others), dtype))
             if not holds:
@@ -128,8 +129,6 @@ class Emitter:
         return where(condition, value, zero)
 
     def _product(self, term: Term, dtype: DType) -> Expr:
-        if self.recogniser is not None:
-            term = self.recogniser.recognised(term)
         above: list[tuple[tuple, Expr]] = []
         below: list[tuple[tuple, Expr]] = []
         for factor, exponent in term.factors:
@@ -239,8 +238,14 @@ def _inside(root: Factor, done: Collection[object]) -> set[Factor]:
     return found
 
 
+def _tidy(number: float) -> float:
+    """A product of constants without the rounding in its last digits: 0.30000000000000004 → 0.3."""
+    short = float(f"{number:.12g}")
+    return short if abs(short - number) <= 1e-15 * abs(number) else number
+
+
 def _scaled(value: Expr | None, coefficient: Fraction, dtype: DType) -> Expr:
-    number = float(coefficient)
+    number = _tidy(float(coefficient))
     if value is None:
         return constant(number, dtype)
     if number == 1:

@@ -28,7 +28,7 @@ class Factor:
 
     kind       payload
     "node"     the node, which is given or read
-    "sum"      a form of at least two terms
+    "sum"      a form of at least two terms (or of one that is very long)
     "reduce"   (combine, axes, form)
     "map"      (function, operands): (form, dtype), or (node, None) where it is not floating-point
     "cast"     (form, dtype)

@@ -13,8 +13,8 @@ What makes two expressions one polynomial:
     the names of summed axes do not matter; conversions between float types are exact
 
 This is real arithmetic on finite values: infinities in a `where` make it an opaque atom. The answer
-"zero" is a proof that holds for the derivatives too (so stop_gradient(x) - x is not zero); "not zero" may only
-mean that an identity of a function is not known here, or that it grew too large.
+"zero" is a proof that holds for derivatives too (so stop_gradient(x) - x is not zero); "not zero" may
+only mean that an identity of a function is not known here, or that the polynomial grew too large.
 Expanded forms cancel badly in floating point, so nothing is ever emitted from here.
 """
 
@@ -30,7 +30,8 @@ from tilewright.dsl.axes import base
 from tilewright.dsl.program import Cast, Const, Index, Map, Node, Read, Reduce, Size, rename, topological
 from tilewright.dsl.scalars import COMMUTATIVE
 
-ONE = Fraction(1)
+Number = int | Fraction  # whole numbers are int, which is much faster
+ONE = 1
 HALF = Fraction(1, 2)
 MOST_TERMS = 96
 MOST_EXPONENT = 16
@@ -49,8 +50,8 @@ class Atom:
         self.serial = serial
 
 
-Monomial = frozenset  # of (Atom, Fraction)
-Polynomial = dict  # Monomial → Fraction, never 0
+Monomial = frozenset  # of (Atom, Number)
+Polynomial = dict  # Monomial → Number, never 0
 UNIT: Monomial = frozenset()
 POSITIVE = frozenset({"exp", "size", "number"})
 
@@ -83,9 +84,7 @@ class Polynomials:
 
     def of(self, root: Node) -> Polynomial:
         """The polynomial of a floating-point node."""
-        for node in topological([root]):
-            if node in self.memo or node in self.values:
-                continue
+        for node in topological([root], known=(self.memo, self.values)):
             if node.dtype.is_float:
                 self.memo[node] = self._guarded(node)
             else:
@@ -100,11 +99,11 @@ class Polynomials:
 
     def _without_denominators(self, polynomial: Polynomial) -> Polynomial:
         """The polynomial times the powers of sums that it divides by, expanded."""
-        lowest: dict[Atom, Fraction] = {}
+        lowest: dict[Atom, Number] = {}
         for monomial in polynomial:
             for atom, exponent in monomial:
                 if atom.kind == "base":
-                    lowest[atom] = min(lowest.get(atom, Fraction(0)), exponent)
+                    lowest[atom] = min(lowest.get(atom, 0), exponent)
         cleared = {atom: -exponent for atom, exponent in lowest.items() if exponent < 0}
         if not cleared:
             return polynomial
@@ -119,7 +118,7 @@ class Polynomials:
             found = self.atoms[key] = Atom(kind, payload, axes, height, len(self.atoms))
         return found
 
-    def _single(self, atom: Atom, exponent: Fraction = ONE) -> Polynomial:
+    def _single(self, atom: Atom, exponent: Number = ONE) -> Polynomial:
         return {frozenset(((atom, exponent),)): ONE}
 
     def _axis_class(self, axis: str) -> str:
@@ -177,7 +176,7 @@ class Polynomials:
 
     def _constant(self, value: float) -> Polynomial:
         if math.isfinite(value):
-            return {UNIT: Fraction(value)} if value else {}
+            return {UNIT: _whole(Fraction(value))} if value else {}
         return self._single(self._atom("constant", str(value), frozenset(), 0))
 
     def _cast(self, node: Cast) -> Polynomial:
@@ -236,9 +235,9 @@ class Polynomials:
     def _product(self, left: Monomial, right: Monomial) -> Polynomial:
         if not left or not right:
             return self._expanded(dict(left or right))
-        exponents: dict[Atom, Fraction] = dict(left)
+        exponents: dict[Atom, Number] = dict(left)
         for atom, exponent in right:
-            total = exponents.get(atom, 0) + exponent
+            total = _whole(exponents.get(atom, 0) + exponent)
             if atom.kind == "mask":
                 total = ONE
             if total:
@@ -247,17 +246,16 @@ class Polynomials:
                 del exponents[atom]
         return self._expanded(exponents)
 
-    def _expanded(self, exponents: dict[Atom, Fraction]) -> Polynomial:
+    def _expanded(self, exponents: dict[Atom, Number]) -> Polynomial:
         """A product in which powers ≥ 1 of sums of terms are multiplied out."""
         result: Polynomial | None = None
-        for atom, exponent in list(exponents.items()):
+        for atom in [a for a, e in exponents.items() if e >= 1 and a.kind in ("base", "number")]:
+            exponent = exponents.pop(atom)
             whole = math.floor(exponent)
-            if atom.kind != "base" or whole < 1:
-                continue
-            del exponents[atom]
             if exponent != whole:
                 exponents[atom] = exponent - whole
-            power = self._whole_power(dict(atom.payload), whole)
+            base = {UNIT: atom.payload} if atom.kind == "number" else dict(atom.payload)
+            power = self._whole_power(base, whole)
             result = power if result is None else self._times(result, power)
         rest: Polynomial = {frozenset(exponents.items()): ONE}
         return rest if result is None else self._times(result, rest)
@@ -270,7 +268,7 @@ class Polynomials:
             result = self._times(result, polynomial)
         return result
 
-    def _power(self, polynomial: Polynomial, exponent: Fraction) -> Polynomial:
+    def _power(self, polynomial: Polynomial, exponent: Number) -> Polynomial:
         if exponent.denominator == 1 and exponent >= 0 and len(polynomial) != 1:
             return self._whole_power(polynomial, int(exponent))
         if not polynomial:
@@ -280,18 +278,18 @@ class Polynomials:
             return self._monomial_power(monomial, coefficient, exponent)
         return self._base_power(polynomial, exponent)
 
-    def _monomial_power(self, monomial: Monomial, coefficient: Fraction, exponent: Fraction) -> Polynomial:
+    def _monomial_power(self, monomial: Monomial, coefficient: Number, exponent: Number) -> Polynomial:
         """(c · Π aᵢ^eᵢ)^q: by factors if q is whole or the factor is positive, else kept as one base."""
         if exponent == 0:
             return {UNIT: ONE}
         if exponent.denominator == 1:
             if abs(exponent) > MOST_EXPONENT:
                 raise TooLarge
-            powers = {a: ONE if a.kind == "mask" else e * exponent for a, e in monomial}
+            powers = {a: ONE if a.kind == "mask" else _whole(e * exponent) for a, e in monomial}
             if exponent < 0 and any(a.kind == "mask" for a in powers):
                 return self._single(self._base({monomial: coefficient}), exponent)
-            return _scaled(self._expanded(powers), coefficient ** int(exponent))
-        positive = {a: e * exponent for a, e in monomial if _is_positive(a, e)}
+            return _scaled(self._expanded(powers), _whole(Fraction(coefficient) ** int(exponent)))
+        positive = {a: _whole(e * exponent) for a, e in monomial if _is_positive(a, e)}
         rest = frozenset((a, e) for a, e in monomial if not _is_positive(a, e))
         sign = ONE if coefficient > 0 else -ONE
         result: Polynomial = self._number_power(abs(coefficient), exponent)
@@ -301,25 +299,25 @@ class Polynomials:
             return result
         return self._times(result, self._root(rest, sign, exponent))
 
-    def _root(self, monomial: Monomial, sign: Fraction, exponent: Fraction) -> Polynomial:
+    def _root(self, monomial: Monomial, sign: Number, exponent: Number) -> Polynomial:
         if len(monomial) == 1 and sign > 0:
             ((atom, inner),) = monomial
             if inner.denominator != 1 or inner % 2:
-                return self._expanded({atom: inner * exponent})
+                return self._expanded({atom: _whole(inner * exponent)})
         return self._single(self._base({monomial: sign}), exponent)
 
-    def _number_power(self, number: Fraction, exponent: Fraction) -> Polynomial:
+    def _number_power(self, number: Number, exponent: Number) -> Polynomial:
         if number == 1:
             return {UNIT: ONE}
         if exponent.denominator == 2:
             top, bottom = math.isqrt(number.numerator), math.isqrt(number.denominator)
             if top * top == number.numerator and bottom * bottom == number.denominator:
-                return {UNIT: Fraction(top, bottom) ** exponent.numerator}
+                return {UNIT: _whole(Fraction(top, bottom) ** exponent.numerator)}
         whole = math.floor(exponent)
         atom = self._atom("number", number, frozenset(), 0)
-        return {frozenset(((atom, exponent - whole),)): number**whole}
+        return {frozenset(((atom, exponent - whole),)): _whole(Fraction(number) ** whole)}
 
-    def _base_power(self, polynomial: Polynomial, exponent: Fraction) -> Polynomial:
+    def _base_power(self, polynomial: Polynomial, exponent: Number) -> Polynomial:
         """(Σ tᵢ)^q with the leading coefficient and, for whole q, the common monomial taken out."""
         leading = min(polynomial, key=_monomial_order)
         coefficient = polynomial[leading]
@@ -330,7 +328,7 @@ class Polynomials:
         rest: Polynomial = {}
         for monomial, c in polynomial.items():
             for m, k in self._product(monomial, inverse).items():
-                _add_term(rest, m, c * k / coefficient)
+                _add_term(rest, m, _whole(Fraction(c * k) / coefficient))
         outside = self._monomial_power(common, coefficient, exponent)
         return self._times(outside, self._expanded({self._base(rest): exponent}))
 
@@ -360,7 +358,7 @@ class Polynomials:
             result = self._times(result, self._exp_term(monomial, coefficient))
         return result
 
-    def _exp_term(self, monomial: Monomial, coefficient: Fraction) -> Polynomial:
+    def _exp_term(self, monomial: Monomial, coefficient: Number) -> Polynomial:
         if len(monomial) == 1:
             ((atom, exponent),) = monomial
             if atom.kind == "log" and exponent == 1:
@@ -514,8 +512,12 @@ class Polynomials:
 # --- polynomials as plain dictionaries ---------------------------------------------------------------------
 
 
-def _add_term(total: Polynomial, monomial: Monomial, coefficient: Fraction) -> None:
-    value = total.get(monomial, 0) + coefficient
+def _whole(number: Number) -> Number:
+    return number.numerator if number.__class__ is Fraction and number.denominator == 1 else number
+
+
+def _add_term(total: Polynomial, monomial: Monomial, coefficient: Number) -> None:
+    value = _whole(total.get(monomial, 0) + coefficient)
     if value:
         total[monomial] = value
     else:
@@ -531,28 +533,28 @@ def _plus(left: Polynomial, right: Polynomial) -> Polynomial:
     return total
 
 
-def _scaled(polynomial: Polynomial, factor: Fraction) -> Polynomial:
+def _scaled(polynomial: Polynomial, factor: Number) -> Polynomial:
     return {monomial: coefficient * factor for monomial, coefficient in polynomial.items()}
 
 
 def _common(polynomial: Polynomial) -> Monomial:
     """The monomial that divides every term: for each atom in all of them, the exponent nearest to 0."""
     first, *others = polynomial
-    exponents: dict[Atom, Fraction] = {a: e for a, e in first if a.kind != "mask"}
+    exponents: dict[Atom, Number] = {a: e for a, e in first if a.kind != "mask"}
     for monomial in others:
         present = dict(monomial)
         exponents = {a: nearest(e, present[a]) for a, e in exponents.items() if a in present}
     return frozenset((a, e) for a, e in exponents.items() if e)
 
 
-def nearest(one: Fraction, other: Fraction) -> Fraction:
+def nearest(one: Number, other: Number) -> Number:
     """The exponent nearer to 0 if both have one sign, else 0."""
     if (one > 0) != (other > 0):
-        return Fraction(0)
+        return 0
     return min(one, other, key=abs)
 
 
-def _is_positive(atom: Atom, exponent: Fraction) -> bool:
+def _is_positive(atom: Atom, exponent: Number) -> bool:
     return atom.kind in POSITIVE or exponent.denominator % 2 == 0
 
 
@@ -577,8 +579,8 @@ def _monomial_order(monomial: Monomial) -> tuple:
 
 
 def _components(
-    factors: list[tuple[Atom, Fraction]], over: frozenset[str]
-) -> Iterable[tuple[frozenset[str], list[tuple[Atom, Fraction]]]]:
+    factors: list[tuple[Atom, Number]], over: frozenset[str]
+) -> Iterable[tuple[frozenset[str], list[tuple[Atom, Number]]]]:
     """Factors grouped so that no two groups share a summed axis: Σ_ij a_i b_j = Σ_i a_i · Σ_j b_j."""
     groups: list[tuple[frozenset[str], list]] = [(frozenset((axis,)), []) for axis in sorted(over)]
     for factor in factors:
