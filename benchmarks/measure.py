@@ -1,7 +1,7 @@
 """Measuring: contenders in turn, round after round, beside probes of the machine's limits.
 
-A B C A B C …: a shared machine slows all contenders of a round alike, so the ratio of two times in one round means
-more than either time. Reported are the medians, and the quartiles of the ratios.
+A B C A B C …: a shared machine slows all contenders of a round alike, so the ratio of two times in one round
+means more than either time. Reported are the medians, and the quartiles of the ratios.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OURS, EAGER, COMPILED = "tilewright", "torch", "torch.compile"
 
 @dataclass(frozen=True)
 class Peer:
-    """How much longer a peer takes: the median of the rounds' ratios and their quartiles; or why there is none."""
+    """How much longer a peer takes: median and quartiles of the rounds' ratios; or why there is no peer."""
 
     seconds: float | None = None
     ratio: float | None = None

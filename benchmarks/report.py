@@ -128,7 +128,8 @@ def regenerate() -> None:
 def _section(path: Path) -> Iterator[str]:
     document = json.loads(path.read_text())
     facts, rows = document["machine"], [_row(r) for r in document["rows"]]
-    yield f"### {facts['cpu']}, {facts['cpus']} CPUs, vectors of {facts['vector_bits']} bits ({facts['system']})"
+    width = f"vectors of {facts['vector_bits']} bits"
+    yield f"### {facts['cpu']}, {facts['cpus']} CPUs, {width} ({facts['system']})"
     yield ""
     told = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     yield f"{document['date']}, commit {document['commit']}{', --quick' * document['quick']}; {told}."

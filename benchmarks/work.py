@@ -1,6 +1,6 @@
 """What is timed: a case at a size, as calls of ours and of its peer in torch, checked before it is timed.
 
-A `Bench` is made from a case of the tests' tables, so that what is fast is what is known to be right. Everything
+A `Bench` is made from a case of the tests' tables, so that what is fast is what is known to be right. All
 that a user would pay is inside the calls: binding, allocation of results, the tape.
 """
 

@@ -29,7 +29,7 @@ def _private_folder() -> str:
 
 # Before anything imports the library, and before NumPy's and torch's thread pools start.
 if not IS_WORKER:
-    os.environ[CACHE] = _private_folder()
+    os.environ[CACHE] = os.environ.get("TILEWRIGHT_TEST_CACHE_DIR") or _private_folder()
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers share the machine: threads that wait sleep
