@@ -285,7 +285,7 @@ def device(ordinal: int = 0) -> Device:
         return known
     if _initialised_in not in (None, process):
         raise TargetError(
-            "no CUDA device: this process was forked from one that had used CUDA, which the driver cannot do; "
+            "no CUDA device: this process was forked from one that had used CUDA, which no driver allows; "
             'start processes with multiprocessing.get_context("spawn")'
         )
     with _devices_lock:
@@ -439,9 +439,8 @@ class DeviceBuffer:
     def write(self, array: np.ndarray, stream: int = DEFAULT_STREAM) -> None:
         """Copy a NumPy array of the same shape and dtype into a contiguous buffer; done when it returns."""
         if array.shape != self.shape or array.dtype != self.dtype or not self.is_contiguous:
-            raise TargetError(
-                f"cannot copy {array.dtype}{list(array.shape)} into {self.dtype}{list(self.shape)} on the device"
-            )
+            given, wanted = f"{array.dtype}{list(array.shape)}", f"{self.dtype}{list(self.shape)}"
+            raise TargetError(f"cannot copy an array {given} into a contiguous buffer {wanted}")
         if not self.size:
             return
         host = np.ascontiguousarray(array)

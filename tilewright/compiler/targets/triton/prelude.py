@@ -363,7 +363,8 @@ def atan2_T(y, x):
     quotient = tl.where(smaller == float("inf"), 1.0, quotient)
     angle = atan_T(quotient)
     angle = tl.where(up > across, $PI_2_HIGH - (angle - $PI_2_LOW), angle)
-    angle = tl.where(x.to(INTEGER, bitcast=True) < 0, $PI_HIGH - (angle - $PI_LOW), angle)
+    left = x.to(INTEGER, bitcast=True) < 0
+    angle = tl.where(left, $PI_HIGH - (angle - $PI_LOW), angle)
     return tl.where((x == x) & (y == y), copysign_T(angle, y), x + y)
 ''')
 
@@ -451,9 +452,10 @@ def digamma_T(x):
     # ψ(1 - x) = ψ(x) + π·cot(πx)
     distance = x - round_T(x)
     pole = (x <= 0) & (distance == 0)
-    far_part = 0.5 - tl.abs(distance)
-    cosine = tl.where(far_part < 0.25, tl.sin($PI_HIGH * far_part), tl.cos($PI_HIGH * distance))
-    cotangent = cosine / tl.where(distance == 0, 1.0, tl.sin($PI_HIGH * distance))
+    turn = $PI_HIGH * distance
+    quarter = 0.5 - tl.abs(distance)
+    cosine = tl.where(quarter < 0.25, tl.sin($PI_HIGH * quarter), tl.cos(turn))
+    cotangent = cosine / tl.where(distance == 0, 1.0, tl.sin(turn))
     y = tl.where(x < 0, y - $PI_HIGH * cotangent, y)
     return tl.where(pole, float("nan"), tl.where(x == x, y, x))
 '''.replace(
