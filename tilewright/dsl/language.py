@@ -11,8 +11,8 @@ What holds on every target:
 - argmax and argmin give the first position of ties, and of NaNs if there are any.
 - Integers wrap. `//` rounds down and `%` has the sign of the divisor, as Python has it; dividing by 0
   gives 0. `<<` by a negative count or by the width or more gives 0, `>>` then leaves the sign: 0 or -1.
-- sum and prod of integers and bool are int64; arithmetic of bool alone is int64. Half precision is computed in
-  float32 and results are narrowed at the end. A number takes the dtype of what it meets; it must fit.
+- sum and prod of integers and bool are int64; arithmetic of bool alone is int64. Half precision is computed
+  in float32 and results are narrowed at the end. A number takes the dtype of what it meets; it must fit.
 - An integer that meets a float becomes that float. float → int truncates towards zero; out of range it gives
   the nearest limit, for NaN 0. round goes to the even neighbour at a half.
 - Axes of a result come as the operands declare them, batch axes first, or as the annotation says. Axes of an
