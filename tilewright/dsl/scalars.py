@@ -331,7 +331,7 @@ digamma = scalar(
 polygamma = scalar(
     "polygamma", 2, numpy=_np_polygamma, sympy=_sp("polygamma"), types=floating, domain=(0.1, 30), ulp=64,
     grad=lambda y, n, x: (None, polygamma(n + 1, x)),
-    expand=lambda n, x: _polygamma_series(n, x),
+    expand=lambda n, x: _polygamma(n, x),
 )  # fmt: skip
 sigmoid = scalar(
     "sigmoid", numpy=_np_sigmoid, sympy=lambda x: 1 / (1 + _sp("exp")(-x)), types=floating, domain=(-30, 30),
@@ -343,16 +343,50 @@ softplus = scalar(
 )  # fmt: skip
 
 
-def _polygamma_series(n: Any, x: Any) -> Any:
-    """ψ⁽ⁿ⁾(x) for a constant n ≥ 1 and x > 0: recurrence up to x + 12, then the asymptotic series.
+def _polygamma(n: Any, x: Any) -> Any:
+    """ψ⁽ⁿ⁾(x) for a constant n: the series for x > 0, below it the reflection.
 
-    ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! [Σ_{k<12} (x+k)⁻ⁿ⁻¹ + z⁻ⁿ/n + z⁻ⁿ⁻¹/2 + Σ_j B₂ⱼ (2j+n-1)!/((2j)! n!) z⁻²ʲ⁻ⁿ],
-    z = x + 12
-    (Abramowitz & Stegun 6.4.6, 6.4.11). NaN for x ≤ 0, which needs a reflection that is not implemented.
+    ψ⁽ⁿ⁾(x) = (-1)ⁿ ψ⁽ⁿ⁾(1 - x) - π dⁿ/dxⁿ cot πx   (Abramowitz & Stegun 6.4.7)
+    At the poles 0, -1, -2, … infinite for an odd n, whose two sides agree, else NaN. Near the roots that an
+    even n has between poles the error is small beside the two terms, not beside the result.
     """
     import math
 
     order = int(n.constant_value())
+    if order == 0:
+        return digamma(x)
+    positive = x > 0
+    value = _polygamma_series(order, where(positive, x, 1 - x))
+    turn = x - round_(x)
+    reflected = (-1) ** order * value - math.pi ** (order + 1) * _cotangent_slope(
+        order, 1 / tan(math.pi * turn)
+    )
+    pole = float("inf") if order % 2 else float("nan")
+    return where(positive, value, where(turn == 0, pole, reflected))
+
+
+def _cotangent_slope(order: int, cotangent: Any) -> Any:
+    """dⁿ/dtⁿ cot t as a polynomial in c = cot t: Q₀ = c and Qₙ₊₁ = -(1 + c²) Qₙ'."""
+    coefficients = [0, 1]
+    for _ in range(order):
+        slope = [-power * c for power, c in enumerate(coefficients)][1:]
+        padded, shifted = [*slope, 0, 0], [0, 0, *slope]
+        coefficients = [a + b for a, b in zip(padded, shifted, strict=True)]
+    square = cotangent * cotangent
+    *rest, result = coefficients[(order + 1) % 2 :: 2]
+    for c in reversed(rest):
+        result = result * square + c
+    return result if order % 2 else result * cotangent
+
+
+def _polygamma_series(order: int, x: Any) -> Any:
+    """ψ⁽ⁿ⁾(x) for n ≥ 1 and x > 0: recurrence up to x + 12, then the asymptotic series.
+
+    ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! [Σ_{k<12} (x+k)⁻ⁿ⁻¹ + z⁻ⁿ/n + z⁻ⁿ⁻¹/2 + Σ_j B₂ⱼ (2j+n-1)!/((2j)! n!) z⁻²ʲ⁻ⁿ],
+    z = x + 12   (Abramowitz & Stegun 6.4.6, 6.4.11)
+    """
+    import math
+
     shifts = 12
     bernoulli = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
     z = x + shifts
@@ -370,8 +404,7 @@ def _polygamma_series(n: Any, x: Any) -> Any:
         total = total + coefficient * inverse_power(z, 2 * j + order)
     for k in reversed(range(shifts)):
         total = total + inverse_power(x + k, order + 1)
-    value = (-1) ** (order + 1) * math.factorial(order) * total
-    return where(x > 0, value, float("nan"))
+    return (-1) ** (order + 1) * math.factorial(order) * total
 
 
 # --- rounding ---------------------------------------------------------------------------------------------

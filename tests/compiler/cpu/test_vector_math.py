@@ -116,7 +116,7 @@ UNARY = {
     "rsqrt": (lambda x: 1 / np.sqrt(x), 1.5, 1.5),
     "round": (np.rint, 0.0, 0.0),
 }
-BY_TABLE = {"erf"}  # computed otherwise where AVX-512 has tables in registers
+BY_TABLE = {"erf", "tanh", "log", "log1p"}  # computed otherwise where AVX-512 has tables in registers
 LIBRARY_CALLS = ("lgamma",)  # several times slower than the rest: fewer points every day
 
 

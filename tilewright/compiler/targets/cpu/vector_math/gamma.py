@@ -41,6 +41,7 @@ _DIGAMMA = (
         "-0x1.5d38f21fa84c4p-16",
     ),
 )
+_DIGAMMA_FACTOR_LOW = float.fromhex("0x1.8f70c7a125e6ap-55")  # what the first coefficient lacks
 _DIGAMMA_ROOT = hexes("0x1.762d86356be3fp+0 0x1.b86a722197829p-54")
 # Bernoulli numbers B_2k / 2k: digamma(x) ~ ln x - 1/2x - sum_k B_2k / (2k x^2k)  (DLMF 5.11.2).
 _DIGAMMA_TAIL = hexes(
@@ -86,10 +87,11 @@ def _digamma_positive(b: Builder, x: Value) -> Value:
     y = b.fma(u, horner(b, u, slopes), constant)
     high, low = _DIGAMMA_ROOT
     distance = b.sub(b.sub(t, high), b.sub(low, lost))
+    factor_low = b.mul(distance, _DIGAMMA_FACTOR_LOW)
     inverse = b.div(1.0, x)
     error = b.mul(inverse, b.fma(b.neg(inverse), x, 1.0))  # of the inverse
     near = b.fma(distance, y, b.select(b.cmp("gt", x, 0.125), b.neg(error), 0.0))
-    y = b.select(tiny, b.sub(near, inverse), b.select(above2, y, b.mul(distance, y)))
+    y = b.select(tiny, b.sub(near, inverse), b.select(above2, y, b.fma(distance, y, factor_low)))
     return b.select(b.cmp("ge", x, 8.0), _digamma_series(b, x), y)
 
 
