@@ -26,13 +26,14 @@ def cross_entropy(
 ):
     """-log softmax(logits)[target], along c.
 
-    With label smoothing s: (1 - s) · that + s · mean(-log softmax(logits)). `target` holds integers 0 … c - 1.
+    With label smoothing s: (1 - s) · that + s · mean(-log softmax(logits)). `target` holds 0 … c - 1.
     Targets equal to `ignore_index` count for nothing: their loss is 0, and the mean is over the other targets
     (NaN if there is none). Any other target that is no class gives NaN. Raises `DTypeError` for a floating
     target.
     """
     if not target.dtype.is_integer:
         raise DTypeError(f"target holds class numbers, so it is an integer array, not {target.dtype.name}")
+    target = tw.cast(target, tw.int64)
     counts = target != ignore_index
     total = tw.logsumexp(logits, "c")
     loss = total - tw.sum(tw.where(tw.index("c") == target, logits, 0), "c")

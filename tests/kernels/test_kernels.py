@@ -1,0 +1,132 @@
+"""Every prebuilt op on every target, at odd extents, in every dtype, with its derivatives."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.kernels import cases_activations, cases_losses, cases_products, cases_rows
+from tests.support import checks
+from tests.support.cases import FLOATS, Case
+from tilewright import kernels
+from tilewright.errors import UserError
+
+CASES: list[Case] = [
+    *cases_activations.CASES,
+    *cases_rows.CASES,
+    *cases_products.CASES,
+    *cases_losses.CASES,
+]
+EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+LIGHT = pytest.mark.parametrize("case", [c for c in CASES if not c.heavy], ids=str)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_value(case: Case, dtype: str):
+    more = case.more if dtype == "f32" else case.more[:1]
+    for axes in (None, *more):
+        checks.check_value(case, FLOATS[dtype], "cpu", axes)
+
+
+@EVERY
+def test_backward_in_float32(case: Case):
+    for axes in (None, *(case.more[:1] if case.heavy else case.more)):
+        checks.check_backward(case, np.float32, "cpu", axes)
+
+
+@LIGHT
+def test_backward_in_float64(case: Case):
+    checks.check_backward(case, np.float64, "cpu")
+
+
+@LIGHT
+def test_backward_in_bfloat16(case: Case):
+    checks.check_backward(case, FLOATS["bf16"], "cpu")
+
+
+@EVERY
+def test_slopes(case: Case):
+    checks.check_slopes(case)
+
+
+@LIGHT
+def test_jvp(case: Case):
+    checks.check_tangents(case, "cpu")
+
+
+@LIGHT
+def test_second_backward(case: Case):
+    checks.check_second(case, "cpu")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.special], ids=str)
+def test_special_values(case: Case):
+    checks.check_special(case, "cpu")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.layouts], ids=str)
+def test_layouts(case: Case):
+    for layout in ("transposed",) if case.heavy else checks.LAYOUTS:
+        checks.check_layout(case, layout, "cpu")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.torch], ids=str)
+def test_agrees_with_torch(case: Case):
+    checks.check_torch(case, case.arguments(np.float64))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.torch and c.special], ids=str)
+def test_agrees_with_torch_at_special_values(case: Case):
+    for value in case.special:
+        arguments = case.arguments(np.float64)
+        first = next(iter(arguments))
+        arguments[first] = checks.sprinkled(arguments[first], (value,))
+        checks.check_torch(case, arguments)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_of_ignored_targets_alone(reduction: str):
+    """As torch has it: 0 and no gradient, but NaN for the mean."""
+    logits = np.random.default_rng(0).standard_normal((4, 7))
+    loss = kernels.cross_entropy(logits, np.full(4, -100), reduction=reduction)
+    assert np.all(np.isnan(loss)) if reduction == "mean" else not np.any(loss)
+    gradient = kernels.cross_entropy.grad(logits, np.full(4, -100), reduction="sum")
+    assert not np.any(gradient)
+
+
+def test_cross_entropy_of_a_target_that_is_no_class_is_nan():
+    loss = kernels.cross_entropy(np.zeros((3, 4), np.float32), np.array([1, 4, -1]), reduction="none")
+    assert list(np.isnan(loss)) == [False, True, True]
+
+
+def test_relu_keeps_nan_and_has_the_slope_0_at_0():
+    x = np.array([np.nan, -1.0, 0.0, -0.0, 2.0])
+    np.testing.assert_array_equal(kernels.relu(x), [np.nan, 0, 0, 0, 2])
+    np.testing.assert_array_equal(kernels.relu.grad(x)[1:], [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments", "constants", "message"),
+    [
+        (kernels.gelu, 1, {"approximate": "erf"}, 'approximate is "none" or "tanh", not \'erf\''),
+        (kernels.mse, 2, {"reduction": "avg"}, 'reduction is "mean", "sum" or "none", not \'avg\''),
+        (kernels.cross_entropy, 2, {}, "target holds class numbers"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_wrong_options_are_refused(op, arguments, constants, message):
+    x = np.zeros((2, 3), np.float32)
+    given = (x, x[:, 0]) if op is kernels.cross_entropy else (x,) * arguments
+    with pytest.raises(UserError, match=re.escape(message)):
+        op(*given, **constants)
+
+
+def test_an_unknown_activation_is_refused():
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(UserError, match=r"activation is None or one of relu, .*, not 'swish'"):
+        kernels.linear(x, x, activation="swish")

@@ -1,0 +1,290 @@
+"""What a case must satisfy. Each check raises `AssertionError` with the case's numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tests.support.cases import FLOATS, Case, Extents
+from tilewright.autograd.check import check_jvp, check_vjp
+from tilewright.autograd.derive import jvp, vjp
+from tilewright.compiler.pipeline import compile_program
+from tilewright.dsl.program import Program
+from tilewright.dsl.reference import reference
+from tilewright.dsl.verify import verify
+from tilewright.op.derived import without_saved
+
+Arrays = Mapping[str, Any]
+SLOPE = 1e-6  # by which a derivative and a finite difference in float64 may differ
+
+
+def targets() -> list[str]:
+    """The targets that can run on any machine."""
+    has_interpreter = importlib.util.find_spec("tilewright.compiler.targets.triton.executable") is not None
+    return ["cpu", "interpreter"] if has_interpreter else ["cpu"]
+
+
+# --- comparing ----------------------------------------------------------------------------------------------
+
+
+def assert_close(
+    actual: np.ndarray, expected: np.ndarray, tolerance: float = 16.0, what: str = "", floor: float = 0.0
+) -> None:
+    """`actual` is `expected` up to `tolerance` rounding errors of its largest element (of `floor` at least).
+
+    Rounding errors are those of float32 (float64 where that is the dtype), and for narrower dtypes the
+    rounding of each element. Infinities and NaN stand in the same places, integers and bools are equal.
+    """
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
+    if actual.dtype.kind in "iub":
+        assert np.array_equal(actual, expected), f"{what}:\n{actual}\nexpected\n{expected}"
+        return
+    expected = np.where(np.abs(expected) > _largest(actual.dtype), np.copysign(np.inf, expected), expected)
+    found = actual.astype(np.float64)
+    finite = np.isfinite(expected)
+    same = np.where(np.isnan(expected), np.isnan(found), found == expected)
+    assert np.all(same | finite), f"{what}: not finite in other places:\n{found}\nexpected\n{expected}"
+    scale = np.max(np.abs(expected), where=finite, initial=floor)
+    wanted = np.where(finite, expected, 0)
+    bound = _rounding(actual.dtype) * np.abs(wanted) + tolerance * _compute_eps(actual.dtype) * scale
+    bound = bound + _smallest(actual.dtype)
+    wrong = finite & ~(np.abs(np.where(finite, found, 0) - wanted) <= bound)
+    if np.any(wrong):
+        at = tuple(map(int, np.argwhere(wrong)[0]))
+        raise AssertionError(
+            f"{what}: {int(wrong.sum())} of {wrong.size} elements differ; at {at} {found[at]!r}, expected "
+            f"{expected[at]!r} within {bound[at]:.3g}"
+        )
+
+
+def _largest(dtype: np.dtype) -> float:
+    return 65519.9 if dtype == np.float16 else float("inf")
+
+
+def _smallest(dtype: np.dtype) -> float:
+    """Half the distance of numbers near 0."""
+    return 3e-8 if dtype == np.float16 else 1e-37 if dtype != np.float64 else 1e-300
+
+
+def _rounding(dtype: np.dtype) -> float:
+    """Half a unit in the last place, for dtypes that are narrower than what is computed in."""
+    return {FLOATS["f16"]: 2.0**-11, FLOATS["bf16"]: 2.0**-8}.get(dtype.type, 0.0) * 1.01
+
+
+def _narrow(dtype: np.dtype) -> float:
+    """Rounding errors of float32 in one of a narrower dtype: a backward reads rounded results."""
+    return 2.0**23 * _rounding(dtype)
+
+
+def _compute_eps(dtype: np.dtype) -> float:
+    return 2.0**-52 if dtype == np.float64 else 2.0**-23
+
+
+# --- running ------------------------------------------------------------------------------------------------
+
+
+def run(program: Program, arrays: Arrays, target: str) -> tuple[np.ndarray, ...]:
+    """A Program's results on a target."""
+    tiles = {p.name: arrays[p.name] for p in program.tiles}
+    return compile_program(program, target).run(tiles, {p.name: arrays[p.name] for p in program.scalars})
+
+
+def assert_right(
+    program: Program, arrays: Arrays, target: str, tolerance: float, what: str, floor: float = 0.0
+) -> None:
+    """A target computes a Program as the float64 reference does."""
+    verify(program, what)
+    expected = reference(program, arrays)
+    for result, actual, wanted in zip(program.results, run(program, arrays, target), expected, strict=True):
+        assert actual.dtype == result.dtype.numpy, f"{what}: {result.name} is {actual.dtype}"
+        assert_close(actual, wanted, tolerance, f"{what}: {result.name}", floor)
+
+
+def backward_of(program: Program) -> Program:
+    """operands, cotangents ↦ gradients."""
+    return without_saved(vjp(program))
+
+
+def with_cotangents(
+    derived: Program, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], seed: int = 1
+) -> dict[str, Any]:
+    """`arrays` and, for each further operand of a derived Program, one drawn in its dtype."""
+    rng = np.random.default_rng(seed)
+    extra = {
+        p.name: rng.standard_normal(tuple(shapes[a] for a in p.axes)).astype(p.dtype.numpy)
+        for p in derived.tiles
+        if p.name not in arrays
+    }
+    return {**arrays, **extra}
+
+
+def extents_of(program: Program, arrays: Arrays) -> dict[str, int]:
+    return {a: e for p in program.tiles for a, e in zip(p.axes, np.shape(arrays[p.name]), strict=True)}
+
+
+# --- what must hold -----------------------------------------------------------------------------------------
+
+
+def check_value(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:
+    """The op on a target against the float64 reference."""
+    call = case.call(case.arguments(dtype, axes=axes))
+    arrays = {**call.arrays, **call.scalars}
+    assert_right(call.program, arrays, target, case.tolerance, f"{case} {axes or ''}")
+
+
+def check_backward(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:
+    """The generated backward on a target against its float64 reference."""
+    call = case.call(case.arguments(dtype, axes=axes))
+    program = backward_of(call.program)
+    arrays = {**call.arrays, **call.scalars}
+    arrays = with_cotangents(program, arrays, extents_of(call.program, arrays))
+    tolerance = 4 * case.tolerance + 4 * _narrow(np.dtype(dtype))
+    assert_right(program, arrays, target, tolerance, f"{case} backward {axes or ''}", 1.0)
+
+
+def check_tangents(case: Case, target: str) -> None:
+    """The generated jvp on a target against its float64 reference, in float64."""
+    call = case.call(case.arguments())
+    program = jvp(call.program)
+    arrays = {**call.arrays, **call.scalars}
+    arrays = with_cotangents(program, arrays, extents_of(call.program, arrays))
+    assert_right(program, arrays, target, 4 * case.tolerance, f"{case} jvp")
+
+
+def check_slopes(case: Case) -> None:
+    """vjp, jvp and vjp of vjp against finite differences of the float64 reference."""
+    call = case.call(case.arguments())
+    arrays = {**call.arrays, **call.scalars}
+    report = check_vjp(call.program, arrays, directions=1, entries=2)
+    assert report.error < SLOPE, report
+    report = check_jvp(call.program, arrays, directions=1)
+    assert report.error < SLOPE, report
+    first = backward_of(call.program)
+    given = with_cotangents(first, arrays, extents_of(call.program, arrays))
+    report = check_vjp(first, given, directions=1, entries=1)
+    assert report.error < SLOPE, report
+
+
+def check_second(case: Case, target: str) -> None:
+    """The backward of the backward on a target against its float64 reference, in float64."""
+    call = case.call(case.arguments())
+    arrays = {**call.arrays, **call.scalars}
+    first = backward_of(call.program)
+    arrays = with_cotangents(first, arrays, extents_of(call.program, arrays))
+    second = backward_of(first)
+    arrays = with_cotangents(second, arrays, extents_of(first, arrays), seed=2)
+    assert_right(second, arrays, target, 16 * case.tolerance, f"{case} second backward", 1.0)
+
+
+def check_special(case: Case, target: str) -> None:
+    """Special values, one after the other and all of them at once, in some places of the first operand."""
+    for dtype in (np.float64, np.float32):
+        for values in [(v,) for v in case.special] + [case.special]:
+            arguments = case.arguments(dtype)
+            first = next(iter(arguments))
+            arguments[first] = sprinkled(arguments[first], values)
+            call = case.call(arguments)
+            arrays = {**call.arrays, **call.scalars}
+            assert_right(call.program, arrays, target, case.tolerance, f"{case} with {values}")
+
+
+def sprinkled(array: np.ndarray, values: Sequence[float]) -> np.ndarray:
+    """`array` with `values` in its first and last rows."""
+    changed = array.copy()
+    rows = changed.reshape(-1, changed.shape[-1])
+    for position, value in enumerate(values):
+        rows[0, (3 * position) % rows.shape[1]] = value
+        rows[-1, (5 * position + 2) % rows.shape[1]] = value
+    return changed
+
+
+# --- memory layouts -----------------------------------------------------------------------------------------
+
+
+def _strided(array: np.ndarray) -> np.ndarray:
+    padded = np.full((*array.shape[:-1], 2 * array.shape[-1] + 1), 99, array.dtype)
+    padded[..., 1::2] = array
+    return padded[..., 1::2]
+
+
+def _reversed(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array[..., ::-1])[..., ::-1]
+
+
+def _transposed(array: np.ndarray) -> np.ndarray:
+    return np.asfortranarray(array)
+
+
+def _repeated(array: np.ndarray) -> np.ndarray:
+    first = array[..., :1]
+    return np.broadcast_to(np.rint(first) if first.dtype.kind == "f" else first, array.shape)
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "strided": _strided,
+    "reversed": _reversed,
+    "transposed": _transposed,
+    "repeated": _repeated,
+}
+
+
+def check_layout(case: Case, layout: str, target: str) -> None:
+    """Operands and incoming gradients in other memory orders: forward and backward, in float32."""
+    arrange = LAYOUTS[layout]
+    arguments = {n: arrange(a) if a.ndim else a for n, a in case.arguments(np.float32).items()}
+    call = case.call(arguments)
+    arrays = {**call.arrays, **call.scalars}
+    assert_right(call.program, arrays, target, case.tolerance, f"{case} {layout}")
+    if not case.differentiable:
+        return
+    program = backward_of(call.program)
+    given = with_cotangents(program, arrays, extents_of(call.program, arrays))
+    given = {n: arrange(a) if n not in arrays and np.ndim(a) else a for n, a in given.items()}
+    assert_right(program, given, target, 4 * case.tolerance, f"{case} backward {layout}", 1.0)
+
+
+# --- peers --------------------------------------------------------------------------------------------------
+
+
+def check_torch(case: Case, arguments: Mapping[str, np.ndarray]) -> None:
+    """Values and gradients, in float64, against torch's op of the same meaning.
+
+    A gradient at a NaN may be anything.
+    """
+    import torch
+
+    assert case.torch is not None
+    tensors = {n: torch.tensor(a, requires_grad=a.dtype.kind == "f") for n, a in arguments.items()}
+    peer = case.torch(*tensors.values(), **case.constants, **case.scalars)
+    peers = peer if isinstance(peer, tuple) else (peer,)
+    own = case.op(*arguments.values(), **case.constants, **case.scalars)
+    owns = own if isinstance(own, tuple) else (own,)
+    rng = np.random.default_rng(3)
+    cotangents = [rng.standard_normal(np.shape(y)) for y in owns]
+    for position, (mine, theirs) in enumerate(zip(owns, peers, strict=True)):
+        assert_close(
+            mine, theirs.detach().numpy(), 16 * case.tolerance, f"{case} result {position} against torch"
+        )
+    if not case.differentiable:
+        return
+    floats = {n: t for n, t in tensors.items() if t.requires_grad}
+    wanted = torch.autograd.grad(
+        peers, list(floats.values()), [torch.tensor(c) for c in cotangents], allow_unused=True
+    )
+    names = [name for _, name in vjp(case.call(arguments).program).cotangents]
+    keywords = {**case.constants, **case.scalars, **dict(zip(names, cotangents, strict=True))}
+    found = case.op.vjp(**arguments, **keywords)
+    found = found if isinstance(found, tuple) else (found,)
+    for name, mine, theirs in zip(floats, found, wanted, strict=True):
+        if theirs is not None:
+            nan = np.isnan(arguments[name])
+            assert_close(
+                np.where(nan, 0, mine),
+                np.where(nan, 0, theirs.numpy()),
+                64 * case.tolerance,
+                f"{case} d_{name} against torch",
+                1.0,
+            )
