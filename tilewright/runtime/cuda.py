@@ -59,7 +59,7 @@ def _probe(process: int) -> str | None:
     except Exception as error:
         return f"the package cuda-bindings cannot be imported ({error}); install {INSTALL}"
     try:
-        (code,) = driver.cuInit(0)
+        code = driver.cuInit(0)[0]
     except Exception as error:
         return f"there is no NVIDIA driver on this machine ({_first_line(error)})"
     if int(code) != 0:
