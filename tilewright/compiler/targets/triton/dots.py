@@ -107,7 +107,7 @@ class Dots:
             node = node.arg
         value = inner.evaluate(node)
         mask = inner.mask(frozenset({dims[id(k)]}))
-        if mask is not None and not _zero_outside(node):
+        if mask is not None and not (_zero_outside(node) and dims[id(k)] in value.dims):
             value = Value(f"tl.where({mask.text}, {value.text}, 0.0)", ATOM, value.dims | mask.dims)
         if value.dims != {0, 1}:
             value = Value(f"tl.broadcast_to({value.text}, ({shape[0]}, {shape[1]}))", ATOM, frozenset({0, 1}))
@@ -146,7 +146,7 @@ class Dots:
 
 
 def _zero_outside(node: Node) -> bool:
-    """Whether a masked load already gives zero for positions outside."""
+    """Whether the load of a value that varies along k gives zero for positions outside."""
     while isinstance(node, Cast):
         node = node.arg
     return isinstance(node, Read)

@@ -53,33 +53,65 @@ class Block:
 
 
 def wrapped(line: str, depth: int) -> Iterable[str]:
-    """A line as it is, or broken after the commas of its outermost call where it is too long."""
+    """A line as it is, or broken where it is too long: after the commas of its outermost call, or before an operator."""
     indent = INDENT * depth
-    if len(indent) + len(line) <= WIDTH or not line.endswith(")") or "(" not in line:
+    if len(indent) + len(line) <= WIDTH:
         yield (indent + line).rstrip()
         return
     head, arguments = _outermost_call(line)
-    yield f"{indent}{head}"
-    for argument in arguments:
-        yield f"{indent}{INDENT}{argument},"
+    if arguments:
+        yield f"{indent}{head}"
+        for argument in arguments:
+            yield f"{indent}{INDENT}{argument},"
+        yield f"{indent})"
+        return
+    name, equals, expression = line.partition(" = ")
+    terms = _terms(expression)
+    if not equals or len(terms) < 2:
+        yield indent + line
+        return
+    yield f"{indent}{name} = ("
+    for term in terms:
+        yield f"{indent}{INDENT}{term}"
     yield f"{indent})"
 
 
+def _depths(text: str) -> Iterable[tuple[int, int]]:
+    """Each position outside of strings, with how many brackets are open there."""
+    depth = 0
+    for position, letter in enumerate(text):
+        depth -= letter in ")]"
+        yield position, depth
+        depth += letter in "(["
+
+
 def _outermost_call(line: str) -> tuple[str, list[str]]:
-    """`f(a, g(b, c))` as `f(` and its arguments."""
-    depth, start = 0, 0
-    for position in range(len(line) - 1, -1, -1):
-        depth += (line[position] in ")]") - (line[position] in "([")
-        if depth == 0:
-            start = position + 1
-            break
-    arguments, depth, begin = [], 0, start
-    for position in range(start, len(line) - 1):
-        depth += (line[position] in "([") - (line[position] in ")]")
-        if depth == 0 and line[position] == ",":
-            arguments.append(line[begin:position].strip())
-            begin = position + 1
-    return line[:start], [*arguments, line[begin:-1].strip()]
+    """`y = f(a, g(b, c))` as `y = f(` and its arguments; no arguments where the line is not one call."""
+    found = re.match(r"(\w+ = )?[\w.]+\(", line)
+    if found is None or not line.endswith(")"):
+        return line, []
+    start = found.end()
+    if any(depth == 0 for position, depth in _depths(line) if start <= position < len(line) - 1):
+        return line, []
+    commas = [p for p, depth in _depths(line) if depth == 1 and p >= start and line[p] == ","]
+    edges = [start, *(p + 1 for p in commas), len(line)]
+    return line[:start], [line[a : b - 1].strip() for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _terms(expression: str) -> list[str]:
+    """A long expression before each of its loosest operators."""
+    open_at = dict(_depths(expression))
+    for operators in PRECEDENCE[:-3]:
+        starts = [
+            found.start() + 1
+            for operator in operators
+            for found in re.finditer(rf" {re.escape(operator)} ", expression)
+            if open_at[found.start()] == 0
+        ]
+        if starts:
+            edges = [0, *sorted(starts), len(expression)]
+            return [expression[a:b].strip() for a, b in zip(edges, edges[1:], strict=False)]
+    return [expression]
 
 
 @dataclass(frozen=True)
