@@ -88,10 +88,10 @@ def _forward(case: Case) -> Work:
 
     def theirs() -> Any:
         with torch.no_grad():
-            return peer(**tensors, **case.constants)
+            return peer(*tensors.values(), **case.constants)
 
     def compiled() -> Callable[[], Any]:
-        faster = torch.compile(lambda operands: peer(**operands, **case.constants))
+        faster = torch.compile(lambda operands: peer(*operands.values(), **case.constants))
 
         def run() -> Any:
             with torch.no_grad():
@@ -102,7 +102,7 @@ def _forward(case: Case) -> Work:
 
     def right() -> tuple[np.ndarray, ...]:
         with torch.no_grad():
-            return _as_arrays(peer(**_doubled(tensors), **case.constants))
+            return _as_arrays(peer(*_doubled(tensors).values(), **case.constants))
 
     bound = case.call(arrays)
     counted = _costs([bound.program], [bound.arrays])
@@ -139,7 +139,7 @@ def _both(case: Case) -> Work:
         return run
 
     def call(operands: Mapping[str, Any]) -> Any:
-        return peer(**operands, **case.constants)
+        return peer(*operands.values(), **case.constants)
 
     def compiled() -> Callable[[], Any]:
         run = stepper(torch.compile(call), tensors, given_theirs)

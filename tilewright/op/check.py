@@ -341,5 +341,5 @@ def corner(program: Program, arrays: Arrays) -> dict[str, np.ndarray]:
         part = tuple(
             slice(None) if by_value and not is_batch_axis(axis) else slice(0, CORNER) for axis in param.axes
         )
-        cut[param.name] = np.ascontiguousarray(arrays[param.name][part])
+        cut[param.name] = np.array(arrays[param.name][part], order="C")
     return cut

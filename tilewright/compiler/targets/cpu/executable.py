@@ -240,12 +240,17 @@ class CpuExecutable:
 
 
 def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the results should go past the caches: too much for them, and rows of whole cache lines."""
+    """Whether the results should go past the caches: too much for them, and rows of whole cache lines.
+
+    Only blocks of the memory pool begin at a cache line, as such stores must.
+    """
     total = sum(_bytes(shapes[p.name], p.dtype) for p in kernel.tiles)
     for output in kernel.outputs:
         shape, dtype = shapes[output.buffer.name], output.buffer.dtype
         total += _bytes(shape, dtype)
         if output.accumulate is None and shape and shape[-1] * dtype.itemsize % CACHE_LINE:
+            return False
+        if output.accumulate is None and _bytes(shape, dtype) < memory.POOLED_FROM:
             return False
     return total > STREAM_FROM * toolchain.caches().l3
 
