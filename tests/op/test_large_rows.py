@@ -1,4 +1,4 @@
-"""Ops with a large operand and a small result: the stores that go past the caches must begin at a cache line."""
+"""Ops with a large operand and a small result: stores past the caches must begin at a cache line."""
 
 from __future__ import annotations
 
