@@ -23,6 +23,7 @@ from tilewright.errors import AxisError, DTypeError, LanguageError
 
 # Set by the layer that knows arrays and Tensors: how `tw.exp(tensor)` works outside of an op.
 eager_apply: Callable[[ScalarFunction, tuple[Any, ...]], Any] | None = None
+eager_cast: Callable[[Any, Any], Any] | None = None
 
 
 @dataclass
@@ -317,11 +318,16 @@ def lift(value: Any, like: DType | None = None) -> Expr:
     )
 
 
+_IN_FORMULAS = (Expr, Node, bool, int, float, np.generic, type(None))
+
+
 def cast(value: Any, dtype: Any) -> Expr:
     """`value` converted. Anything → bool is `value != 0`; int → int keeps the low bits.
 
     float → int truncates towards zero; a value out of range gives the nearest limit, NaN gives 0.
     """
+    if eager_cast is not None and scope.get() is None and not isinstance(value, _IN_FORMULAS):
+        return eager_cast(value, dtype)
     expression, target = lift(value), as_dtype(dtype)
     if expression.dtype == target:
         return expression

@@ -29,8 +29,6 @@ def apply_row(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
 def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """A reduction on a Tensor or an array: `axes` (also `dim`, `axis`) are integers, `keepdim` keeps them."""
     value, axes = operands
-    if name == "cast":
-        return _like(operators.convert(_value(value, name), axes), (value,))
     for spelling in ("dim", "axis"):
         if spelling in keywords:
             axes = keywords.pop(spelling)
@@ -44,6 +42,11 @@ def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any
     if name.startswith("arg"):
         return _like(operators.argument(name, tensor, axes, keepdim), (value,))
     return _like(operators.reduce(name, tensor, axes, keepdim, correction), (value,))
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """A Tensor or an array in another dtype."""
+    return _like(operators.convert(_value(value, "cast"), dtype), (value,))
 
 
 def _value(operand: Any, name: str) -> Any:
@@ -60,4 +63,5 @@ def _like(result: Any, operands: tuple[Any, ...]) -> Any:
 def install() -> None:
     """Make the language's functions work on Tensors and arrays."""
     expression.eager_apply = apply_row
+    expression.eager_cast = cast
     language.eager = apply_function

@@ -61,12 +61,12 @@ def pointwise(row: str, numbers: tuple[bool, ...]) -> TracedOp:
     return made_op(compute, row, tiles, [n for n, number in zip(names, numbers, strict=True) if number])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None, typed=True)
 def power(exponent: float) -> TracedOp:
     """x ** exponent, for exponents that are products or roots."""
 
     def compute(a: Any) -> Any:
-        return language.pow(a, exponent)
+        return a**exponent
 
     return made_op(compute, "pow", {"a": POINTWISE})
 
@@ -125,7 +125,7 @@ class Convert(Op):
 
 convert = Convert()
 
-CHEAP_EXPONENTS = frozenset({-2, -1, -0.5, 0, 0.5, 1, 2, 3, 4})
+CHEAP_EXPONENTS = frozenset({-2, -1, -0.5, 0.5, 1, 2, 3, 4})
 
 
 def is_number(value: Any) -> bool:

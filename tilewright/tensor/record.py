@@ -17,13 +17,13 @@ import numpy as np
 
 from tilewright.autograd.derive import Derivative, vjp
 from tilewright.autograd.tape import Leaf, Node, Origin, Source, freed, mode
-from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.pipeline import Executable, compile_program
 from tilewright.dsl.dtypes import DType, of_array, promote
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, Read, reads
-from tilewright.errors import DerivativeError, InternalError
+from tilewright.errors import DerivativeError, ShapeError
 from tilewright.op.binding import as_operand
-from tilewright.op.derived import without_saved
+from tilewright.op.derived import ExtendedOp, without_saved
 from tilewright.op.op import Arguments, Op
 
 MAX_SITES = 2048
@@ -110,7 +110,6 @@ class Site:
     def _prepare_backward(self, wrt: tuple[str, ...]) -> None:
         derivative = self.derivative = derivative_of(self.program, wrt)
         self.executable = compile_program(derivative.forward)
-        self.backward = compile_program(derivative.backward)
         self.count = len(self.program.results)
         results = [r.name for r in derivative.forward.results]
         self.has_residuals = any(name not in results[: self.count] for name in derivative.saved)
@@ -150,6 +149,10 @@ class Site:
         self.computes = bool(self.fresh)
         self.kept_any = self.computes and bool(self.kept_operands or self.kept_results)
         self.second: dict[tuple[bool, ...], Site] = {}
+
+    @functools.cached_property
+    def backward(self) -> Executable:
+        return compile_program(self.derivative.backward)
 
     def _extents(self) -> dict[str, int]:
         return bind_extents(self.program, dict(zip(self.names, self.shapes, strict=True)))
@@ -449,12 +452,46 @@ def _site(
 def apply(op: Op, arguments: Arguments) -> Any:
     """What `op(tensor, …)` does: one result, or a tuple of them."""
     operands = arguments.tiles
-    if any(name.startswith("#") for name in operands) or len(operands) != len(op.tiles):
-        raise InternalError(f"{op.name} has operands beside its tiles")
     like = _float_dtype(operands.values())
-    ready = tuple(_operand(value, name, op.name, like) for name, value in operands.items())
-    results = call(op, ready, op._scalar_values(arguments), arguments.constants)
+    ready = {name: _operand(value, name, op.name, like) for name, value in operands.items()}
+    if isinstance(op, ExtendedOp):
+        results = _call_derivative(op, Arguments(ready, arguments.scalars, arguments.constants))
+    else:
+        results = call(op, tuple(ready.values()), op._scalar_values(arguments), arguments.constants)
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _call_derivative(op: ExtendedOp, arguments: Arguments) -> list[Any]:
+    """A vjp or jvp op, whose further operands have the names that its derivative gives them."""
+    arrays = {n: v._array if isinstance(v, Value) else v for n, v in arguments.tiles.items()}
+    base = {t.name: arrays[t.name] for t in op.of.tiles}
+    program = op.of.bind(Arguments(base, arguments.scalars, arguments.constants)).program
+    extra = [name for name, _ in op.extra(program)]
+    bound = op.bind(Arguments(arrays, arguments.scalars, arguments.constants))
+    owners = {extra[int(n[1:])] if n.startswith("#") else n: v for n, v in arguments.tiles.items()}
+    params = bound.program.tiles
+    given = [np.shape(a._array if isinstance(a := owners[p.name], Value) else a) for p in params]
+    sources: list[Source | None] = []
+    versions: list[Any] = []
+    for param in params:
+        owner = owners[param.name]
+        sources.append(owner._source if isinstance(owner, Value) and mode.recording else None)
+        versions.append((owner._version, owner._version.count) if isinstance(owner, Value) else None)
+        array = bound.arrays[param.name]
+        tracked_here = isinstance(owner, Value) and sources[-1] is not None
+        if tracked_here and (array.dtype, array.size) != (owner._array.dtype, owner._array.size):
+            raise ShapeError(
+                f"{op.name}: {param.name} requires a gradient, so it needs the shape and dtype of what it "
+                f"belongs to: {array.shape}, {array.dtype}"
+            )
+    tracked = [source is not None for source in sources]
+    shapes = [bound.arrays[p.name].shape for p in params]
+    extents = bind_extents(bound.program, {p.name: s for p, s in zip(params, shapes, strict=True)})
+    expected = [
+        bound.binding.user_shape(r.axes, tuple(extents[a] for a in r.axes)) for r in bound.program.results
+    ]
+    site = Site(bound.program, shapes, given, expected, tracked)
+    return run(site, [bound.arrays[p.name] for p in params], sources, versions, bound.scalars)
 
 
 def _operand(value: Any, name: str, op_name: str, like: DType | None) -> Any:
