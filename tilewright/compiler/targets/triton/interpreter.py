@@ -515,17 +515,17 @@ def _add_to_odd(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def _fma64(left: np.ndarray, right: np.ndarray, addend: np.ndarray) -> np.ndarray:
     """A float64 fused multiply-add by error-free transformations (Dekker, Knuth); within an ULP of exact."""
+    # Splitting the largest numbers would overflow, so everything is scaled down where there is one.
+    scales = [np.where(np.abs(v) > 2.0**900, 2.0**-100, 1.0) for v in (left, right)]
+    left, right, addend = left * scales[0], right * scales[1], addend * scales[0] * scales[1]
     product = left * right
-    # Splitting the largest numbers would overflow, so they are scaled down for it.
-    left_scale, right_scale = (np.where(np.abs(v) > 2.0**900, 2.0**-100, 1.0) for v in (left, right))
-    left_high, left_low = _split(left * left_scale)
-    right_high, right_low = _split(right * right_scale)
-    lost = left_high * right_high - product * left_scale * right_scale
+    left_high, left_low = _split(left)
+    right_high, right_low = _split(right)
+    lost = left_high * right_high - product
     lost = ((lost + left_high * right_low) + left_low * right_high) + left_low * right_low
-    lost = lost / left_scale / right_scale
     total, error = _two_sum(product, addend)
     corrected = total + (error + lost)
-    return np.where(np.isfinite(corrected), corrected, total)
+    return np.where(np.isfinite(corrected), corrected, total) / scales[0] / scales[1]
 
 
 def _split(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
