@@ -72,9 +72,10 @@ def steps(kernel: Kernel, kept: Mapping[Node, int] | None = None) -> Iterator[tu
     names: dict[Node, str] = {}
     taken = {p.name for p in kernel.inputs} | {o.buffer.name for o in kernel.outputs}
     results = {o.node: o.buffer.name for o in kernel.outputs}
+    order = kernel.nodes()
     for number, phase in enumerate(kernel.phases):
         inside = {r: results.get(r) or _new_name(r.combine, taken) for r in phase.reductions}
-        inside |= {n: _new_name("kept", taken) for n, at in (kept or {}).items() if at == number}
+        inside |= {n: _new_name("kept", taken) for n in order if (kept or {}).get(n) == number}
         lines = _lines(kernel, [Result(name, node, node.axes) for node, name in inside.items()], names)
         names |= inside
         yield str(number + 1), [*lines, *_output_lines(kernel, phase, names)]
