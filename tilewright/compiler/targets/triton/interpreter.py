@@ -517,8 +517,9 @@ def _fma64(left: np.ndarray, right: np.ndarray, addend: np.ndarray) -> np.ndarra
     """A float64 fused multiply-add by error-free transformations (Dekker, Knuth); within an ULP of exact."""
     # Splitting the largest numbers would overflow, so everything is scaled down where there is one.
     scales = [np.where(np.abs(v) > 2.0**900, 2.0**-100, 1.0) for v in (left, right)]
+    product = (left * scales[0]) * (right * scales[1])
+    scales = [np.where(product == 0, 1.0, scale) for scale in scales]
     left, right, addend = left * scales[0], right * scales[1], addend * scales[0] * scales[1]
-    product = left * right
     left_high, left_low = _split(left)
     right_high, right_low = _split(right)
     lost = left_high * right_high - product
