@@ -53,6 +53,7 @@ class Measured:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     peak: float | None = None
     copy: float | None = None
+    failure: str = ""
 
 
 @contextlib.contextmanager
@@ -70,6 +71,14 @@ def using(threads: int) -> Iterator[None]:
 
 def measure(bench: Bench, threads: int, budget: float, with_compile: bool, why_not: str = "") -> Measured:
     """Check ours against float64, then time it beside its peers for about `budget` seconds."""
+    try:
+        return _measured(bench, threads, budget, with_compile, why_not)
+    except Exception as reason:  # one row that fails is a row of the table, not its end
+        failure = f"{type(reason).__name__}: {str(reason).strip().splitlines()[0][:80]}"
+        return Measured(bench.name, bench.family, threads, float("nan"), False, failure=failure)
+
+
+def _measured(bench: Bench, threads: int, budget: float, with_compile: bool, why_not: str) -> Measured:
     with using(threads):
         work = bench.make()
         error = work.error()

@@ -26,7 +26,7 @@ COLUMNS = ("", "threads", "time", "GB/s", "GFLOP/s", "of the limit", "× torch",
 def cells(row: Measured) -> tuple[str, ...]:
     """One row as texts."""
     if not row.right or row.seconds is None:
-        wrong = f"WRONG, error {row.error:.1e}"
+        wrong = f"FAILED: {row.failure}" if row.failure else f"WRONG, error {row.error:.1e}"
         return (row.name, str(row.threads), wrong, "", "", "", "", "")
     return (
         row.name,

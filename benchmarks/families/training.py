@@ -34,7 +34,7 @@ def adamw() -> Work:
 
     def results() -> tuple[np.ndarray, ...]:
         ours.step()
-        return (mine.numpy().copy(),)
+        return (mine.detach().numpy().copy(),)
 
     def right() -> tuple[np.ndarray, ...]:
         oracle.step()
