@@ -277,8 +277,10 @@ def test_comparisons_and_logic():
     assert (a << 2).tolist() == [4, 8, 12] and (a >> 1).tolist() == [0, 1, 1]
 
 
-PAIRS = [("int32", "float32", "float32"), ("int64", "float16", "float16"), ("bool", "int8", "int8"),
-         ("uint8", "int8", "int16"), ("float16", "bfloat16", "float32"), ("float32", "float64", "float64")]  # fmt: skip
+PAIRS = [
+    ("int32", "float32", "float32"), ("int64", "float16", "float16"), ("bool", "int8", "int8"),
+    ("uint8", "int8", "int16"), ("float16", "bfloat16", "float32"), ("float32", "float64", "float64"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
