@@ -29,6 +29,8 @@ def cpu(
     from tilewright.runtime.threads import usable_cpus
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
     chosen = [b for b in BENCHES if only in b.name and (b.quick or not quick)]
     plan = [(b, threads) for threads in dict.fromkeys((1, usable_cpus())) for b in chosen]
     if quick:
@@ -40,7 +42,7 @@ def cpu(
             status.update(f"{number + 1} of {len(plan)}: {bench.name}, {threads} threads")
             wanted = not quick or (bench.compiled_in_quick and threads == 1 and compiling < COMPILING)
             began = time.perf_counter()
-            row = measure(bench, threads, 0.5 if quick else 3.0, wanted, "" if wanted else "not in --quick")
+            row = measure(bench, threads, 0.5 if quick else 3.0, wanted, "" if wanted else "–")
             compiling += time.perf_counter() - began if wanted else 0.0
             rows.append(row)
     console.print(report.table(rows, "tilewright on the CPU: ratios above 1 are in its favour"))

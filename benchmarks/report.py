@@ -41,9 +41,9 @@ def cells(row: Measured) -> tuple[str, ...]:
 
 
 def ratio(peer: Peer | None) -> str:
-    """`1.52 (1.48–1.60)`: how much faster ours is, with the quartiles."""
+    """`1.52 (1.48–1.60)`: how much faster ours is, with the quartiles; `–` where --quick leaves it out."""
     if peer is None or peer.ratio is None:
-        return f"n/a: {peer.missing}" if peer and peer.missing else "n/a"
+        return "–" if peer is None or peer.missing == "–" else f"n/a: {peer.missing}"
     return f"{peer.ratio:.2f} ({peer.low:.2f}–{peer.high:.2f})"
 
 
