@@ -84,8 +84,14 @@ def lane_axes(kernel: Kernel) -> tuple[str, ...]:
     return tuple(a for a in (*kernel.parallel, *kernel.row) if a != chunks)
 
 
+LARGER_BY_AXIS = 16.0
+
+
 def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
-    """The axis along which most operands, and results twice as much, lie contiguous; else the last."""
+    """The axis along which most elements lie contiguous, those of results counting twice; else the last.
+
+    Extents are not known here, so an operand with one more axis is taken to be far larger.
+    """
     if kernel.contraction:
         return _contraction_lane_axis(kernel)
     candidates = lane_axes(kernel)
@@ -95,11 +101,11 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     for read in reads_of(kernel):
         for dimension, axis in enumerate(read.names):
             if axis in scores and layout.of(read.param, dimension) == UNIT:
-                scores[axis] += len(read.names)
+                scores[axis] += LARGER_BY_AXIS ** len(read.names)
     for output in kernel.outputs:
         last = output.buffer.axes[-1:]
         if last and last[0] in scores:
-            scores[last[0]] += 2 * len(output.buffer.axes)
+            scores[last[0]] += 2 * LARGER_BY_AXIS ** len(output.buffer.axes)
     best = max(scores.values())
     return [a for a in candidates if scores[a] == best][-1]
 
