@@ -1,7 +1,7 @@
 """From a launch's text to a binary for one architecture, through the build cache.
 
-    for step, artefact in compile_plan(plan, "cuda:90", {"x": (4096, 4096)}):
-        artefact.shared_bytes, artefact.texts["ptx"]
+for step, artefact in compile_plan(plan, "cuda:90", {"x": (4096, 4096)}):
+    artefact.shared_bytes, artefact.texts["ptx"]
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from tilewright.compiler.targets.triton.toolchain import Artefact, Target, compi
 from tilewright.compiler.version import code_version
 from tilewright.runtime.cache import shared_cache
 
-FP_FUSION = True  # multiplications and additions may become one rounding; stated because Triton's default changes
+FP_FUSION = (
+    True  # multiplications and additions may become one rounding; stated because Triton's default changes
+)
 
 
 def compile_step(step: Step, target: Target, aligned: frozenset[str]) -> Artefact:
-    """A launch's kernel as a binary, built once for all processes. `aligned` operands lie at multiples of 16 bytes.
+    """A launch's kernel as a binary, built once for all processes.
 
-    Raises `ResourceError` where the architecture lacks what the schedule asks for, `TargetError` where Triton does.
+    `aligned` operands lie at multiples of 16 bytes. Raises `ResourceError` where the architecture lacks what
+    the schedule asks for, `TargetError` where Triton does.
     """
     options: dict[str, Any] = {
         "num_warps": step.schedule.num_warps,
@@ -55,7 +58,7 @@ def compile_step(step: Step, target: Target, aligned: frozenset[str]) -> Artefac
 def compile_plan(
     plan: Plan, target: str | Target, shapes: Shapes, strides: Mapping[str, tuple[int, ...]] | None = None
 ) -> tuple[tuple[Step, Artefact], ...]:
-    """The binaries of a Plan's kernels for operands of these shapes and strides (in elements; C order if not given).
+    """The binaries of a Plan's kernels for operands of these shapes and strides (in elements, or C order).
 
     No GPU is needed. Operands are taken to lie at multiples of 16 bytes.
     """

@@ -4,8 +4,8 @@
         a, b = …                                     both sides loaded, their prologues applied
         acc = tl.dot(a, b, acc, input_precision="ieee")
 
-Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32. Types that
-`tl.dot` lacks are multiplied and summed as m × k × n tiles.
+Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32.
+Types that `tl.dot` lacks are multiplied and summed as m × k × n tiles.
 """
 
 from __future__ import annotations
@@ -66,17 +66,16 @@ class Dots:
         return Place(self.writer, block, tuple(axes), flat, mask, vector=True)
 
     def _tile(self) -> tuple[Place | None, str, str]:
-        """Which tile this program works on: a few tiles of rows run through all columns before the next few."""
+        """Which tile this program has: a few tiles of rows run through all columns before the next few."""
         c, add, fresh = self.contraction, self.top.add, self.names.fresh
         pid, tiles_m, tiles_n = fresh("pid"), fresh("tiles_m"), fresh("tiles_n")
-        add(f"{pid} = tl.program_id(0)")
+        add(f"{pid} = tl.program_id(0)" + (".to(tl.int64)" if self.writer.layout.wide else ""))
         add(f"{tiles_m} = tl.cdiv({self.writer.size(c.m)}, {self.block_m})")
         add(f"{tiles_n} = tl.cdiv({self.writer.size(c.n)}, {self.block_n})")
         place = None
         if c.batch:
             flat = fresh(group_name(c.batch))
-            wide = ".to(tl.int64)" if self.writer.layout.wide else ""
-            add(f"{flat} = ({pid} // ({tiles_m} * {tiles_n})){wide}")
+            add(f"{flat} = {pid} // ({tiles_m} * {tiles_n})")
             add(f"{pid} = {pid} % ({tiles_m} * {tiles_n})")
             place = Place(self.writer, self.top, c.batch, flat)
         group, first, height = fresh("GROUP"), fresh("first"), fresh("height")
@@ -88,16 +87,21 @@ class Dots:
         add(f"{tile_n} = {pid} % ({group} * {tiles_n}) // {height}")
         return place, tile_m, tile_n
 
-    # --- products ---------------------------------------------------------------------------------------------
+    # --- products --------------------------------------------------------------------------------------
 
     def _dot(self, top: Scope, loop: Block, m: Place, n: Place, k: Place, acc: str) -> str:
-        left = self._side(top, loop, self.contraction.left, m, k, {id(m): 0, id(k): 1}, (self.block_m, self.block_k))
-        right = self._side(top, loop, self.contraction.right, n, k, {id(k): 0, id(n): 1}, (self.block_k, self.block_n))
+        left = self._side(
+            top, loop, self.contraction.left, m, k, {id(m): 0, id(k): 1}, (self.block_m, self.block_k)
+        )
+        right = self._side(
+            top, loop, self.contraction.right, n, k, {id(k): 0, id(n): 1}, (self.block_k, self.block_n)
+        )
         precision = "" if self.narrow else ', input_precision="ieee"'
         return f"tl.dot({left}, {right}, {acc}{precision})"
 
     def _side(
-        self, top: Scope, loop: Block, node: Node, own: Place, k: Place, dims: dict[int, int], shape: tuple[str, str]
+        self, top: Scope, loop: Block, node: Node, own: Place, k: Place, dims: dict[int, int],
+        shape: tuple[str, str],
     ) -> str:  # fmt: skip
         """One side as a whole tile, zero beyond the end of k."""
         outer = Scope(self.writer, self.top, top, [own], {id(own): dims[id(own)]}, 2)

@@ -2,7 +2,8 @@
 
     softmax_0(x_ptr, y_ptr, size_batch0, size_d, …, BLOCK_D: tl.constexpr)
 
-The text depends on the kernel, the layout (stride classes) and the schedule; extents and strides are arguments.
+The text depends on the kernel, the layout (stride classes) and the schedule; extents and strides are
+arguments.
 """
 
 from __future__ import annotations

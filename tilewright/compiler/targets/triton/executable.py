@@ -1,4 +1,4 @@
-"""Running and compiling a Plan with Triton: interpreted on NumPy arrays, on a CUDA device, or ahead of time."""
+"""Running a Plan with Triton: interpreted on NumPy arrays, or on a CUDA device; and its source."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class _Executable:
 
     def recipe(self, arguments: Arrays) -> tuple[dict[str, np.ndarray], Recipe]:
         """The operands with strides of whole elements, and what to launch for them."""
-        arrays = {name: a if element_strides(a) is not None else np.ascontiguousarray(a) for name, a in arguments.items()}
+        arrays = {
+            name: a if element_strides(a) is not None else np.ascontiguousarray(a)
+            for name, a in arguments.items()
+        }
         key = tuple((a.shape, a.strides) for a in arrays.values())
         if key not in self._found:
             strides = {name: element_strides(a) or () for name, a in arrays.items()}
@@ -49,9 +52,11 @@ class _Executable:
 
 
 class InterpreterExecutable(_Executable):
-    """A Program in Triton's interpreter: the same text as for a GPU, on NumPy arrays, every access checked."""
+    """A Program in Triton's interpreter: the same text as for a GPU, on NumPy arrays, accesses checked."""
 
-    def run(self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None) -> tuple[np.ndarray, ...]:
+    def run(
+        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None
+    ) -> tuple[np.ndarray, ...]:
         arrays, recipe = self.recipe(arguments)
         for buffer, shape in recipe.buffers:
             arrays[buffer.name] = _poisoned(shape, buffer.dtype.numpy)
@@ -72,7 +77,9 @@ class CudaExecutable(_Executable):
         super().__init__(plan, cuda.device(self.ordinal).properties.target)
         self._loaded: dict[tuple, LoadedKernel] = {}
 
-    def run(self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None) -> tuple[np.ndarray, ...]:
+    def run(
+        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None
+    ) -> tuple[np.ndarray, ...]:
         """The results for NumPy operands, which are copied to the device with the strides that they have."""
         arrays, recipe = self.recipe(arguments)
         held = {name: _on_device(a, self.ordinal) for name, a in arrays.items()}
@@ -81,7 +88,8 @@ class CudaExecutable(_Executable):
         return tuple(r.to_numpy() for r in results)
 
     def launch(
-        self, recipe: Recipe, addresses: Mapping[str, int], scalars: Mapping[str, float | int], stream: int = 0
+        self, recipe: Recipe, addresses: Mapping[str, int], scalars: Mapping[str, float | int],
+        stream: int = cuda.DEFAULT_STREAM,
     ) -> tuple[cuda.DeviceBuffer, ...]:  # fmt: skip
         """Queue all kernels on a stream for operands at these addresses; the results are new buffers."""
         places = dict(addresses)
@@ -111,7 +119,7 @@ def _on_device(array: np.ndarray, ordinal: int) -> tuple[cuda.DeviceBuffer, int]
         empty = cuda.DeviceBuffer.empty((1,), np.uint8, ordinal=ordinal)
         return empty, empty.address
     low, high = np.lib.array_utils.byte_bounds(array)
-    span = np.frombuffer((ctypes.c_uint8 * (high - low)).from_address(low), np.uint8)
+    span = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
     held = cuda.DeviceBuffer.from_numpy(span, ordinal=ordinal)
     return held, held.address + array.__array_interface__["data"][0] - low
 
@@ -124,7 +132,9 @@ def _value(
     return scalars[parameter.of] if parameter.kind == SCALAR else step.integers[parameter.name]
 
 
-def source(plan: Plan, arrays: Arrays, target: str = DEFAULT_TARGET, language: str = "triton") -> dict[str, str]:
+def source(
+    plan: Plan, arrays: Arrays, target: str = DEFAULT_TARGET, language: str = "triton"
+) -> dict[str, str]:
     """The text of every kernel that operands like these launch, by its name.
 
     `language` is "triton", or a stage of the compiler: "ttir", "ttgir", "llir", "ptx" or "amdgcn".

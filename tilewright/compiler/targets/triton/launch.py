@@ -1,7 +1,7 @@
-"""What runs when a Plan is called with operands of some shapes and strides: each kernel's text, grid and arguments.
+"""What runs when a Plan is called with operands of some shapes and strides: texts, grids and arguments.
 
-A `Step` is one kernel launch without addresses. Interpreting, compiling ahead of time, launching and printing all start
-from the same steps.
+A `Step` is one kernel launch without addresses. Interpreting, compiling ahead of time, launching and printing
+all start from the same steps.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Recipes:
         """The launches for operands with these shapes and strides (in elements). Raises `ShapeError`."""
         extents = extents_of(self.plan, shapes)
         buffers = tuple(
-            (b, tuple(extents[base(a)] for a in b.axes)) for b in (*self.plan.results, *self.plan.intermediates)
+            (b, tuple(extents[base(a)] for a in b.axes))
+            for b in (*self.plan.results, *self.plan.intermediates)
         )
         all_shapes, all_strides = dict(shapes), dict(strides)
         for buffer, shape in buffers:

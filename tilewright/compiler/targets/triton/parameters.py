@@ -1,7 +1,7 @@
 """The parameters of a generated kernel: which there are, their types, and their values for a launch.
 
-A kernel takes only what its text uses: pointers, extents of axes, strides in elements (those of one or zero elements are
-in the text), scalars, and the length of a chunk; block sizes are constexprs.
+A kernel takes only what its text uses: pointers, extents of axes, strides in elements (those of one or zero
+elements are in the text), scalars, and the length of a chunk; block sizes are constexprs.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def integer_value(
     parameter: Parameter, kernel: Kernel, schedule: Schedule, extents: Mapping[str, int],
     strides: Mapping[str, tuple[int, ...]],
 ) -> int | None:  # fmt: skip
-    """The value of a parameter that extents and strides (in elements) decide; None for pointers and scalars."""
+    """The value of a parameter that extents and strides (in elements) decide, else None."""
     if parameter.kind == SIZE:
         return extents[parameter.of]
     if parameter.kind == STRIDE:

@@ -1,11 +1,11 @@
 """Pointwise and row kernels as Triton text.
 
-    pointwise          one tile of rows × columns of the parallel axes
-    row that fits      rows × all of the row axes, loaded once; every phase works on values in registers
-    row that does not  rows; each phase walks the row in blocks and carries accumulators
-    chunk of rows      a loop over rows; results across them are accumulated in registers, or in memory if the row
-                       does not fit
-    chunk of a row     one program for each part of one long row
+pointwise          one tile of rows × columns of the parallel axes
+row that fits      rows × all of the row axes, loaded once; every phase works on values in registers
+row that does not  rows; each phase walks the row in blocks and carries accumulators
+chunk of rows      a loop over rows; results across them are accumulated in registers, or in memory if the row
+                   does not fit
+chunk of a row     one program for each part of one long row
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Rows:
         else:
             self._pointwise()
 
-    # --- places -----------------------------------------------------------------------------------------------
+    # --- places ----------------------------------------------------------------------------------------
 
     def _program(self) -> str:
         name = self.names.fresh("pid")
@@ -62,7 +62,7 @@ class Rows:
         return name
 
     def _place(self, block: Block, axes: Sequence[str], start: str, size: str, bound: str) -> Place:
-        """Positions from `start` on along a group of axes: a vector of `size`, or one position where it is empty.
+        """Positions from `start` on along a group of axes: a vector of `size`, or one where it is empty.
 
         `bound` is what positions must be below; empty when all are inside.
         """
@@ -100,7 +100,7 @@ class Rows:
         start = f"{index} * {self.block_rows}" if self.block_rows else index
         return self._place(self.top, self.schedule.rows, start, self.block_rows, self._rows_bound())
 
-    # --- kinds of kernels -------------------------------------------------------------------------------------
+    # --- kinds of kernels ------------------------------------------------------------------------------
 
     def _pointwise(self) -> None:
         schedule = self.schedule
@@ -110,7 +110,9 @@ class Rows:
         pid = self._program()
         tile_rows, tile_columns = pid, pid
         if schedule.rows:
-            tiles, tile_rows, tile_columns = (self.names.fresh(n) for n in ("tiles", "tile_row", "tile_column"))
+            tiles, tile_rows, tile_columns = (
+                self.names.fresh(n) for n in ("tiles", "tile_row", "tile_column")
+            )
             self.top.add(f"{tiles} = tl.cdiv({self.writer.size(schedule.columns)}, {self.block_columns})")
             self.top.add(f"{tile_rows} = {pid} // {tiles}")
             self.top.add(f"{tile_columns} = {pid} % {tiles}")
@@ -122,7 +124,9 @@ class Rows:
     def _row(self) -> None:
         rows = self._tile_of_rows(self._program()) if self.schedule.rows else None
         if self.schedule.looped:
-            self._looped_phases(self._scope(self.top, None, rows, None), "0", self.writer.size(self.schedule.columns))
+            self._looped_phases(
+                self._scope(self.top, None, rows, None), "0", self.writer.size(self.schedule.columns)
+            )
             return
         columns = self._place(self.top, self.schedule.columns, "", self.block_columns, self._columns_bound())
         scope = self._scope(self.top, None, rows, columns)
@@ -163,7 +167,9 @@ class Rows:
         loop, rows = self._loop_of_rows(low, high)
         scope = self._scope(loop, whole, rows, None)
         scope.reduce = self._reduced
-        self._store(scope, [o for phase in self.kernel.phases for o in (*phase.stores, *phase.finals)], carried)
+        self._store(
+            scope, [o for phase in self.kernel.phases for o in (*phase.stores, *phase.finals)], carried
+        )
         self._close(self.top, loop)
         self._finish_partial(part, columns, outputs, carried)
 
@@ -186,24 +192,32 @@ class Rows:
             if self.block_rows:
                 text = spelling.reduction(output.accumulate or "", name, output.buffer.dtype, 0, 1)
                 self.top.add(f"{name} = {text}")
-            final.write(output.buffer.name, output.buffer.axes, output.node, Value(name, ATOM, frozenset({0})))
+            final.write(
+                output.buffer.name, output.buffer.axes, output.node, Value(name, ATOM, frozenset({0}))
+            )
 
     def _chunk_in_memory(self, chunk: Scope, outputs: Sequence[Output], low: str, high: str) -> None:
         """The row does not fit: this program's partial results live in its own row of the buffer."""
         fill = self._loop("0", self.writer.size(self.schedule.columns))
-        columns = self._place(fill, self.schedule.columns, self._start, self.block_columns, self._columns_bound())
+        columns = self._place(
+            fill, self.schedule.columns, self._start, self.block_columns, self._columns_bound()
+        )
         scope = self._scope(fill, chunk, None, columns)
         for output in outputs:
-            value = Value(self._filled(output.accumulate or "", output.buffer.dtype), ATOM, frozenset({self.rank - 1}))
+            value = Value(
+                self._filled(output.accumulate or "", output.buffer.dtype), ATOM, frozenset({self.rank - 1})
+            )
             scope.write(output.buffer.name, output.buffer.axes, output.node, value)
         self._close(self.top, fill)
         self.top.add("tl.debug_barrier()")
         loop, rows = self._loop_of_rows(low, high)
-        self._looped_phases(self._scope(loop, chunk, rows, None), "0", self.writer.size(self.schedule.columns))
+        self._looped_phases(
+            self._scope(loop, chunk, rows, None), "0", self.writer.size(self.schedule.columns)
+        )
         loop.add("tl.debug_barrier()")
         self._close(self.top, loop)
 
-    # --- phases -----------------------------------------------------------------------------------------------
+    # --- phases ----------------------------------------------------------------------------------------
 
     def _loop(self, low: str, high: str) -> Block:
         """A loop over blocks of columns, from `self._start` on each time."""
@@ -248,7 +262,9 @@ class Rows:
         shape = ", ".join(self.shape) + ("," if self.rank == 1 else "")
         return f"tl.full(({shape}), {identity}, {spelling.TYPES[dtype.short]})"
 
-    def _inside(self, scope: Scope, combine: str, dtype: DType, value: Value, dim: int | None = None) -> Value:
+    def _inside(
+        self, scope: Scope, combine: str, dtype: DType, value: Value, dim: int | None = None
+    ) -> Value:
         """A value whose positions outside along the reduced dimension are the identity of the combine."""
         dim = self.rank - 1 if dim is None else dim
         mask = scope.mask(frozenset({dim}))
@@ -267,7 +283,7 @@ class Rows:
         value = self._inside(scope, node.combine, node.dtype, scope.evaluate(node.arg))
         return spelling.reduction(node.combine, value.text, node.dtype, self.rank - 1, self.rank)
 
-    # --- stores -----------------------------------------------------------------------------------------------
+    # --- stores ----------------------------------------------------------------------------------------
 
     def _store(self, scope: Scope, outputs: Sequence[Output], carried: dict[str, str] | None = None) -> None:
         """Evaluate outputs, then store them: a result may share the memory of an operand."""

@@ -1,7 +1,7 @@
 """The Triton schedule: tiles, warps and loops of a kernel, chosen from extents and strides.
 
-`Layout` is what the generated text depends on besides the kernel and the schedule: the stride classes of operands and the
-width of index arithmetic. A schedule changes speed, never the meaning.
+`Layout` is what the generated text depends on besides the kernel and the schedule: the stride classes of
+operands and the width of index arithmetic. A schedule changes speed, never the meaning.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tilewright.compiler.chunks import is_chunk_axis
 from tilewright.compiler.nest import Kernel, reads_of
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Reduce
+from tilewright.dsl.program import Cast, Reduce
 
 UNIT, ZERO, STRIDED = "1", "0", "s"
 JOINED, APART = "+", "-"
 
 LARGEST_ROW = 65536  # elements of a row, times the row values that live at once, that registers hold
+LOOPED_BLOCK = 4096  # elements of a tile that walks a row
 SMALLEST_GRID = 264  # programs that fill a large GPU twice
-LARGEST_BLOCK = 131072  # elements of one tile
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Of every operand: the stride class of each dimension (`1`, `0` or `s`), and which lie in memory as one (`+`).
+    """Of every operand: each dimension's stride class (`1`, `0`, `s`), and which lie in memory as one (`+`).
 
     `wide`: index arithmetic needs 64 bits.
     """
@@ -50,12 +49,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Tiles of `block_rows` × `block_columns` positions; a group of axes is flattened, its last axis the fastest.
+    """Tiles of `block_rows` × `block_columns` positions; groups of axes are flattened, the last the fastest.
 
     pointwise     rows and columns divide the parallel axes
-    row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks of columns
-    contraction   rows are m, columns n, and `block_depth` positions of k are multiplied at a time; `group` tiles of rows
-                  run before the next column of tiles
+    row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks
+    contraction   rows are m, columns n, and `block_depth` positions of k are multiplied at a time; `group`
+                  tiles of rows run before the next column of tiles
 
     `even_*`: the extent is a multiple of the block, so no mask is needed.
     """
@@ -135,11 +134,11 @@ def fast_axes(kernel: Kernel, layout: Layout, candidates: Sequence[str]) -> list
         last = output.buffer.axes[-1:]
         if last and last[0] in scores:
             scores[last[0]] += 2 * len(output.buffer.axes)
-    order = sorted(reversed(candidates), key=lambda a: -scores[a])
+    order = sorted(candidates, key=lambda a: (-scores[a], -list(candidates).index(a)))
     return [a for a in order if scores[a]] or order[:1]
 
 
-# --- pointwise ------------------------------------------------------------------------------------------------
+# --- pointwise ----------------------------------------------------------------------------------------
 
 
 def _pointwise(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
@@ -169,7 +168,7 @@ def _pointwise(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Sc
 
 
 def _joins(kernel: Kernel, layout: Layout, axis: str, columns: tuple[str, ...]) -> bool:
-    """Whether every operand runs along `axis` and then `columns` as along one axis, and no index tells them apart."""
+    """Whether all operands run along `axis` and `columns` as along one axis, and no index tells them apart."""
     for node in kernel.nodes():
         if getattr(node, "axis", None) in (axis, *columns) and node.axes:
             return False
@@ -195,7 +194,7 @@ def joined_run(layout: Layout, name: str, names: Sequence[str], axes: Sequence[s
     return all(layout.joined(name, first + step) for step in range(len(axes) - 1))
 
 
-# --- rows -----------------------------------------------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------------------------------
 
 
 def _row(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
@@ -207,7 +206,7 @@ def _row(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule
         return _columns(kernel, parallel, fast, (height, width, live), extents)
     padded = power_of_two(width)
     fits = padded * live <= LARGEST_ROW
-    block_columns = padded if fits else min(4096, padded)
+    block_columns = padded if fits else min(LOOPED_BLOCK, padded)
     block_rows = 1
     if fits and padded < 1024:
         programs = 1 if height <= SMALLEST_GRID else height // SMALLEST_GRID
@@ -223,9 +222,10 @@ def _row(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule
 
 
 def _columns(
-    kernel: Kernel, parallel: tuple[str, ...], fast: str, sizes: tuple[int, int, int], extents: Mapping[str, int]
+    kernel: Kernel, parallel: tuple[str, ...], fast: str, sizes: tuple[int, int, int],
+    extents: Mapping[str, int],
 ) -> Schedule:  # fmt: skip
-    """Neighbouring parallel positions lie side by side: a tile of them, each reducing its own (strided) row."""
+    """Neighbouring parallel positions lie side by side: a tile of them, each reducing its own strided row."""
     height, width, live = sizes
     rows = (*(a for a in parallel if a != fast), fast)
     block_rows = min(power_of_two(height), 128)
@@ -233,7 +233,7 @@ def _columns(
         block_rows //= 2
     padded = power_of_two(width)
     fits = padded * block_rows * live <= LARGEST_ROW // 2 and padded <= 1024
-    block_columns = padded if fits else min(padded, max(1, 4096 // block_rows))
+    block_columns = padded if fits else min(padded, max(1, LOOPED_BLOCK // block_rows))
     return Schedule(
         rows, kernel.row, block_rows, block_columns, looped=not fits,
         even_rows=_even(height, block_rows), even_columns=_even(width, block_columns),
@@ -252,7 +252,7 @@ def _row_values(kernel: Kernel) -> int:
 def _row_chunks(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
     width = total(kernel.row, extents)
     chunk = ceiling(width, extents[kernel.split.axis]) if kernel.split else width
-    block = min(4096, max(16, power_of_two(chunk)))
+    block = min(LOOPED_BLOCK, max(16, power_of_two(chunk)))
     reductions = sum(isinstance(n, Reduce) for n in kernel.nodes())
     return Schedule(
         (), kernel.row, 1, block, looped=True, num_warps=_warps(block * (2 if reductions > 2 else 1))
@@ -271,7 +271,7 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
     return ceiling(ceiling(total(schedule.rows, extents), parts), schedule.block_rows) * schedule.block_rows
 
 
-# --- contractions ---------------------------------------------------------------------------------------------
+# --- contractions -------------------------------------------------------------------------------------
 
 
 def uses_dot(kernel: Kernel) -> bool:
@@ -307,12 +307,10 @@ def _contraction(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
 
 def is_narrow(node: object) -> bool:
     """Whether a side of a product is a half-precision value widened to float32."""
-    from tilewright.dsl.program import Cast
-
     return isinstance(node, Cast) and node.dtype.short == "f32" and node.arg.dtype.short in ("f16", "bf16")
 
 
-# --- grids ----------------------------------------------------------------------------------------------------
+# --- grids --------------------------------------------------------------------------------------------
 
 
 def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
@@ -326,7 +324,3 @@ def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> 
     if kernel.row:
         return tiles
     return tiles * ceiling(total(schedule.columns, extents), schedule.block_columns)
-
-
-def chunk_axes(kernel: Kernel) -> tuple[str, ...]:
-    return tuple(a for a in kernel.axes() if is_chunk_axis(a))

@@ -1,10 +1,11 @@
 """Evaluating nodes at a place in a kernel: which coordinates are bound, and what has been computed there.
 
-A `Place` is where a group of axes is bound to positions: a scalar, or a vector of a tile's dimension. A `Scope` is a region
-of the text with one arrangement of tile dimensions; a node is computed in the outermost scope that binds all its axes.
+A `Place` is where a group of axes is bound to positions: a scalar, or a vector of a tile's dimension. A
+`Scope` is a region of the text with one arrangement of tile dimensions; a node is computed in the outermost
+scope that binds all its axes.
 
-    m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)                          a place; `in_m = m < size_m` its mask
-    a = tl.load(a_ptr + m[:, None] * stride_a_m + k[None, :], …)          a read in a scope with (m, k) as dimensions
+    m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)                  a place; `in_m = m < size_m` is its mask
+    a = tl.load(a_ptr + m[:, None] * stride_a_m + k[None, :], …)  a read in a scope with the dimensions (m, k)
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def group_name(axes: Sequence[str]) -> str:
 class Place:
     """A group of axes at flattened positions `flat`; coordinates of its axes are worked out when asked for.
 
-    `mask` says which positions are inside (None: all). `vector`: positions are a tile dimension, not one scalar.
+    `mask` says which positions are inside (None: all). `vector`: a tile dimension, not one position.
     """
 
     writer: Writer
@@ -100,7 +101,7 @@ class Place:
 
 
 class Scope:
-    """See the module's docstring. `dims` gives the tile dimension of each vector place, of `rank` dimensions."""
+    """See the module's docstring. `dims` gives the dimension of each vector place, of `rank` dimensions."""
 
     def __init__(
         self, writer: Writer, block: Block, parent: Scope | None = None, places: Sequence[Place] = (),
@@ -117,7 +118,7 @@ class Scope:
         self.values: dict[Node, Value] = {}
         self.reduce: Callable[[Scope, Reduce], str] | None = parent.reduce if parent else None
 
-    # --- values -----------------------------------------------------------------------------------------------
+    # --- values ----------------------------------------------------------------------------------------
 
     def lookup(self, node: Node) -> Value | None:
         scope: Scope | None = self
@@ -236,8 +237,7 @@ class Scope:
                 return self.read(node)
             case Index():
                 position = self.position(node.axis)
-                text = position.text if self.writer.layout.wide else f"{position.atom}.to(tl.int64)"
-                return Value(text, ATOM, position.dims)
+                return Value(f"{position.atom}.to(tl.int64)", ATOM, position.dims)
             case Size():
                 size = self.writer.parameters.size(node.axis)
                 return Value(size if self.writer.layout.wide else f"{size}.to(tl.int64)")
@@ -249,7 +249,7 @@ class Scope:
                 return spelling.spell(node, [self._operand(a) for a in node.operands])
         raise InternalError(f"a value was needed before it was computed: {node!r}")
 
-    # --- positions --------------------------------------------------------------------------------------------
+    # --- positions -------------------------------------------------------------------------------------
 
     def _oriented(self, place: Place, text: str) -> Value:
         """A position or mask of a place as a tile of this scope's rank."""
@@ -277,7 +277,7 @@ class Scope:
         texts = [text for _, text in sorted(parts)]
         return Value(" & ".join(texts), _AND if len(texts) > 1 else ATOM, frozenset(d for d, _ in parts))
 
-    # --- memory -----------------------------------------------------------------------------------------------
+    # --- memory ----------------------------------------------------------------------------------------
 
     def read(self, node: Read) -> Value:
         if node.param not in dict(self.writer.layout.classes):

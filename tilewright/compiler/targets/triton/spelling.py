@@ -1,7 +1,7 @@
-"""Nodes as Triton expressions: operators, constants, conversions, reductions. Functions are in `scalar_spelling`.
+"""Nodes as Triton expressions: operators, constants, conversions, reductions; functions by `scalar_spelling`.
 
-Values are held in the Program's dtypes: bool as `tl.int1` (stored as int8), half precision as loaded until arithmetic
-widens it to float32.
+Values are held in the Program's dtypes: bool as `tl.int1` (stored as int8), half precision as loaded until
+arithmetic widens it to float32.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TYPES = {
     "i32": "tl.int32", "i16": "tl.int16", "i8": "tl.int8", "u8": "tl.uint8", "bool": "tl.int1",
 }  # fmt: skip
 POINTERS = {
-    "f64": "*fp64", "f32": "*fp32", "f16": "*fp16", "bf16": "*bf16", "i64": "*i64", "i32": "*i32", "i16": "*i16",
-    "i8": "*i8", "u8": "*u8", "bool": "*i8",
+    "f64": "*fp64", "f32": "*fp32", "f16": "*fp16", "bf16": "*bf16", "i64": "*i64", "i32": "*i32",
+    "i16": "*i16", "i8": "*i8", "u8": "*u8", "bool": "*i8",
 }  # fmt: skip
 SCALARS_BY_VALUE = {"f64": "fp64", "f32": "fp32", "i64": "i64", "i32": "i32"}
 
@@ -37,10 +37,17 @@ INFIX = {
 }  # fmt: skip
 _COMPARISON = LEVEL["=="]
 
+_COMBINE = """@triton.jit
+def {name}(a, b):
+    return {text}
+"""
 HELPERS = {
-    "maximum_": "@triton.jit\ndef maximum_(a, b):\n    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)\n",
-    "minimum_": "@triton.jit\ndef minimum_(a, b):\n    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)\n",
-    "product_": "@triton.jit\ndef product_(a, b):\n    return a * b\n",
+    name: _COMBINE.format(name=name, text=text)
+    for name, text in {
+        "maximum_": "tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)",
+        "minimum_": "tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)",
+        "product_": "a * b",
+    }.items()
 }
 
 
@@ -92,38 +99,41 @@ def cast(value: Value, source: DType, target: DType) -> Value:
 
 def saturated(value: Value, source: DType, target: DType) -> Value:
     """Float to integer: truncated, clamped to the integer's range, NaN as 0."""
-    low, high = target.range
     name = f"saturate_{target.short}"
     wide = value if source.bits >= 32 else Value(f"{value.atom}.to(tl.float32)", ATOM, value.dims)
     return Value(f"{name}({wide.text})", ATOM, value.dims)
 
 
 def _saturate(dtype: DType) -> str:
-    """The helper that casts floats to an integer dtype; the float bounds are powers of two, so they are exact."""
+    """The helper that casts floats to an integer dtype; its bounds are exact: powers of two, or small."""
     low, high = dtype.range
-    return (
-        f"@triton.jit\ndef saturate_{dtype.short}(x):\n"
-        f'    """The integer towards zero, within the range of {dtype.name}; 0 for NaN."""\n'
-        f"    inside = (x > {float(low) - (1.0 if dtype.bits < 32 else 0.0)!r}) & (x < {float(high + 1)!r})\n"
-        f"    whole = tl.where(inside, x, 0.0).to({'tl.int32' if dtype.bits < 32 else TYPES[dtype.short]})\n"
-        f"    whole = tl.where(x >= {float(high + 1)!r}, {high}, whole)\n"
-        f"    return tl.where(x <= {float(low) - (1.0 if dtype.bits < 32 else 0.0)!r}, {low}, whole).to({TYPES[dtype.short]})\n"
-    )
+    kind = "tl.int32" if dtype.bits < 32 else TYPES[dtype.short]
+    above, below = float(high + 1), float(low) - (dtype.bits < 32)
+    return f"""@triton.jit
+def saturate_{dtype.short}(x):
+    \"\"\"The integer towards zero, within the range of {dtype.name}; 0 for NaN.\"\"\"
+    whole = tl.where((x > {below!r}) & (x < {above!r}), x, 0.0).to({kind})
+    whole = tl.where(x >= {above!r}, {high}, whole)
+    return tl.where(x <= {below!r}, {low}, whole).to({TYPES[dtype.short]})
+"""
 
 
-_SHIFTS = """@triton.jit
+_SHIFTS = (
+    """@triton.jit
 def shift_left(x, y):
     \"\"\"x << y; 0 when y is the width of x or more.\"\"\"
     bits: tl.constexpr = x.dtype.primitive_bitwidth
     inside = (y >= 0) & (y < bits)
     return tl.where(inside, x << tl.where(inside, y, 0).to(x.dtype), 0).to(x.dtype)
-""", """@triton.jit
+""",
+    """@triton.jit
 def shift_right(x, y):
     \"\"\"x >> y; 0, or -1 for a negative x, when y is the width of x or more.\"\"\"
     bits: tl.constexpr = x.dtype.primitive_bitwidth
     inside = (y >= 0) & (y < bits)
     return (x >> tl.where(inside, y, bits - 1).to(x.dtype)).to(x.dtype)
-"""
+""",
+)
 HELPERS |= {"shift_left": _SHIFTS[0], "shift_right": _SHIFTS[1]}
 HELPERS |= {f"saturate_{d.short}": _saturate(d) for d in (int64, int32, int16, int8, uint8)}
 
@@ -191,7 +201,7 @@ _LITERALS_WELCOME = frozenset({"where", "minimum", "maximum", "div"})
 
 def _spell(node: Map, operands: list[Value], dtypes: list[DType]) -> Value:
     if node.function in INFIX:
-        return infix(node.function, *operands, dtypes[0])
+        return infix(node.function, operands[0], operands[1], dtypes[0])
     dims = frozenset().union(*(v.dims for v in operands))
     if node.function == "stop_gradient":
         return operands[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import keyword
 import re
 from collections.abc import Iterable
@@ -27,7 +28,9 @@ INDENT = "    "
 WIDTH = 110
 
 # What generated code calls by these names, and what Triton's front end reads as something else.
-_RESERVED = frozenset({"tl", "triton", "float", "int", "bool", "range", "min", "max", "abs", "len", "print", "_"})
+_RESERVED = frozenset(
+    {"tl", "triton", "float", "int", "bool", "range", "min", "max", "abs", "len", "print", "_"}
+)
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Block:
 
 
 def wrapped(line: str, depth: int) -> Iterable[str]:
-    """A line as it is, or broken where it is too long: after the commas of its outermost call, or before an operator."""
+    """A line, broken if it is too long: after the commas of its outermost call, or before its operators."""
     indent = INDENT * depth
     if len(indent) + len(line) <= WIDTH:
         yield (indent + line).rstrip()
@@ -95,7 +98,7 @@ def _outermost_call(line: str) -> tuple[str, list[str]]:
         return line, []
     commas = [p for p, depth in _depths(line) if depth == 1 and p >= start and line[p] == ","]
     edges = [start, *(p + 1 for p in commas), len(line)]
-    return line[:start], [line[a : b - 1].strip() for a, b in zip(edges, edges[1:], strict=False)]
+    return line[:start], [line[a : b - 1].strip() for a, b in itertools.pairwise(edges)]
 
 
 def _terms(expression: str) -> list[str]:
@@ -110,13 +113,13 @@ def _terms(expression: str) -> list[str]:
         ]
         if starts:
             edges = [0, *sorted(starts), len(expression)]
-            return [expression[a:b].strip() for a, b in zip(edges, edges[1:], strict=False)]
+            return [expression[a:b].strip() for a, b in itertools.pairwise(edges)]
     return [expression]
 
 
 @dataclass(frozen=True)
 class Value:
-    """An expression: its text, how tightly its outermost operator binds, and the tile dimensions it varies along.
+    """An expression: its text, how tightly its outermost operator binds, the tile dimensions it varies along.
 
     A literal is a Python number, which takes the type of what it meets.
     """
@@ -140,7 +143,7 @@ class Value:
 
 
 class Names:
-    """Identifiers of one function. Those of a loop's body are free again after it: Triton forgets them there."""
+    """Identifiers of one function; those of a loop's body, which Triton forgets, are free again after it."""
 
     def __init__(self, taken: Iterable[str] = ()):
         self._taken = set(_RESERVED) | set(taken) | set(keyword.kwlist)

@@ -1,0 +1,121 @@
+"""Generated kernels compiled ahead of time: they compile for every architecture, fit, and are built once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.compiler.triton.emit_cases import (
+    FAMILIES,
+    Family,
+    blend,
+    call_of,
+    derived,
+    layer,
+    normalise,
+    product,
+    soften,
+    total,
+)
+from tilewright.compiler.nest import Plan
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.triton import binaries
+from tilewright.compiler.targets.triton.binaries import compile_plan
+from tilewright.compiler.targets.triton.launch import element_strides
+from tilewright.compiler.targets.triton.toolchain import Target
+from tilewright.op.op import Call
+from tilewright.runtime import cache
+
+TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
+HALF = np.float16
+
+
+def compiled(call: Call, target: str, plan: Plan | None = None):
+    shapes = {name: a.shape for name, a in call.arrays.items()}
+    strides = {name: element_strides(a) or () for name, a in call.arrays.items()}
+    return compile_plan(plan or lower(call.program), target, shapes, strides)
+
+
+def check_fits(call: Call, target: str) -> None:
+    limit = Target.parse(target).shared_memory_limit
+    for step, artefact in compiled(call, target):
+        assert artefact.shared_bytes <= limit, step.kernel.name
+        assert artefact.threads <= Target.parse(target).thread_limit
+
+
+def empty(*shapes: tuple[int, ...], dtype: object = np.float32) -> tuple[np.ndarray, ...]:
+    return tuple(np.empty(shape, dtype) for shape in shapes)
+
+
+EVERYDAY = {
+    "pointwise": lambda: blend.bind(blend.arguments(empty((512, 1024), (512, 1024)), {"alpha": 0.5})),
+    "row": lambda: soften.bind(soften.arguments(empty((4096, 4096), dtype=HALF), {})),
+    "contraction": lambda: product.bind(product.arguments(empty((512, 512), (512, 512), dtype=HALF), {})),
+}
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_compiles(name: str):
+    check_fits(EVERYDAY[name](), "cuda:90")
+
+
+def test_long_rows_move_sixteen_bytes_at_a_time():
+    call = EVERYDAY["row"]()
+    ((_, artefact),) = compiled(call, "cuda:90")
+    assert "ld.global.v4.b32" in artefact.texts["ptx"]
+    assert "st.global.v4.b32" in artefact.texts["ptx"]
+
+
+def test_half_precision_products_use_tensor_cores():
+    ((_, artefact),) = compiled(EVERYDAY["contraction"](), "cuda:90")
+    assert "wgmma.mma_async" in artefact.texts["ptx"]
+
+
+def test_a_second_compilation_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    private = cache.BuildCache(tmp_path / "cache")
+    monkeypatch.setattr(binaries, "shared_cache", lambda: private)
+    call = EVERYDAY["pointwise"]()
+    first = compiled(call, "cuda:90")
+    assert private.statistics.builds == 1
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(binaries, "compile_source", never)
+    monkeypatch.setattr(binaries, "shared_cache", lambda: cache.BuildCache(tmp_path / "cache"))
+    assert compiled(call, "cuda:90")[0][1].binary == first[0][1].binary
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_every_family_compiles(family: Family, target: str):
+    for extents in family.extents[-2:]:
+        for dtype in family.dtypes:
+            operands = family.operands(extents, dtype)
+            check_fits(call_of(family, operands), target)
+            if family.differentiable and dtype == np.float32:
+                check_fits(derived("vjp", call_of(family, operands)), target)
+
+
+LARGE = {
+    "long rows": lambda: soften.bind(soften.arguments(empty((8, 65536), dtype=HALF), {})),
+    "longer rows": lambda: soften.bind(soften.arguments(empty((8, 262144), dtype=HALF), {})),
+    "normalise": lambda: normalise.bind(normalise.arguments(empty((4096, 8192), (8192,), dtype=HALF), {})),
+    "normalise backward": lambda: derived(
+        "vjp", normalise.bind(normalise.arguments(empty((256, 8192), (8192,)), {}))
+    ),
+    "total": lambda: total.bind(total.arguments(empty((4096, 4096)), {})),
+    "single products": lambda: product.bind(product.arguments(empty((1024, 1024), (1024, 1024)), {})),
+    "half products": lambda: product.bind(
+        product.arguments(empty((4096, 4096), (4096, 4096), dtype=HALF), {})
+    ),
+    "layer": lambda: layer.bind(layer.arguments(empty((1024, 1024), (1024, 1024), (1024,), dtype=HALF), {})),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", LARGE)
+def test_large_extents_fit(name: str, target: str):
+    check_fits(LARGE[name](), target)

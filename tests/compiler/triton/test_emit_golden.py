@@ -1,0 +1,37 @@
+"""The text of one small kernel a family, kept in `tests/golden/triton` to be read in review."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.compiler.triton.emit_cases import blend, columns, layer, normalise, product, soften, total, turn
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.triton.executable import source
+
+
+def _operands(*shapes: tuple[int, ...], dtype: type = np.float32) -> tuple[np.ndarray, ...]:
+    return tuple(np.empty(shape, dtype) for shape in shapes)
+
+
+KERNELS = {
+    "pointwise": (blend, _operands((5, 7), (5, 7))),
+    "transposed": (turn, _operands((32, 100), (100, 32))),
+    "row": (soften, _operands((100, 300))),
+    "looped_row": (soften, _operands((4, 100_000))),
+    "column_reduction": (columns, _operands((100, 300))),
+    "chunks_of_rows": (normalise.vjp, _operands((100, 300), (300,), (100, 300))),
+    "chunks_of_one_row": (total, _operands((300, 300))),
+    "contraction": (layer, _operands((100, 64), (50, 64), (50,))),
+    "half_contraction": (product, _operands((128, 128), (128, 128), dtype=np.float16)),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_golden(name: str, golden: Callable[[str, str], None]):
+    op, operands = KERNELS[name]
+    call = op.bind(op.arguments(operands, {}))
+    texts = source(lower(call.program), call.arrays)
+    golden(f"triton/{name}.py.txt", "\n\n".join(texts.values()))
