@@ -24,6 +24,7 @@ from tilewright.tensor.creation import (
     zeros,
     zeros_like,
 )
+from tilewright.tensor.files import load, save
 from tilewright.tensor.gradients import grad
 from tilewright.tensor.tensor import Tensor
 
@@ -32,6 +33,7 @@ is_grad_enabled = is_recording
 
 __all__ = [
     "Tensor", "arange", "as_tensor", "empty", "empty_like", "enable_grad", "eye", "from_dlpack", "from_numpy",
-    "full", "full_like", "grad", "is_grad_enabled", "linspace", "manual_seed", "no_grad", "ones", "ones_like",
-    "rand", "randint", "randn", "randperm", "set_grad_enabled", "tensor", "zeros", "zeros_like",
+    "full", "full_like", "grad", "is_grad_enabled", "linspace", "load", "manual_seed", "no_grad", "ones",
+    "ones_like", "rand", "randint", "randn", "randperm", "save", "set_grad_enabled", "tensor", "zeros",
+    "zeros_like",
 ]  # fmt: skip

@@ -452,8 +452,10 @@ def _site(
 def apply(op: Op, arguments: Arguments) -> Any:
     """What `op(tensor, …)` does: one result, or a tuple of them."""
     operands = arguments.tiles
-    like = _float_dtype(operands.values())
-    ready = {name: _operand(value, name, op.name, like) for name, value in operands.items()}
+    ready = {
+        name: value if value is None or isinstance(value, Value) else _operand(value, name, op, operands)
+        for name, value in operands.items()
+    }
     if isinstance(op, ExtendedOp):
         results = _call_derivative(op, Arguments(ready, arguments.scalars, arguments.constants))
     else:
@@ -494,12 +496,13 @@ def _call_derivative(op: ExtendedOp, arguments: Arguments) -> list[Any]:
     return run(site, [bound.arrays[p.name] for p in params], sources, versions, bound.scalars)
 
 
-def _operand(value: Any, name: str, op_name: str, like: DType | None) -> Any:
-    if value is None or isinstance(value, (Value, np.ndarray)):
-        return value if value is None or isinstance(value, Value) else as_operand(value, name, op_name)
-    if isinstance(value, float) and not isinstance(value, np.generic) and like is not None:
-        return np.asarray(value, like.numpy)  # a Python number is weakly typed
-    return as_operand(value, name, op_name)
+def _operand(value: Any, name: str, op: Op, operands: Mapping[str, Any]) -> np.ndarray:
+    """An operand that is no Tensor as an array; a Python number is weakly typed."""
+    if isinstance(value, float) and not isinstance(value, np.generic):
+        like = _float_dtype(operands.values())
+        if like is not None:
+            return np.asarray(value, like.numpy)
+    return as_operand(value, name, op.name)
 
 
 def _float_dtype(values: Any) -> DType | None:
