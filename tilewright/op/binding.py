@@ -7,6 +7,7 @@ in memory as one are merged, so that one kernel serves every rank.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.dsl.axes import is_batch_axis
-from tilewright.dsl.dtypes import ALL, DType, of_array
+from tilewright.dsl.dtypes import ALL, DType, float32, of_array, promote
 from tilewright.dsl.location import users_line
 from tilewright.dsl.trace import TileParameter
 from tilewright.errors import ArgumentError, DTypeError, ShapeError
@@ -62,6 +63,23 @@ def where(op_name: str) -> str:
     """The start of an error message about a call: the user's line and the op."""
     line = users_line()
     return f"{line}: op {op_name!r}" if line else f"op {op_name!r}"
+
+
+def as_operands(values: Mapping[str, Any], op_name: str) -> dict[str, np.ndarray | None]:
+    """Every operand that is given as an array; a Python float takes the dtype of the floats that it meets.
+
+    Raises `ArgumentError` or `DTypeError`.
+    """
+    weak = [name for name, value in values.items() if type(value) is float]
+    arrays = {
+        name: None if value is None else as_operand(value, name, op_name) for name, value in values.items()
+    }
+    if weak:
+        strong = [of_array(a) for name, a in arrays.items() if a is not None and name not in weak]
+        floats = [dtype for dtype in strong if dtype is not None and dtype.is_float]
+        common = functools.reduce(promote, floats) if floats else float32
+        arrays.update({name: np.asarray(values[name], common.numpy) for name in weak})
+    return arrays
 
 
 def as_operand(value: Any, name: str, op_name: str) -> np.ndarray:

@@ -22,7 +22,7 @@ from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.trace import REQUIRED, Operand, Signature, TileParameter, inline, read_signature, trace
 from tilewright.errors import ArgumentError, DTypeError, MemoryLimitError, ShapeError, TargetError
-from tilewright.op.binding import Binding, as_operand, bind, where
+from tilewright.op.binding import Binding, as_operands, bind, where
 
 MAX_CALLS = 1024  # combinations of shapes, strides and constants that an op remembers
 
@@ -152,10 +152,7 @@ class Op:
 
     def bind(self, arguments: Arguments) -> Call:
         """Everything about a call that can be known before it runs."""
-        arrays: dict[str, Any] = {
-            name: None if value is None else as_operand(value, name, self.name)
-            for name, value in arguments.tiles.items()
-        }
+        arrays: dict[str, Any] = as_operands(arguments.tiles, self.name)
         key = (
             *((a.shape, a.strides, a.dtype) if a is not None else None for a in arrays.values()),
             *arguments.constants_key,
@@ -266,8 +263,8 @@ class Arguments:
 
 
 def constants_key(constants: Mapping[str, Any]) -> tuple:
-    """Constants as a key that tells 1 from 1.0 and True."""
-    return tuple((name, type(value), value) for name, value in constants.items())
+    """Constants as a key that tells 1 from 1.0 and True, 0.0 from -0.0, (1,) from (1.0,)."""
+    return tuple((name, type(value), value, repr(value)) for name, value in constants.items())
 
 
 def _array_of(value: Any) -> Any:
