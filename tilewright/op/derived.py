@@ -14,6 +14,7 @@ from tilewright.autograd.derive import Derivative, jvp
 from tilewright.autograd.derive import vjp as derive_vjp
 from tilewright.dsl.axes import is_batch_axis
 from tilewright.dsl.expression import constant
+from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, Read, rename, rewrite
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.op.binding import Binding, BoundOperand, where
@@ -123,8 +124,7 @@ class ExtendedOp(DerivedOp):
         call = self.of.bind(base_arguments)
         expected = self.extra(call.program)
         given = self._match(arguments, names, expected)
-        shapes = {p.name: call.arrays[p.name].shape for p in call.program.tiles}
-        extents = {a: e for p in call.program.tiles for a, e in zip(p.axes, shapes[p.name], strict=True)}
+        extents = bind_extents(call.program, {p.name: call.arrays[p.name].shape for p in call.program.tiles})
         operands = dict(call.binding.operands)
         arrays = dict(call.arrays)
         like = self.like(call.program)

@@ -25,6 +25,7 @@ from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N
 from tilewright.compiler.targets.cpu.schedule import UNIT, Layout, Schedule
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
+from tilewright.dsl.axes import base
 from tilewright.dsl.program import Node, Read, topological
 
 MIDDLE = 128  # rows of the left side that are packed at a time; a multiple of every register block
@@ -429,7 +430,7 @@ def workspace_bytes(schedule: Schedule, item_bytes: int, blocks: tuple[int, int,
 def _product(extents: Mapping[str, int], axes: Sequence[str]) -> int:
     total = 1
     for axis in axes:
-        total *= extents[axis]
+        total *= extents[base(axis)]
     return total
 
 

@@ -11,6 +11,7 @@ from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
+from tilewright.dsl.axes import base
 from tilewright.dsl.program import Node, Reduce
 
 WORTH_KEEPING = 8.0
@@ -55,7 +56,7 @@ def workspace_bytes(kernel: Kernel, count: int, extents: Mapping[str, int]) -> i
     """The bytes of workspace that one thread needs for `count` kept nodes."""
     length = 1
     for axis in kernel.row:
-        length *= extents[axis]
+        length *= extents[base(axis)]
     return count * (length + PADDING) * 8
 
 
