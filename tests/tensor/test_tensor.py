@@ -224,6 +224,16 @@ def test_numpy_arrays_beside_tensors():
         x * "a"
 
 
+def test_numpy_functions_on_tensors():
+    x = tw.tensor([1.0, 4.0], requires_grad=True)
+    y = np.sqrt(x) + np.multiply(np.float32(2), x) + np.power(x, 2)
+    assert isinstance(y, tw.Tensor) and y.tolist() == [4, 26] and y.requires_grad
+    assert np.minimum(x, 2).tolist() == [1, 2] and np.arctan(x.detach()).shape == (2,)
+    assert x.detach().sum(axis=0).item() == 5 and x.argmax(axis=0).item() == 1
+    with pytest.raises(ArgumentError, match=r"np.hypot works on arrays.*x.detach\(\).numpy\(\)"):
+        np.hypot(x, x)
+
+
 def test_copies_and_pickles():
     x = tw.tensor([1.0, 2.0], requires_grad=True)
     for other in (copy.deepcopy(x), pickle.loads(pickle.dumps(x))):

@@ -263,6 +263,11 @@ _NUMPY_NAMES = {"absolute": "abs", "arcsin": "asin", "arccos": "acos", "arctan":
                 "amin": "min", "logaddexp": "logsumexp"}  # fmt: skip
 
 
+def row_of_numpy(name: str) -> ScalarFunction | None:
+    """The row of the scalar table that means what the NumPy function `name` means."""
+    return _OPERATORS.get(name) or scalars.SCALARS.get(_NUMPY_NAMES.get(name, name))
+
+
 def _in_the_language(name: str) -> str | None:
     from tilewright.dsl import language
 

@@ -11,6 +11,7 @@ from tilewright.dsl.dtypes import as_dtype
 from tilewright.errors import ArgumentError, UserError
 from tilewright.nn.parameter import Parameter
 from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.gradients import clear_gradient
 from tilewright.tensor.operators import convert
 from tilewright.tensor.tensor import Tensor
 
@@ -321,19 +322,6 @@ class Module:
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
-
-
-def clear_gradient(parameter: Tensor, set_to_none: bool) -> None:
-    """Forget a parameter's gradient, or overwrite it with zeros."""
-    gradient = parameter.grad
-    if gradient is None:
-        return
-    if set_to_none:
-        parameter.grad = None
-    elif gradient.requires_grad:
-        parameter.grad = gradient.detach() * 0
-    else:
-        gradient.zero_()
 
 
 def _convert_in_place(tensor: Tensor, dtype: Any) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from tilewright.autograd.tape import enable_grad, no_grad
 from tilewright.errors import ArgumentError, ShapeError
-from tilewright.nn.module import clear_gradient
 from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.gradients import clear_gradient
 from tilewright.tensor.tensor import Tensor
 
 Group = dict[str, Any]

@@ -54,3 +54,16 @@ def _given(grad_outputs: Any, count: int) -> tuple[Any, ...]:
     if len(given) != count:
         raise ArgumentError(f"tw.grad: {count} outputs need {count} grad_outputs, got {len(given)}")
     return given
+
+
+def clear_gradient(parameter: Tensor, set_to_none: bool) -> None:
+    """Forget a parameter's gradient, or overwrite it with zeros."""
+    gradient = parameter.grad
+    if gradient is None:
+        return
+    if set_to_none:
+        parameter.grad = None
+    elif gradient.requires_grad:
+        parameter.grad = gradient.detach() * 0
+    else:
+        gradient.zero_()

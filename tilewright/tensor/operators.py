@@ -6,12 +6,14 @@ except that a float makes an integer Tensor float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tilewright.dsl.dtypes import DType, as_dtype, float32, int64, of_array
+from tilewright.dsl.expression import row_of_numpy
 from tilewright.errors import ArgumentError, DTypeError, ShapeError
 from tilewright.op.binding import as_operand, where
 from tilewright.tensor import families
@@ -87,6 +89,14 @@ def convert(value: Value, dtype: Any) -> Any:
     if _dtype(value) == target:
         return value
     return call(families.convert, (value,), constants={"dtype": target})[0]
+
+
+def of_numpy(name: str) -> Callable[..., Any] | None:
+    """What the NumPy function `name` is on Tensors, if the language has it."""
+    if name in ("matmul", "power"):
+        return matmul if name == "matmul" else power
+    row = row_of_numpy(name)
+    return None if row is None else functools.partial(pointwise, row.name)
 
 
 # --- reductions -------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Tensor(Value):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # array + tensor is left to the Tensor
+    __array_priority__ = 1000
     __tilewright_apply__ = staticmethod(apply)
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
@@ -263,6 +263,16 @@ class Tensor(Value):
                 raise ValueError("a conversion to another dtype needs a copy")
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        """`np.exp(tensor)` and `array + tensor`: the language's function of that name, on Tensors."""
+        found = operators.of_numpy(function.__name__) if method == "__call__" and not keywords else None
+        if found is None:
+            raise ArgumentError(
+                f"np.{function.__name__} works on arrays: write it with tw functions, or pass "
+                f"x.detach().numpy()"
+            )
+        return found(*inputs)
 
     def __dlpack__(self, **keywords: Any) -> Any:
         return self.numpy().__dlpack__(**keywords)
@@ -460,39 +470,42 @@ class Tensor(Value):
 
     # --- reductions -----------------------------------------------------------------------------------------
 
+    # `axis` is NumPy's name for `dim`.
+
     # fmt: off
-    def sum(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("sum", self, dim, keepdim)
-    def prod(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("prod", self, dim, keepdim)
-    def mean(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("mean", self, dim, keepdim)
-    def max(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("max", self, dim, keepdim)
-    def min(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("min", self, dim, keepdim)
-    def any(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("any", self, dim, keepdim)
-    def all(self, dim: Dim = None, keepdim: Any = False) -> Tensor: return reduce("all", self, dim, keepdim)
+    def sum(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("sum", self, dim if axis is None else axis, keepdim)
+    def prod(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("prod", self, dim if axis is None else axis, keepdim)
+    def mean(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("mean", self, dim if axis is None else axis, keepdim)
+    def max(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("max", self, dim if axis is None else axis, keepdim)
+    def min(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("min", self, dim if axis is None else axis, keepdim)
+    def any(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("any", self, dim if axis is None else axis, keepdim)
+    def all(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("all", self, dim if axis is None else axis, keepdim)
+    def logsumexp(self, dim: Dim = None, keepdim: Any = False, *, axis: Dim = None) -> Tensor:
+        return reduce("logsumexp", self, dim if axis is None else axis, keepdim)
     # fmt: on
 
-    def logsumexp(self, dim: Dim = None, keepdim: Any = False) -> Tensor:
-        """log Σ exp(x) over `dim`."""
-        return reduce("logsumexp", self, dim, keepdim)
-
-    def var(self, dim: Dim = None, keepdim: Any = False, *, correction: Any = 0) -> Tensor:
+    def var(self, dim: Dim = None, keepdim: Any = False, *, correction: Any = 0, axis: Dim = None) -> Tensor:
         """Σ (x - mean)² / (n - correction) over `dim`; correction=1 for a sample's estimate."""
-        return reduce("var", self, dim, keepdim, correction=correction)
+        return reduce("var", self, dim if axis is None else axis, keepdim, correction=correction)
 
-    def std(self, dim: Dim = None, keepdim: Any = False, *, correction: Any = 0) -> Tensor:
+    def std(self, dim: Dim = None, keepdim: Any = False, *, correction: Any = 0, axis: Dim = None) -> Tensor:
         """√var(x)."""
-        return self.var(dim, keepdim, correction=correction).sqrt()
+        return self.var(dim, keepdim, correction=correction, axis=axis).sqrt()
 
-    def argmax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
-        """The first position of the largest value (of the first NaN, if any), along `dim` or of all
-        elements.
-        """
-        return operators.argument("argmax", self, dim, keepdim)
+    def argmax(self, dim: Any = None, keepdim: Any = False, *, axis: Any = None) -> Tensor:
+        """The first position of the largest value (of the first NaN, if any), along `dim` or of all."""
+        return operators.argument("argmax", self, dim if axis is None else axis, keepdim)
 
-    def argmin(self, dim: Any = None, keepdim: Any = False) -> Tensor:
-        """The first position of the smallest value (of the first NaN, if any), along `dim` or of all
-        elements.
-        """
-        return operators.argument("argmin", self, dim, keepdim)
+    def argmin(self, dim: Any = None, keepdim: Any = False, *, axis: Any = None) -> Tensor:
+        """The first position of the smallest value (of the first NaN, if any), along `dim` or of all."""
+        return operators.argument("argmin", self, dim if axis is None else axis, keepdim)
 
     # --- views ----------------------------------------------------------------------------------------------
 
