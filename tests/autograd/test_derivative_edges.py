@@ -12,6 +12,7 @@ from tilewright.dsl import language as tw
 from tilewright.dsl.axes import Tile
 from tilewright.dsl.dtypes import bfloat16, float16, float32, int64
 from tilewright.dsl.verify import verify
+from tilewright.op import op
 
 inf = np.inf
 
@@ -238,3 +239,14 @@ def test_operands_of_several_dtypes():
     backward = vjp(case.program()).backward
     verify(backward)
     assert [r.dtype for r in backward.results] == [float16, bfloat16, float32]
+
+
+def test_the_largest_over_batch_axes_has_a_gradient():
+    @op
+    def peak(x: Tile["... d"]):
+        return tw.max(x, "... d")
+
+    x = np.arange(12.0).reshape(2, 2, 3).transpose(1, 0, 2)
+    gradient = np.zeros(12)
+    gradient[11] = 1
+    np.testing.assert_array_equal(peak.grad(x), gradient.reshape(2, 2, 3).transpose(1, 0, 2))

@@ -112,7 +112,7 @@ def _push_forward_reduce(node: Reduce, tangent: Expr) -> Expr | None:
 def _ties(node: Reduce) -> Expr:
     """How many positions reach the maximum (or minimum)."""
     hit = Expr(node.arg) == Expr(node)
-    return reduce_("sum", where(hit, constant(1, node.dtype), constant(0, node.dtype)), " ".join(node.over))
+    return reduce_("sum", where(hit, constant(1, node.dtype), constant(0, node.dtype)), node.over)
 
 
 def _product_of_others(node: Reduce) -> Expr:
