@@ -66,8 +66,9 @@ def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
     """The tangents of `program`'s floating results for tangents `t_<param>` of the operands `wrt`."""
     targets = _targets(program, wrt)
     outputs = _floating_results(program)
-    taken = {p.name for p in program.params}
-    tangents = tuple(Param(fresh_name(f"t_{p.name}", taken), p.axes, p.dtype) for p in targets)
+    names = tangent_names(program, wrt)
+    taken = {p.name for p in program.params} | set(names.values())
+    tangents = tuple(Param(names[p.name], p.axes, p.dtype) for p in targets)
     polynomials = Polynomials(declared_axes(program))
     cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
     matters = _backward_pass(program, targets, outputs, cotangents, polynomials)
@@ -107,6 +108,12 @@ def _numbered(text: str, taken: set[str]) -> str:
         number += 1
     taken.add(text.format(number))
     return text.format(number)
+
+
+def tangent_names(program: Program, wrt: tuple[str, ...] | None = None) -> dict[str, str]:
+    """The name of the tangent of each operand in `jvp`: `t_<param>`, with a number where that is taken."""
+    taken = {p.name for p in program.params}
+    return {p.name: fresh_name(f"t_{p.name}", taken) for p in _targets(program, wrt)}
 
 
 # --- the two passes ---------------------------------------------------------------------------------------

@@ -35,12 +35,15 @@ class Call:
     arrays: Mapping[str, np.ndarray]
     scalars: Mapping[str, float | int]
     binding: Binding
+    given: Mapping[str, tuple[int, ...]]  # the shape in which the user gave each operand
+    owners: Mapping[str, str]  # the argument that each operand is
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def result_shape(self, position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that a user expects of a result; `shapes` holds those that an operand decides."""
         result = self.program.results[position]
-        return self.shapes.get(result.name) or self.binding.user_shape(result.axes, shape)
+        decided = self.shapes.get(result.name)
+        return self.binding.user_shape(result.axes, shape) if decided is None else decided
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Op:
 
     def __init__(self) -> None:
         self._specialised = _Specialised()
-        self._calls: dict[tuple, tuple[Program, Binding, tuple[tuple[str, tuple[int, ...]], ...]]] = {}
+        self._calls: dict[tuple, tuple[Any, ...]] = {}
 
     def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
         """The Program for operands of these dtypes and batch axes."""
@@ -162,13 +165,14 @@ class Op:
             binding = bind(self.name, self.tiles, arrays)
             program = self.program(binding, arguments.constants)
             shapes = tuple((p.name, binding.operands[p.name].shape) for p in program.tiles)  # type: ignore[union-attr]
-            known = program, binding, shapes
+            given = {p.name: arrays[p.name].shape for p in program.tiles}
+            known = program, binding, shapes, given, {name: name for name in given}
             if len(self._calls) >= MAX_CALLS:
                 self._calls.clear()
             self._calls[key] = known
-        program, binding, shapes = known
+        program, binding, shapes, given, owners = known
         views = {name: _view(arrays[name], shape) for name, shape in shapes}
-        return Call(program, views, self._scalar_values(arguments), binding)
+        return Call(program, views, self._scalar_values(arguments), binding, given, owners)
 
     def _scalar_values(self, arguments: Arguments) -> dict[str, float | int]:
         values = {}

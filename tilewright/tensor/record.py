@@ -23,7 +23,7 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, Read, reads
 from tilewright.errors import DerivativeError, ShapeError
 from tilewright.op.binding import as_operand
-from tilewright.op.derived import ExtendedOp, without_saved
+from tilewright.op.derived import DerivedOp, without_saved
 from tilewright.op.op import Arguments, Op
 
 MAX_SITES = 2048
@@ -456,21 +456,18 @@ def apply(op: Op, arguments: Arguments) -> Any:
         name: value if value is None or isinstance(value, Value) else _operand(value, name, op, operands)
         for name, value in operands.items()
     }
-    if isinstance(op, ExtendedOp):
+    if isinstance(op, DerivedOp):
         results = _call_derivative(op, Arguments(ready, arguments.scalars, arguments.constants))
     else:
         results = call(op, tuple(ready.values()), op._scalar_values(arguments), arguments.constants)
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _call_derivative(op: ExtendedOp, arguments: Arguments) -> list[Any]:
+def _call_derivative(op: DerivedOp, arguments: Arguments) -> list[Any]:
     """A vjp or jvp op, whose further operands have the names that its derivative gives them."""
     arrays = {n: v._array if isinstance(v, Value) else v for n, v in arguments.tiles.items()}
-    base = {t.name: arrays[t.name] for t in op.of.tiles}
-    program = op.of.bind(Arguments(base, arguments.scalars, arguments.constants)).program
-    extra = [name for name, _ in op.extra(program)]
     bound = op.bind(Arguments(arrays, arguments.scalars, arguments.constants))
-    owners = {extra[int(n[1:])] if n.startswith("#") else n: v for n, v in arguments.tiles.items()}
+    owners = {param: arguments.tiles[argument] for param, argument in bound.owners.items()}
     params = bound.program.tiles
     given = [np.shape(a._array if isinstance(a := owners[p.name], Value) else a) for p in params]
     sources: list[Source | None] = []
