@@ -178,3 +178,20 @@ def test_recognise_wants_both_sides_along_every_summed_axis():
     (result,) = program.results
     assert isinstance(result.node, Reduce) and recognise(result.node) is None
     assert "contraction" in kinds(lower(program))
+
+
+def test_a_reduction_across_rows_that_holds_a_reduction_of_everything():
+    """The second one is replaced inside the first: both are found once, and the partition ends."""
+
+    @tw.op
+    def both(x: tw.Tile["n k"], w: tw.Tile["k"]):
+        p = tw.exp(x - tw.max(w))
+        row = tw.sum(p, "k")
+        return p / row, tw.sum(p / row, "n")
+
+    program = both.bind(both.arguments((np.ones((5, 3)), np.ones(3)), {})).program
+    plan = lower(program)
+    assert sum(k.split is not None for k in plan.kernels) == 2
+    x, w = np.random.default_rng(0).standard_normal((5, 3)), np.arange(3.0)
+    for found, right in zip(both(x, w), both.reference(x, w), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-14)

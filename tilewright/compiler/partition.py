@@ -38,17 +38,15 @@ class Partial:
 def partition(program: Program) -> Plan:
     """The kernels that compute a Program."""
     roots = factorise(tuple(_over_all_axes(r) for r in program.results))
-    cross: dict[Reduce, Partial] = {}
+    partials: dict[Reduce, Partial] = {}
     while True:
-        work = _Partitioner(program, roots, cross)
+        work = _Partitioner(program, roots, partials)
         work.find_targets()
         found = work.cross_candidate()
         if found is None:
             return work.plan()
-        cross = {
-            **cross,
-            found: Partial(f"partial{len(cross)}", Split(rows_axis(found.over), "parallel"), found),
-        }
+        split = Split(rows_axis(found.over), "parallel")
+        partials = {**work.partials, found: Partial(f"partial{len(work.partials)}", split, found)}
 
 
 def _over_all_axes(result: Result) -> Node:
@@ -62,38 +60,43 @@ def _over_all_axes(result: Result) -> Node:
 
 
 class _Partitioner:
-    def __init__(self, program: Program, roots: tuple[Node, ...], cross: dict[Reduce, Partial]):
+    """One attempt at the kernels, with the reductions in two steps that are known so far.
+
+    `partials` are in the order in which they were found: each is written in terms of the roots in which those
+    before it have been replaced already.
+    """
+
+    def __init__(self, program: Program, roots: tuple[Node, ...], partials: dict[Reduce, Partial]):
         self.program = program
-        self.partials = dict(cross)
-        self.partial_reads: dict[str, Partial] = {p.buffer: p for p in cross.values()}
-        self.finishers: dict[Node, Node] = {r: self._finisher(p) for r, p in cross.items()}
-        self.roots = tuple(self._finish(root) for root in roots)
+        self.partials = dict(partials)
+        self.roots = tuple(self._finished(root) for root in roots)
+        while (whole := self._reduction_of_everything()) is not None:
+            split = Split(chunks_axis(whole.over), "row")
+            self.partials[whole] = Partial(f"partial{len(self.partials)}", split, whole)
+            self.roots = tuple(replace_nodes(root, {whole: self._finisher(whole)}) for root in self.roots)
+        self.partial_reads = {p.buffer: p for p in self.partials.values()}
         self.targets: dict[Node, Target] = {}
 
     # --- reductions in two steps ------------------------------------------------------------------
 
-    def _finisher(self, partial: Partial) -> Node:
+    def _finisher(self, reduction: Reduce) -> Node:
         """The reduction over the chunks: what replaces the whole reduction in the Program."""
-        axes = (partial.split.axis, *partial.of.axes)
-        return Reduce(partial.of.combine, (partial.split.axis,), Read(partial.buffer, axes, partial.of.dtype))
+        partial = self.partials[reduction]
+        axes = (partial.split.axis, *reduction.axes)
+        return Reduce(reduction.combine, (partial.split.axis,), Read(partial.buffer, axes, reduction.dtype))
 
-    def _finish(self, root: Node) -> Node:
-        """`root` with reductions of everything, and those known to cross rows, replaced by their second
-        step.
-        """
-        for node in topological([root]):
-            if (
-                isinstance(node, Reduce)
-                and node not in self.finishers
-                and not node.axes
-                and not is_chunked(node)
-            ):
-                split = Split(chunks_axis(node.over), "row")
-                partial = Partial(f"partial{len(self.partials)}", split, node)
-                self.partials[node] = partial
-                self.partial_reads[partial.buffer] = partial
-                self.finishers[node] = self._finisher(partial)
-        return replace_nodes(root, self.finishers)
+    def _finished(self, node: Node) -> Node:
+        """`node` with every reduction in two steps replaced by its second step."""
+        for reduction in self.partials:
+            node = replace_nodes(node, {reduction: self._finisher(reduction)})
+        return node
+
+    def _reduction_of_everything(self) -> Reduce | None:
+        """The innermost reduction to a single value that is still in one step."""
+        for node in topological(self.roots):
+            if isinstance(node, Reduce) and not node.axes and not is_chunked(node):
+                return node
+        return None
 
     # --- which nodes go through memory ------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class _Partitioner:
         return self._classify_consumer(node)
 
     def _classify_partial(self, node: Node, partial: Partial) -> Target:
-        inner = replace_nodes(partial.of.arg, self.finishers)
+        inner = self._finished(partial.of.arg)
         if partial.split.of == "row":
             return Target(
                 node,
@@ -165,7 +168,7 @@ class _Partitioner:
             return target.node
         assert isinstance(target.node, Read)
         partial = self.partial_reads[target.node.param]
-        return replace_nodes(partial.of.arg, self.finishers)
+        return self._finished(partial.of.arg)
 
     def _boundaries(self, target: Target) -> list[Node]:
         """The values below a target that other kernels must compute."""
