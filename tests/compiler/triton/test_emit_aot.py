@@ -105,6 +105,9 @@ LARGE = {
     "normalise backward": lambda: derived(
         "vjp", normalise.bind(normalise.arguments(empty((256, 8192), (8192,)), {}))
     ),
+    "long rows backward": lambda: derived(
+        "vjp", normalise.bind(normalise.arguments(empty((64, 65536), (65536,)), {}))
+    ),
     "total": lambda: total.bind(total.arguments(empty((4096, 4096)), {})),
     "single products": lambda: product.bind(product.arguments(empty((1024, 1024), (1024, 1024)), {})),
     "half products": lambda: product.bind(

@@ -168,7 +168,7 @@ def _pointwise(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Sc
 
 
 def _joins(kernel: Kernel, layout: Layout, axis: str, columns: tuple[str, ...]) -> bool:
-    """Whether all operands run along `axis` and `columns` as along one axis, and no index tells them apart."""
+    """Whether all operands run along `axis` and `columns` as along one, no index telling them apart."""
     for node in kernel.nodes():
         if getattr(node, "axis", None) in (axis, *columns) and node.axes:
             return False
