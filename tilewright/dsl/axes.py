@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tilewright.errors import AxisError
 
@@ -33,15 +33,25 @@ class TileSpec:
         return batch_axes(batch_rank) + self.axes
 
 
-class Tile:
-    """Annotation of an operand: `x: tw.Tile["... d"]`. `Tile[""]` is a scalar (a 0-d operand)."""
+if TYPE_CHECKING:
 
-    def __class_getitem__(cls, text: Any) -> TileSpec:
-        return parse_spec(text)
+    class Tile(Any):
+        """To a type checker a tile is anything: an array outside of the op, an expression inside."""
+
+        def __class_getitem__(cls, text: str) -> Any: ...
+
+    Scalar: TypeAlias = Any
+else:
+
+    class Tile:
+        """Annotation of an operand: `x: tw.Tile["... d"]`. `Tile[""]` is a scalar (a 0-d operand)."""
+
+        def __class_getitem__(cls, text: Any) -> TileSpec:
+            return parse_spec(text)
 
 
-class Scalar:
-    """Annotation of a keyword-only number that is passed at run time instead of being compiled in."""
+    class Scalar:
+        """Annotation of a keyword-only number that is passed at run time instead of being compiled in."""
 
 
 def batch_axes(rank: int) -> tuple[str, ...]:

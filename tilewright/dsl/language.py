@@ -161,7 +161,7 @@ def logsumexp(value: Any, axes: Any = None, **keywords: Any) -> Any:
     return log(reduce_over("sum", exp(value - shift), over)) + shift
 
 
-def _argument(combine: str, value: Any, axis: str, keywords: dict[str, Any]) -> Any:
+def _argument(combine: str, value: Any, axis: Any, keywords: dict[str, Any]) -> Any:
     if not _is_symbolic(value):
         return _eagerly(f"arg{combine}", value, axis, **keywords)
     value = lift(value)

@@ -33,13 +33,13 @@ def cross_entropy(
     """
     if not target.dtype.is_integer:
         raise DTypeError(f"target holds class numbers, so it is an integer array, not {target.dtype.name}")
-    target = tw.cast(target, tw.int64)
-    counts = target != ignore_index
+    label = tw.cast(target, tw.int64)
+    counts = label != ignore_index
     total = tw.logsumexp(logits, "c")
-    loss = total - tw.sum(tw.where(tw.index("c") == target, logits, 0), "c")
+    loss = total - tw.sum(tw.where(tw.index("c") == label, logits, 0), "c")
     if label_smoothing:
         loss = (1 - label_smoothing) * loss + label_smoothing * (total - tw.mean(logits, "c"))
-    loss = tw.where((target >= 0) & (target < tw.size("c")), loss, tw.nan)
+    loss = tw.where((label >= 0) & (label < tw.size("c")), loss, tw.nan)
     loss = tw.where(counts, loss, 0)
     if reduction == "mean":
         return tw.sum(loss) / tw.cast(tw.sum(counts), loss.dtype)
