@@ -32,7 +32,7 @@ from tilewright.dsl.text import to_text
 from tilewright.runtime import memory, threads
 from tilewright.runtime.cache import shared_cache
 
-WORTH_THREADS = 200_000  # operations: below this a parallel region costs more than it saves
+WORTH_THREADS = 1_000_000  # scalar operations: below this a parallel region costs more than it saves
 MAX_RECIPES = 256
 CACHE_LINE = 64
 STREAM_FROM = 0.75  # of the last cache: beyond it a result would only push out what is still needed
