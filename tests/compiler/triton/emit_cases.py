@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -194,7 +194,8 @@ def derived(rule: str, call: Call, seed: int = 1) -> Call:
     given = {**call.arrays, **call.scalars}
     arrays = with_cotangents(program, given, extents_of(call.program, given), seed)
     tiles = {p.name: arrays[p.name] for p in program.tiles}
-    return Call(program, tiles, {p.name: arrays[p.name] for p in program.scalars}, call.binding)
+    scalars = {p.name: arrays[p.name] for p in program.scalars}
+    return replace(call, program=program, arrays=tiles, scalars=scalars)
 
 
 def check(call: Call, executable: Callable[[Any], Any], ulps: float = 8.0) -> None:

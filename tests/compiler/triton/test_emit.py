@@ -179,5 +179,15 @@ def test_an_op_of_no_axes():
     check(single.bind(single.arguments((np.float32(3), np.float32(0.5)), {})), InterpreterExecutable)
 
 
+def test_operators_around_functions_that_are_spelled_as_operators():
+    @tw.op
+    def mixed(x: tw.Tile["n"], y: tw.Tile["n"]):
+        fine = ~tw.isfinite(x) & ~tw.isnan(y)
+        return fine, -(x / y) * 2, (x // y) ** 2, abs(-x) - (-y), tw.rsqrt(x * x + 1) ** 2
+
+    operands = (np.array([1.5, np.nan, np.inf, -2]), np.array([0.5, 2.0, np.nan, -3]))
+    check(mixed.bind(mixed.arguments(operands, {})), InterpreterExecutable)
+
+
 def test_indices_of_tiny_operands():
     check(positions.bind(positions.arguments((np.ones((1, 1)),), {})), InterpreterExecutable)

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from tilewright.compiler.targets.triton import scalar_spelling
-from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, PRECEDENCE, UNARY, Value
+from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, PRECEDENCE, UNARY, Value, is_call
 from tilewright.dsl.dtypes import DType, int8, int16, int32, int64, uint8
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.program import Map, Node, combine_identity
@@ -216,8 +216,7 @@ def _spell(node: Map, operands: list[Value], dtypes: list[DType]) -> Value:
         return Value(f"{name}({operands[0].text}, {operands[1].text})", ATOM, dims)
     text = _template(node.function, dtypes[-1])
     level = _level(text)
-    inside = re.fullmatch(r"[\w.]+\(.*\)", text) is not None
-    texts = [v.text if inside else v.atom for v in operands]
+    texts = [v.text if is_call(text) else v.atom for v in operands]
     return Value(text.format(*texts), level, dims)
 
 
@@ -231,7 +230,7 @@ def _template(function: str, dtype: DType) -> str:
 
 def _level(template: str) -> int:
     """How tightly the outermost operator of a spelling binds."""
-    if re.fullmatch(r"[\w.]+\(.*\)", template):
+    if is_call(template):
         return ATOM
     for operators in PRECEDENCE[:-3]:
         if any(f" {operator} " in template for operator in operators):

@@ -101,6 +101,11 @@ def _outermost_call(line: str) -> tuple[str, list[str]]:
     return line[:start], [line[a : b - 1].strip() for a, b in itertools.pairwise(edges)]
 
 
+def is_call(text: str) -> bool:
+    """Whether an expression is one call: `f(a) + g(b)` is not."""
+    return bool(_outermost_call(text)[1]) and "=" not in text.partition("(")[0]
+
+
 def _terms(expression: str) -> list[str]:
     """A long expression before each of its loosest operators."""
     open_at = dict(_depths(expression))
