@@ -1,11 +1,11 @@
 """tilewright: write a tensor op once, as mathematics over named axes; the rest is generated.
 
-    import tilewright as tw
+import tilewright as tw
 
-    @tw.op
-    def softmax(x: tw.Tile["... d"]):
-        e = tw.exp(x - tw.max(x, "d"))
-        return e / tw.sum(e, "d")
+@tw.op
+def softmax(x: tw.Tile["... d"]):
+    e = tw.exp(x - tw.max(x, "d"))
+    return e / tw.sum(e, "d")
 """
 
 from tilewright import errors as errors

@@ -12,6 +12,7 @@ from tests.support.cases import FLOATS, Case, Extents
 from tilewright.autograd.check import check_jvp, check_vjp
 from tilewright.autograd.derive import jvp, vjp
 from tilewright.compiler.pipeline import compile_program
+from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.verify import verify
@@ -122,7 +123,7 @@ def with_cotangents(
 
 
 def extents_of(program: Program, arrays: Arrays) -> dict[str, int]:
-    return {a: e for p in program.tiles for a, e in zip(p.axes, np.shape(arrays[p.name]), strict=True)}
+    return bind_extents(program, {p.name: np.shape(arrays[p.name]) for p in program.tiles})
 
 
 # --- what must hold -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tilewright.dsl.verify import verify
 def traced(
     function: Callable[..., Any], *dtypes: DType, ranks: Mapping[str, int] | None = None, **constants: Any
 ) -> Program:
-    """The Program of a function for operands of these dtypes (the last for all that follow) and batch ranks."""
+    """The Program of a function for operands of these dtypes (the last for all that follow)."""
     signature = read_signature(function)
     given = list(dtypes) or [float64]
     given += given[-1:] * len(signature.tiles)

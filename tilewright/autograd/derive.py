@@ -17,6 +17,7 @@ from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_s
 from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
 from tilewright.dsl.algebra import Collector, Emitter, Polynomials, Recogniser, collect
 from tilewright.dsl.expression import Expr, cast, constant
+from tilewright.dsl.location import users_line
 from tilewright.dsl.program import Node, Param, Program, Read, Result, topological
 from tilewright.errors import DerivativeError
 
@@ -209,7 +210,7 @@ def _targets(program: Program, wrt: tuple[str, ...] | None) -> tuple[Param, ...]
         chosen = tuple(p for p in program.tiles if p.dtype.is_float)
         if not chosen:
             raise DerivativeError(
-                f"op {program.name!r} has no floating-point operand to differentiate by; its operands are "
+                f"{_op(program)} has no floating-point operand to differentiate by; its operands are "
                 f"{_describe(program.params)}; convert one with .astype(float32)"
             )
         return chosen
@@ -217,12 +218,12 @@ def _targets(program: Program, wrt: tuple[str, ...] | None) -> tuple[Param, ...]
     for name in wrt:
         if name not in known:
             raise DerivativeError(
-                f"op {program.name!r} has no operand {name!r} to differentiate by; its operands are "
+                f"{_op(program)} has no operand {name!r} to differentiate by; its operands are "
                 f"{_describe(program.params)}"
             )
         if not known[name].dtype.is_float:
             raise DerivativeError(
-                f"op {program.name!r} cannot be differentiated by {name!r}, which is "
+                f"{_op(program)} cannot be differentiated by {name!r}, which is "
                 f"{known[name].dtype.name}: integers and bool have no derivative; leave it out of wrt, "
                 f"or pass it as float32"
             )
@@ -234,10 +235,16 @@ def _floating_results(program: Program) -> tuple[Result, ...]:
     if not outputs:
         found = ", ".join(f"{r.name}: {r.dtype.name}" for r in program.results)
         raise DerivativeError(
-            f"op {program.name!r} has no floating-point result to differentiate ({found}); "
+            f"{_op(program)} has no floating-point result to differentiate ({found}); "
             f"return a floating-point value"
         )
     return outputs
+
+
+def _op(program: Program) -> str:
+    """The start of a message: the user's line and the op."""
+    line = users_line()
+    return f"{line}: op {program.name!r}" if line else f"op {program.name!r}"
 
 
 def _describe(params: tuple[Param, ...]) -> str:

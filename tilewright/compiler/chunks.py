@@ -35,7 +35,7 @@ def is_chunk_axis(axis: str) -> bool:
 def chunk_extent(
     axis: str, extents: Mapping[str, int], most: int = MAX_CHUNKS, most_rows: int = MAX_ROW_CHUNKS
 ) -> int:
-    """The number of chunks along a chunk axis, at least 1; a target with more processors may want more of them."""
+    """The number of chunks along a chunk axis, at least 1; a wider target may want more of them."""
     kind, names = axis[1:].split(":")
     total = math.prod(extents[base(name)] for name in names.split(","))
     if kind == "rows":

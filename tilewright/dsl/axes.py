@@ -49,7 +49,6 @@ else:
         def __class_getitem__(cls, text: Any) -> TileSpec:
             return parse_spec(text)
 
-
     class Scalar:
         """Annotation of a keyword-only number that is passed at run time instead of being compiled in."""
 

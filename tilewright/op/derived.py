@@ -68,12 +68,13 @@ class DerivedOp(Op):
         operands = {n: v for n, v in arguments.tiles.items() if n in names}
         further = {n: v for n, v in arguments.tiles.items() if n not in names}
         call = self._bind(Arguments(operands, arguments.scalars, arguments.constants), further)
-        if further:
-            surplus = sorted(further)[0]
-            what = (
-                f"an operand {surplus!r}" if not surplus.startswith("#") else f"{len(further)} operands more"
-            )
-            raise ArgumentError(f"{where(self.name)} takes {', '.join(call.given)}; it is given {what}")
+        for name in further:
+            takes = f"it takes {', '.join(call.given)}"
+            if name in call.given:
+                raise ArgumentError(f"{where(self.name)} is given {name!r} twice; {takes}")
+            if not name.startswith("#"):
+                raise ArgumentError(f"{where(self.name)} has no argument {name!r}; {takes}")
+            raise ArgumentError(f"{where(self.name)} is given {len(further)} operands more; {takes}")
         return call
 
     def _bind(self, arguments: Arguments, further: dict[str, Any]) -> Call:

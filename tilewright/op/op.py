@@ -35,12 +35,14 @@ class Call:
     arrays: Mapping[str, np.ndarray]
     scalars: Mapping[str, float | int]
     binding: Binding
-    given: Mapping[str, tuple[int, ...]]  # the shape in which the user gave each operand
-    owners: Mapping[str, str]  # the argument that each operand is
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    given: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # each operand's shape as the user has it
+    owners: Mapping[str, str] = field(default_factory=dict)  # the argument that each operand is
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of results that an operand decides
 
     def result_shape(self, position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that a user expects of a result; `shapes` holds those that an operand decides."""
+        """The shape that a user expects of a result."""
         result = self.program.results[position]
         decided = self.shapes.get(result.name)
         return self.binding.user_shape(result.axes, shape) if decided is None else decided
