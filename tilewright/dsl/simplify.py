@@ -29,7 +29,7 @@ from tilewright.dsl.dtypes import ALL, DType, bool_, float16, float32, float64, 
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.extents import extent_sources
 from tilewright.dsl.folding import evaluate
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Program, Reduce, Size
+from tilewright.dsl.program import Cast, Const, Index, Map, Node, Program, Reduce, Size, topological
 from tilewright.dsl.rules import (
     FLOATS,
     CodeRule,
@@ -355,14 +355,23 @@ def _factors_leave_a_sum(node: Reduce) -> Node | None:
         return None
     above, below = _factors(node.arg)
     stays_above = [f for f in above if set(f.axes) & set(node.over)]
-    leaves_above = [f for f in above if f not in stays_above]
-    stays_below = [f for f in below if set(f.axes) & set(node.over)]
+    leaves_above = [f for f in above if f not in stays_above and _defined_without_elements(f)]
+    stays_above = [f for f in above if f not in leaves_above]
+    stays_below = [f for f in below if set(f.axes) & set(node.over) or not _defined_without_elements(f)]
     leaves_below = [f for f in below if f not in stays_below]
     leaving = Counter(f for f in (*leaves_above, *leaves_below) if not isinstance(f, (Const, Size)))
     if not stays_above or not (leaves_above or leaves_below) or any(count > 1 for count in leaving.values()):
         return None
     total: Node = Reduce("sum", node.over, _quotient(stays_above, stays_below))
     return _quotient([*leaves_above, total], leaves_below)
+
+
+def _defined_without_elements(factor: Node) -> bool:
+    """Whether a factor keeps its value where the summed axis is empty.
+
+    One that holds a reduction may become 1/0 or 0/0 there, while the sum of nothing is 0.
+    """
+    return not any(isinstance(n, Reduce) for n in topological([factor]))
 
 
 def _factors(node: Node) -> tuple[list[Node], list[Node]]:
