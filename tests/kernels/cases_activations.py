@@ -36,7 +36,7 @@ def activation(op, peer, special=(-INF, INF, NAN, 1e4, -1e4, 0.0, -0.0), **const
         draw=draw,
         special=special,
         torch=peer,
-        layouts=op is K.gelu,
+        typical=op is K.gelu,
     )
 
 
@@ -59,5 +59,5 @@ CASES = [
     activation(K.hardswish, F.hardswish, FINITE),
     Case(K.swiglu, AXES, more=MORE, torch=lambda x, gate: x * F.silu(gate), special=FINITE),
     Case(K.geglu, AXES, more=MORE, torch=lambda x, gate: x * F.gelu(gate), special=FINITE),
-    Case(K.swiglu, AXES, batch={"gate": (3, 1)}, torch=lambda x, gate: x * F.silu(gate), layouts=True),
+    Case(K.swiglu, AXES, batch={"gate": (3, 1)}, torch=lambda x, gate: x * F.silu(gate), typical=True),
 ]

@@ -50,14 +50,14 @@ def cross_entropy(draw, more=(), dtype=np.int64, **constants) -> Case:
         draw={"target": draw},
         dtypes={"target": dtype},
         torch=torch_cross_entropy if dtype == np.int64 else None,
-        layouts=constants.get("reduction") == "none",
+        typical=constants.get("reduction") == "none",
         special=(1e4, -1e4) if constants.get("label_smoothing") else (-math.inf, 1e4),
     )
 
 
 def pairs(op, torch, more=(), **constants) -> Case:
     return Case(
-        op, PAIRS, more=more, constants=constants, torch=torch, layouts=constants["reduction"] == "mean"
+        op, PAIRS, more=more, constants=constants, torch=torch, typical=constants["reduction"] == "mean"
     )
 
 
@@ -74,7 +74,7 @@ def kl_div(target, **constants) -> Case:
         constants=constants,
         draw={"log_input": log_probabilities, "target": target},
         torch=torch_kl_div,
-        layouts=constants.get("reduction") == "batchmean",
+        typical=constants.get("reduction") == "batchmean",
     )
 
 

@@ -76,21 +76,21 @@ def attention(mask_draw=None, axes=ATTENTION, more=(), batch=None, **constants) 
         absent=() if masked else ("mask",),
         batch=batch or {},
         torch=torch_attention,
-        layouts=True,
+        typical=True,
         heavy=True,
     )
 
 
 CASES = [
-    Case(K.matmul, MATMUL, more=MATMUL_MORE, torch=torch.matmul, heavy=True, layouts=True, tolerance=64),
+    Case(K.matmul, MATMUL, more=MATMUL_MORE, torch=torch.matmul, heavy=True, typical=True, tolerance=64),
     Case(K.matmul, MATMUL, batch={"b": ()}, torch=torch.matmul),
     Case(K.matmul, {**MATMUL, "...": (3, 2)}, batch={"a": (3, 1)}, torch=torch.matmul),
-    Case(K.linear, LINEAR, more=LINEAR_MORE, torch=torch_linear, layouts=True),
+    Case(K.linear, LINEAR, more=LINEAR_MORE, torch=torch_linear, typical=True),
     Case(K.linear, LINEAR, torch=torch_linear, absent=("bias",)),
     Case(K.linear, LINEAR, constants={"activation": "relu"}, torch=torch_linear),
     Case(K.linear, LINEAR, constants={"activation": "gelu"}, more=LINEAR_MORE, torch=torch_linear),
     Case(K.linear, LINEAR, constants={"activation": "silu"}, torch=torch_linear, heavy=True),
-    Case(K.bilinear, {"...": (2,), "i": 3, "j": 4, "n": 2}, torch=torch_bilinear, heavy=True, layouts=True),
+    Case(K.bilinear, {"...": (2,), "i": 3, "j": 4, "n": 2}, torch=torch_bilinear, heavy=True, typical=True),
     Case(
         K.bilinear,
         {"...": (2, 3), "i": 5, "j": 4, "n": 3},

@@ -33,13 +33,13 @@ def torch_rms_norm(x, weight=None, eps=1e-6):
 
 
 CASES = [
-    Case(K.softmax, AXES, more=MORE, special=SPECIAL, torch=lambda x: torch.softmax(x, -1), layouts=True),
+    Case(K.softmax, AXES, more=MORE, special=SPECIAL, torch=lambda x: torch.softmax(x, -1), typical=True),
     Case(K.log_softmax, AXES, more=MORE, special=SPECIAL, torch=lambda x: torch.log_softmax(x, -1)),
-    Case(K.logsumexp, AXES, more=MORE, special=SPECIAL, torch=lambda x: torch.logsumexp(x, -1), layouts=True),
-    Case(K.layer_norm, AXES, more=MORE, torch=torch_layer_norm, layouts=True, special=(NAN, 1e4)),
+    Case(K.logsumexp, AXES, more=MORE, special=SPECIAL, torch=lambda x: torch.logsumexp(x, -1), typical=True),
+    Case(K.layer_norm, AXES, more=MORE, torch=torch_layer_norm, typical=True, special=(NAN, 1e4)),
     Case(K.layer_norm, AXES, more=MORE, torch=torch_layer_norm, absent=("bias",)),
     Case(K.layer_norm, AXES, more=MORE, torch=torch_layer_norm, absent=("weight", "bias")),
     Case(K.layer_norm, AXES, constants={"eps": 0.1}, torch=torch_layer_norm),
-    Case(K.rms_norm, AXES, more=MORE, torch=torch_rms_norm, layouts=True, special=(NAN, 1e4)),
+    Case(K.rms_norm, AXES, more=MORE, torch=torch_rms_norm, typical=True, special=(NAN, 1e4)),
     Case(K.rms_norm, AXES, more=MORE, torch=torch_rms_norm, absent=("weight",)),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,31 +23,51 @@ CASES: list[Case] = [
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-LIGHT = pytest.mark.parametrize("case", [c for c in CASES if not c.heavy], ids=str)
+def typical(wanted: Callable[[Case], bool] = lambda case: case.typical) -> pytest.MarkDecorator:
+    """Those cases every day, the others in long campaigns."""
+    marks = {True: (), False: pytest.mark.exhaustive}
+    return pytest.mark.parametrize("case", [pytest.param(c, marks=marks[wanted(c)]) for c in CASES], ids=str)
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_value(case: Case, dtype: str):
-    more = case.more if dtype == "f32" else case.more[:1]
-    for axes in (None, *more):
+    for axes in (None, *(case.more if dtype == "f32" else case.more[:1])):
+        checks.check_value(case, FLOATS[dtype], "cpu", axes)
+
+
+@typical()
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_half_precision(case: Case, dtype: str):
+    for axes in (None, *case.more[:1]):
         checks.check_value(case, FLOATS[dtype], "cpu", axes)
 
 
 @EVERY
-def test_backward_in_float32(case: Case):
+def test_backward(case: Case):
     for axes in (None, *(case.more[:1] if case.heavy else case.more)):
         checks.check_backward(case, np.float32, "cpu", axes)
 
 
-@LIGHT
-def test_backward_in_float64(case: Case):
-    checks.check_backward(case, np.float64, "cpu")
+@typical(lambda case: case.typical and not case.heavy)
+@pytest.mark.parametrize("dtype", ["f64", "bf16"])
+def test_backward_in_other_dtypes(case: Case, dtype: str):
+    checks.check_backward(case, FLOATS[dtype], "cpu")
 
 
-@LIGHT
-def test_backward_in_bfloat16(case: Case):
-    checks.check_backward(case, FLOATS["bf16"], "cpu")
+@pytest.mark.skipif("interpreter" not in checks.targets(), reason="Triton is not installed")
+@EVERY
+def test_in_the_interpreter(case: Case):
+    checks.check_value(case, np.float32, "interpreter")
+    checks.check_backward(case, np.float32, "interpreter")
+
+
+@pytest.mark.exhaustive
+@EVERY
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "hip:gfx942"])
+def test_compiles_ahead_of_time(case: Case, target: str):
+    for dtype in ("f32", "f16"):
+        checks.check_compiles(case, FLOATS[dtype], target)
 
 
 @EVERY
@@ -54,12 +75,12 @@ def test_slopes(case: Case):
     checks.check_slopes(case)
 
 
-@LIGHT
+@typical(lambda case: case.typical and not case.heavy)
 def test_jvp(case: Case):
     checks.check_tangents(case, "cpu")
 
 
-@LIGHT
+@typical(lambda case: case.typical and not case.heavy)
 def test_second_backward(case: Case):
     checks.check_second(case, "cpu")
 
@@ -69,7 +90,7 @@ def test_special_values(case: Case):
     checks.check_special(case, "cpu")
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.layouts], ids=str)
+@typical()
 def test_layouts(case: Case):
     for layout in ("transposed",) if case.heavy else checks.LAYOUTS:
         checks.check_layout(case, layout, "cpu")

@@ -55,10 +55,10 @@ class Case:
     """One op with the extents of its axes (`...` is a shape) and what else a test or benchmark must know.
 
     `more` are further extents. `draw` says how operands are drawn, normal where it does not; `dtypes` which
-    operands keep a dtype of their own; `batch` which have another shape for `...`. `tolerance` is in
-    rounding errors of the dtype that is computed in, relative to the largest element. A case with `layouts`
-    is tried on operands in other memory orders; a `heavy` one has many kernels and is spared the
-    repetitions.
+    operands keep a dtype of their own; `batch` which have another shape for `...`. `tolerance` is in rounding
+    errors of the dtype that is computed in, relative to the largest element. A `typical` case stands for its
+    family in what is not tried on every case every day: memory orders, further dtypes and derivatives. A
+    `heavy` one has many kernels and is spared the repetitions.
     """
 
     op: Op
@@ -74,7 +74,7 @@ class Case:
     torch: Callable[..., Any] | None = None
     tolerance: float = 16.0
     differentiable: bool = True
-    layouts: bool = False
+    typical: bool = False
     heavy: bool = False
 
     def __str__(self) -> str:
