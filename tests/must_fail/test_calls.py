@@ -174,12 +174,12 @@ CASES = {
     "cotangent twice": (
         lambda: kernels.softmax.vjp(X, X, X),
         ARGUMENTS,
-        "'softmax.vjp' takes x, d_y; it is given 1 operands more",
+        "'softmax.vjp' is given 1 operands more; it takes x, d_y",
     ),
     "cotangent of an unknown name": (
         lambda: kernels.softmax.vjp(X, X, d_z=X),
         ARGUMENTS,
-        "'softmax.vjp' takes x, d_y; it is given an operand 'd_z'",
+        "'softmax.vjp' has no argument 'd_z'; it takes x, d_y",
     ),
     "tangent missing": (lambda: kernels.softmax.jvp(X), ARGUMENTS, "'softmax.jvp' needs the operand 't_x'"),
     "integers have no gradient": (

