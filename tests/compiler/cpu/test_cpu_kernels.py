@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
-from tilewright.compiler.targets.cpu.schedule import default_schedule
+from tilewright.compiler.targets.cpu.schedule import Layout, Schedule, default_schedule
 from tilewright.errors import MemoryLimitError
 from tilewright.runtime import memory
 from tilewright.runtime.guard import guarded, run_forked
@@ -133,6 +134,42 @@ def test_results_are_written_inside_their_buffers(op: tw.Op, monkeypatch: pytest
             monkeypatch.setattr(memory, "empty", lambda shape, dtype, side=side: poisoned(shape, dtype, side))
             for arrays, wanted in zip(cases, expected, strict=True):
                 assert_right(op(*arrays), wanted, 0)
+
+    outcome = run_forked(touch)
+    assert outcome.kind == "returned", outcome.report
+
+
+@tw.op
+def weight_gradient(x: tw.Tile["n d"], dy: tw.Tile["n d"]):
+    scale = tw.rsqrt(tw.mean(x * x, "d"))
+    return dy * scale, tw.sum(dy * x * scale, "n")
+
+
+def test_stores_past_the_caches_leave_small_buffers_to_lie_anywhere(monkeypatch: pytest.MonkeyPatch):
+    """Only big results begin at a cache line, as such stores must."""
+    allocate = memory.empty
+
+    def misplaced(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if size >= memory.POOLED_FROM:
+            return allocate(shape, dtype)
+        bytes_ = allocate((size + 128,), np.uint8)
+        first = -bytes_.__array_interface__["data"][0] % 64 + 4
+        return bytes_[first : first + size].view(dtype).reshape(shape)
+
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((1024, 64), np.float32) for _ in range(2))
+    call = weight_gradient.bind(weight_gradient.arguments((x, dy), {}))
+
+    def choose(kernel: Kernel, layout: Layout, target: toolchain.CpuTarget, stream: bool) -> Schedule:
+        return default_schedule(kernel, layout, target, any(o.accumulate for o in kernel.outputs))
+
+    executable = CpuExecutable(lower(call.program), choose=choose)
+    assert any(compiled.schedule.stream for compiled in executable.compiled(call.arrays))
+    monkeypatch.setattr(memory, "empty", misplaced)
+
+    def touch() -> None:
+        assert_right(executable.run(call.arrays), weight_gradient.reference(x, dy))
 
     outcome = run_forked(touch)
     assert outcome.kind == "returned", outcome.report

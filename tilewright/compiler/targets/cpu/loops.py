@@ -105,7 +105,7 @@ class RowLoops:
                 buffer = output.buffer
                 identity = combine_identity(output.accumulate or "sum", buffer.dtype)
                 value = self.b.constant(identity, value_type(buffer.dtype))
-                inner.write(buffer.name, buffer.dtype, buffer.axes, value)
+                inner.cached().write(buffer.name, buffer.dtype, buffer.axes, value)
             return carried
 
         self._lane_loops(scope, self._whole_row(), [], 0, leaf)

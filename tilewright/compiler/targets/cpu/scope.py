@@ -207,8 +207,11 @@ class Scope:
             old = self._from_memory(
                 self.b.gather(pointer, stride, Type(kind, self.lanes), mask=self.mask), dtype
             )
-        cached = replace(self, stream=False)
-        cached.write(name, dtype, axes, self.b.combine(step, old, value, signed=dtype.kind == "int"))
+        self.cached().write(name, dtype, axes, self.b.combine(step, old, value, signed=dtype.kind == "int"))
+
+    def cached(self) -> Scope:
+        """The same place, whose writes stay in the caches: they are read again, and lie anywhere."""
+        return replace(self, stream=False)
 
     def prefetch(self, node: Read, axis: str) -> None:
         """Ask for what the next position along `axis` will read where this one reads whole vectors."""
