@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.compiler.triton.triton_samples import ADD, HEADER, MATMUL, SOFTMAX
+from tilewright.compiler.targets.triton.sources import parameter_names
 from tilewright.compiler.targets.triton.toolchain import (
     Artefact,
     Target,
+    _Settings,
     compile_source,
     compiler_version,
     cubin_usage,
@@ -120,16 +126,57 @@ def test_triton_s_own_cache_and_the_environment_are_left_alone(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(
-    strict=False,
-    raises=TargetError,
-    reason="CPython 3.11 can raise SystemError in ast when threads parse at once",
-)
 def test_threads_may_compile_at_once():
     alone = [compile_add(constexprs={"BLOCK": block}) for block in (128, 256, 512)]
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(lambda block: compile_add(constexprs={"BLOCK": block}), (128, 256, 512)))
     assert together == alone
+
+
+def test_threads_with_and_without_line_tables_do_not_meet():
+    names = (None, "add.py") * 3
+    alone = [compile_add(file_name=name) for name in names]
+    assert ".loc" in alone[1].texts["ptx"]
+    assert ".loc" not in alone[0].texts["ptx"]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda name: compile_add(file_name=name), names))
+    assert together == alone
+
+
+def test_settings_hold_until_the_last_compilation_leaves():
+    from triton import knobs
+
+    before = dict(vars(knobs.compilation)), dict(vars(knobs.cache))
+    settings = _Settings()
+    with contextlib.ExitStack() as second:
+        with settings(line_information=False):
+            second.enter_context(settings(line_information=False))
+        assert knobs.compilation.disable_line_info
+        assert Path(knobs.cache.dir).is_dir()
+    assert (dict(vars(knobs.compilation)), dict(vars(knobs.cache))) == before
+
+
+def test_one_thread_parses_at_a_time(monkeypatch):
+    """CPython 3.11 refuses a tree whose building another thread has interrupted."""
+    parsing = threading.Lock()
+
+    def parse(text, *arguments, **keywords):
+        assert parsing.acquire(blocking=False), "two threads parse at once"
+        try:
+            time.sleep(0.005)
+            return original(text, *arguments, **keywords)
+        finally:
+            parsing.release()
+
+    original = ast.parse
+    monkeypatch.setattr(ast, "parse", parse)
+
+    def work(block):
+        parameter_names(ADD, "add")
+        return compile_add(constexprs={"BLOCK": block})
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(artefact.binary for artefact in pool.map(work, (128, 256, 512)))
 
 
 def test_usage_is_read_from_the_cubin():

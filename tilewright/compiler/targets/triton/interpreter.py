@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.compiler.targets.triton.memory_guard import MemoryGuard
-from tilewright.compiler.targets.triton.sources import LANGUAGE, import_triton, load_functions
+from tilewright.compiler.targets.triton.sources import LANGUAGE, PARSER, import_triton, load_functions
 from tilewright.errors import InternalError, LaunchError
 
 TYPE_NAMES = {
@@ -184,7 +184,8 @@ class DeviceFunction:
     def _rewritten(self) -> Callable[..., Any]:
         from triton.runtime.interpreter import FunctionRewriter
 
-        return FunctionRewriter(self.fn).rewrite_ast()
+        with PARSER:
+            return FunctionRewriter(self.fn).rewrite_ast()
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         keywords.pop("_semantic", None)

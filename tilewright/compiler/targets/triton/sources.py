@@ -59,6 +59,10 @@ class SharedLock:
 
 LANGUAGE = SharedLock()
 
+PARSER = threading.RLock()
+"""Held while Python's text becomes a tree, here or in Triton. CPython 3.11 counts the depth of the tree that
+it builds in one place for all threads, and refuses a tree whose building another thread has interrupted."""
+
 
 def import_triton() -> types.ModuleType:
     """The `triton` package, or a `TargetError` that says how to get it."""
@@ -109,7 +113,9 @@ def kernel_function(namespace: dict[str, Any], kernel_name: str) -> Any:
 
 def parameter_names(source: str, kernel_name: str) -> list[str]:
     """The kernel's parameters in order, read from the text without running it (nor importing Triton)."""
-    for node in ast.parse(source).body:
+    with PARSER:
+        body = ast.parse(source).body
+    for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == kernel_name:
             return [argument.arg for argument in node.args.args]
     raise InternalError(f"the generated source has no function {kernel_name!r}")

@@ -9,12 +9,16 @@
     artefact.sections()        # plain bytes for the build cache; Artefact.from_sections reads them back
 
 Triton keeps a cache of its own. It is not relied upon: every compilation here sees an empty private folder.
+
+Threads may compile at once. Reading the source is done by one at a time (it is Python's work, so nothing is
+lost); the compilers of MLIR, LLVM and the GPU's maker run side by side.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -27,6 +31,7 @@ from typing import Any
 
 from tilewright.compiler.targets.triton.sources import (
     LANGUAGE,
+    PARSER,
     import_triton,
     kernel_function,
     load_functions,
@@ -193,7 +198,7 @@ def compile_source(
     triton = import_triton()
     _require_version(triton.__version__)
     _require_compiling()
-    with LANGUAGE.shared(), _private_triton(line_information=file_name is not None):
+    with LANGUAGE.shared(), _SETTINGS(line_information=file_name is not None):
         function = kernel_function(load_functions(source, file_name=file_name), kernel_name)
         ast_source = _ast_source(function, signature, constexprs or {}, divisible_by_16)
         chosen = _check_options(target, {**DEFAULT_OPTIONS, **(options or {})})
@@ -223,11 +228,26 @@ def _require_version(version: str) -> None:
         )
 
 
+@functools.cache
+def _source_kind() -> type:
+    """Triton's `ASTSource`, whose text is parsed by one thread at a time."""
+    from triton.compiler import ASTSource
+
+    class Source(ASTSource):
+        def hash(self) -> str:
+            with PARSER:
+                return super().hash()
+
+        def make_ir(self, *arguments: Any, **keywords: Any) -> Any:
+            with PARSER:
+                return super().make_ir(*arguments, **keywords)
+
+    return Source
+
+
 def _ast_source(
     function: Any, signature: Mapping[str, str], constexprs: Mapping[str, Any], divisible: Sequence[str]
 ) -> Any:
-    from triton.compiler import ASTSource
-
     names = list(function.arg_names)
     unknown = (set(signature) | set(constexprs) | set(divisible)) - set(names)
     if unknown:
@@ -239,7 +259,7 @@ def _ast_source(
         raise InternalError(f"kernel {function.__name__!r}: no type was given for the parameters {missing}")
     kinds = {name: "constexpr" if name in constexprs else signature[name] for name in names}
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in divisible}
-    return ASTSource(function, kinds, dict(constexprs), attributes)
+    return _source_kind()(function, kinds, dict(constexprs), attributes)
 
 
 def _check_options(target: Target, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,64 +311,63 @@ def _first_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".strip()
 
 
-class _PrivateFolder:
-    """An empty folder as Triton's cache while any compilation runs; gone when the last one is done."""
+class _Settings:
+    """Triton's settings while compilations run: an empty folder as its cache, and line tables or none.
+
+    Settings are the process's. Compilations that want the same ones share them, from the first that enters to
+    the last that leaves; those that want others wait. Without line tables, which hold temporary paths, a
+    binary depends on the source alone.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._condition = threading.Condition()
         self._users = 0
-        self._path = ""
-        self._before: dict[str, Any] = {}
+        self._line_information = False
+        self._folder = ""
+        self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        self._enter()
+    def __call__(self, *, line_information: bool) -> Iterator[None]:
+        self._enter(line_information)
         try:
             yield
         finally:
             self._leave()
 
-    def _enter(self) -> None:
+    def _enter(self, line_information: bool) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._users or self._line_information == line_information)
+            if not self._users:
+                self._change(line_information)
+            self._users += 1
+
+    def _leave(self) -> None:
+        with self._condition:
+            self._users -= 1
+            if not self._users:
+                self._put_back()
+            self._condition.notify_all()
+
+    def _change(self, line_information: bool) -> None:
         from triton import knobs
         from triton.runtime.cache import FileCacheManager
 
-        with self._lock:
-            self._users += 1
-            if self._users > 1:
-                return
-            self._path = tempfile.mkdtemp(prefix="tilewright-triton-")
-            # Set beneath Triton's descriptors: setting through them would also change the environment.
-            self._before = dict(vars(knobs.cache))
-            vars(knobs.cache).update(dir=self._path, manager_class=FileCacheManager)
+        self._line_information = line_information
+        self._folder = tempfile.mkdtemp(prefix="tilewright-triton-")
+        # Set beneath Triton's descriptors: setting through them would also change the environment.
+        settings = (vars(knobs.cache), vars(knobs.compilation))
+        self._before = [(setting, dict(setting)) for setting in settings]
+        vars(knobs.cache).update(dir=self._folder, manager_class=FileCacheManager)
+        vars(knobs.compilation).update(disable_line_info=not line_information)
 
-    def _leave(self) -> None:
-        from triton import knobs
-
-        with self._lock:
-            self._users -= 1
-            if self._users:
-                return
-            vars(knobs.cache).clear()
-            vars(knobs.cache).update(self._before)
-            shutil.rmtree(self._path, ignore_errors=True)
+    def _put_back(self) -> None:
+        for setting, before in self._before:
+            setting.clear()
+            setting.update(before)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-_private_folder = _PrivateFolder()
-
-
-@contextlib.contextmanager
-def _private_triton(*, line_information: bool) -> Iterator[None]:
-    """Triton with an empty cache and, unless asked for, without line tables (which hold temporary paths)."""
-    from triton import knobs
-
-    before = dict(vars(knobs.compilation))
-    with _private_folder():
-        vars(knobs.compilation)["disable_line_info"] = not line_information
-        try:
-            yield
-        finally:
-            vars(knobs.compilation).clear()
-            vars(knobs.compilation).update(before)
+_SETTINGS = _Settings()
 
 
 def _artefact(
