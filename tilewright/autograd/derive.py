@@ -10,7 +10,7 @@ what they write is then brought into the form that a person would write (`dsl.al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.autograd.operands import close, declared_axes, fresh_name
 from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_sums
@@ -53,7 +53,7 @@ def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
     )
     params = _distinct((*program.params, *(s.param for s in choice.saved), *cotangents))
     keep = {p.name for p in cotangents}
-    forward = Program(program.name, program.params, (*program.results, *as_results(choice.saved, program)))
+    forward = replace(program, results=(*program.results, *as_results(choice.saved, program)))
     return Derivative(
         forward,
         close(program, f"{program.name}_backward", params, keep, results),
@@ -129,6 +129,7 @@ def _backward_pass(
 ) -> dict[Node, Expr]:
     """The cotangent of every node through which an operand acts on a result, where it is not zero."""
     active = _active(program, {p.name for p in targets})
+    extents = {e.axis: e.size for e in program.extents}
     pending: dict[Node, list[Expr]] = {}
     for result, param in zip(outputs, cotangents, strict=True):
         given = Expr(Read(param.name, param.axes, param.dtype))
@@ -142,7 +143,7 @@ def _backward_pass(
         if polynomials.is_zero(cotangent.node):
             continue
         found[node] = cotangent
-        for operand, back in pull_back(node, cotangent):
+        for operand, back in pull_back(node, cotangent, extents):
             if operand in active:
                 pending.setdefault(operand, []).append(back)
     return found

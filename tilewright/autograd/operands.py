@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from tilewright.dsl.axes import base, fresh
-from tilewright.dsl.extents import axis_sites
+from tilewright.dsl.extents import axis_sites, known_axes, used_extents
 from tilewright.dsl.program import (
-    Index,
     Node,
     Param,
     Program,
     Reduce,
     Result,
     Size,
+    axes_within,
     rename,
     rewrite,
-    topological,
 )
 from tilewright.dsl.program import reads as reads_of
 
@@ -39,18 +41,43 @@ def close(
     size(i).
     """
     read = {r.param for r in reads_of(r.node for r in results)} | keep
+    declared = declared_axes(original)
     program = Program(name, tuple(p for p in params if p.name in read), results)
-    unknown = _needed_axes(program) - set(axis_sites(program))
+    program = _without_idle_equations(_with_extents(program, original, declared))
+    unknown = _needed_axes(program) - known_axes(program)
     if not unknown:
         return program
-    declared = declared_axes(original)
     program = _under_declared_names(program, {a: declared[a] for a in unknown if declared[a] != a})
-    missing = _needed_axes(program) - set(axis_sites(program))
+    missing = _needed_axes(program) - known_axes(program)
     for param in params:
         if missing & set(param.axes):
             read.add(param.name)
             missing -= set(param.axes)
-    return Program(name, tuple(p for p in params if p.name in read), program.results)
+    return replace(program, params=tuple(p for p in params if p.name in read))
+
+
+def _with_extents(program: Program, original: Program, declared: Mapping[str, str]) -> Program:
+    """`program` with the extents of the original that it needs, written with the sizes of declared axes."""
+    sizes = {e.axis: _declared_sizes(e.size, declared) for e in original.extents}
+    return replace(program, extents=used_extents(program.results, sizes))
+
+
+def _without_idle_equations(program: Program) -> Program:
+    """`program` without those equations for extents that would keep an operand alive for their sake alone."""
+    own = set(axis_sites(program))
+    kept = []
+    for declared in program.extents:
+        if declared.axis not in own or set(map(base, axes_within([declared.size]))) <= own:
+            kept.append(declared)
+            own.add(declared.axis)
+    return replace(program, extents=tuple(kept))
+
+
+def _declared_sizes(size: Node, declared: Mapping[str, str]) -> Node:
+    def step(node: Node) -> Node:
+        return Size(declared.get(node.axis, node.axis)) if isinstance(node, Size) else node
+
+    return rewrite([size], step)[0]
 
 
 def declared_axes(program: Program) -> dict[str, str]:
@@ -72,16 +99,13 @@ def declared_axes(program: Program) -> dict[str, str]:
     for param in program.tiles:
         for axis in param.axes:
             declared.setdefault(find(base(axis)), axis)
-    return {axis: declared[find(axis)] for axis in parent}
+    return {axis: declared[find(axis)] for axis in parent} | {e.axis: e.axis for e in program.extents}
 
 
 def _needed_axes(program: Program) -> set[str]:
     """The axes whose extents the results' shapes, positions, sizes and sums need."""
-    needed = {base(a) for r in program.results for a in r.axes}
-    for node in topological(r.node for r in program.results):
-        if isinstance(node, (Index, Size)):
-            needed.add(base(node.axis))
-    return needed
+    roots = (*(r.node for r in program.results), *(e.size for e in program.extents))
+    return {base(a) for a in axes_within(roots, (a for r in program.results for a in r.axes))}
 
 
 def _under_declared_names(program: Program, names: dict[str, str]) -> Program:

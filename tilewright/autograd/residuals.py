@@ -23,7 +23,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_field
 
-from tilewright.dsl.program import Cast, Map, Node, Param, Program, Read, Reduce, Result, replace, topological
+from tilewright.dsl.program import (
+    At,
+    Cast,
+    Map,
+    Node,
+    Param,
+    Program,
+    Read,
+    Reduce,
+    Result,
+    replace,
+    topological,
+)
 
 EXTENT = 1024.0
 OPERATIONS_PER_BYTE = 100.0
@@ -210,7 +222,7 @@ def is_contraction(node: Reduce) -> bool:
         if inner in seen or not wanted <= set(inner.axes):
             continue
         seen.add(inner)
-        if isinstance(inner, (Read, Reduce)):
+        if isinstance(inner, (Read, Reduce, At)):
             return False
         stack.extend(inner.args)
     return True

@@ -6,6 +6,8 @@
     sum(x, k)               g, the same at every k                       sum(t, k)
     max(x, k), min(x, k)    where(x == m, g / ties, 0)                   sum(where(x == m, t / ties, 0), k)
     prod(x, k)              g · Π over k' ≠ k of x[k']                   sum(t · Π over k' ≠ k of x[k'], k)
+    x.at(h=p)               Σ over the positions where p = h of g         t.at(h=p)
+    scatter_add(x, h=p)     g.at(h=p)                                    scatter_add(t, h=p)
     x["i i"]                where(index(i) == index(j), g, 0)            t["i i"]
     any, all, comparisons, integers, positions, sizes: nothing
 
@@ -21,17 +23,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tilewright.autograd.inversion import Extents, transposed
 from tilewright.autograd.scalar import Partial, partials, scaled
 from tilewright.dsl.axes import fresh
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.expression import reduce as reduce_
-from tilewright.dsl.program import Cast, Index, Map, Node, Param, Read, Reduce, Size, rename
+from tilewright.dsl.program import (
+    At,
+    Cast,
+    Index,
+    Map,
+    Node,
+    Param,
+    Read,
+    Reduce,
+    Scatter,
+    Size,
+    indexed,
+    rename,
+)
 from tilewright.dsl.scalars import where
 from tilewright.errors import InternalError
 
 
-def pull_back(node: Node, cotangent: Expr) -> Iterator[tuple[Node, Expr]]:
-    """The contribution of a node's cotangent to each operand; operands that get nothing are left out."""
+def pull_back(node: Node, cotangent: Expr, extents: Extents) -> Iterator[tuple[Node, Expr]]:
+    """The contribution of a node's cotangent to each operand; operands that get nothing are left out.
+
+    `extents` are those of the axes that no operand has.
+    """
     match node:
         case Map():
             yield from _pull_back_map(node, cotangent)
@@ -42,6 +61,10 @@ def pull_back(node: Node, cotangent: Expr) -> Iterator[tuple[Node, Expr]]:
             back = _pull_back_reduce(node, cotangent)
             if back is not None:
                 yield node.arg, back
+        case At():
+            yield node.arg, transposed(node, cotangent, extents)
+        case Scatter():
+            yield node.arg, Expr(indexed(cotangent.node, dict(zip(node.along, node.positions, strict=True))))
 
 
 def _pull_back_map(node: Map, cotangent: Expr) -> Iterator[tuple[Node, Expr]]:
@@ -76,6 +99,9 @@ def push_forward(node: Node, tangents: Mapping[Node, Expr]) -> Expr | None:
         case Reduce():
             tangent = tangents.get(node.arg)
             return None if tangent is None else _push_forward_reduce(node, tangent)
+        case At() | Scatter():
+            tangent = tangents.get(node.arg)
+            return None if tangent is None else Expr(node.with_args((tangent.node, *node.positions)))
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright.compiler.chunks import is_chunk_axis
 from tilewright.compiler.contraction import recognise
-from tilewright.dsl.program import Node, Reduce, topological
+from tilewright.dsl.program import At, Node, Reduce, topological
 
 
 def is_chunked(node: Reduce) -> bool:
@@ -25,7 +25,7 @@ def nearest_reductions(node: Node) -> list[Reduce]:
         if isinstance(current, Reduce):
             found[current] = None
         else:
-            stack.extend(current.args)
+            stack.extend(current.positions if isinstance(current, At) else current.args)
     return list(found)
 
 
@@ -39,6 +39,8 @@ def raised(starts: tuple[Node, ...], inside: set[Node], crossing: set[Node], who
     for node in topological(starts):
         if node in crossing:
             support[node] = frozenset([node])
+        elif isinstance(node, At):
+            support[node] = frozenset([node])  # values of other positions: never finished by who makes them
         elif node in inside:
             support[node] = frozenset().union(*(support[a] for a in node.args)) if node.args else frozenset()
     found: dict[Node, None] = {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Split
-from tilewright.dsl.program import Node, Read
+from tilewright.dsl.program import Node, Read, Scatter
 
 Shape = tuple[frozenset[str], frozenset[str]]
 
@@ -25,6 +25,7 @@ class Target:
     contraction: Contraction | None = None
     partial: Split | None = None
     combine: str | None = None
+    scatter: Scatter | None = None
 
     @property
     def shape(self) -> Shape:
@@ -32,12 +33,22 @@ class Target:
 
 
 class Group:
-    """Targets that become one kernel; the first one decides the loops."""
+    """Targets that become one kernel; the first one decides the loops.
 
-    def __init__(self, targets: list[Target], boundaries: list[Node], operands: frozenset[str]):
+    `elsewhere` are values that they read at other positions than their own: those must be in memory.
+    """
+
+    def __init__(
+        self,
+        targets: list[Target],
+        boundaries: list[Node],
+        operands: frozenset[str],
+        elsewhere: frozenset[Node] = frozenset(),
+    ):
         self.targets = targets
         self.boundaries = boundaries
         self.operands = operands
+        self.elsewhere = elsewhere
 
     @property
     def lead(self) -> Target:
@@ -64,6 +75,8 @@ def _merge_where(
             for second in groups:
                 if first is second or not fits(first, second) or _runs_between(groups, first, second):
                     continue
+                if first.elsewhere & second.nodes or second.elsewhere & first.nodes:
+                    continue
                 targets = [*first.targets, *second.targets]
                 inside = {t.node for t in targets}
                 boundaries = [
@@ -72,7 +85,12 @@ def _merge_where(
                     if b not in inside or _is_split(b, partial_buffers)
                 ]
                 groups = [g for g in groups if g is not second]
-                groups[groups.index(first)] = Group(targets, boundaries, first.operands | second.operands)
+                groups[groups.index(first)] = Group(
+                    targets,
+                    boundaries,
+                    first.operands | second.operands,
+                    first.elsewhere | second.elsewhere,
+                )
                 merged = True
                 break
             if merged:
@@ -86,7 +104,7 @@ def _is_split(node: Node, partial_buffers: Collection[str]) -> bool:
 
 def _fits(first: Group, second: Group) -> bool:
     """Whether `second`'s targets can be computed in the loops of `first`, and would share data there."""
-    if second.lead.contraction:
+    if second.lead.contraction or first.lead.scatter or second.lead.scatter:
         return False
     if any(_is_chunk_read(b) and b in first.nodes for b in second.boundaries):
         return False
@@ -108,7 +126,13 @@ def _fits(first: Group, second: Group) -> bool:
 def _epilogue_fits(first: Group, second: Group) -> bool:
     """Whether `second` is pointwise work on the sums of the contraction `first`."""
     one, two = first.lead, second.lead
-    if not one.contraction or two.contraction or two.row or any(t.partial for t in second.targets):
+    if (
+        not one.contraction
+        or two.contraction
+        or two.scatter
+        or two.row
+        or any(t.partial for t in second.targets)
+    ):
         return False
     return set(two.parallel) == set(one.parallel) and bool(set(second.boundaries) & first.nodes)
 

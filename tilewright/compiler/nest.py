@@ -9,6 +9,7 @@ the phases and spell the nodes.
     pointwise     for p in parallel:                       store f(p)
     row           for p in parallel:  for each phase: for r in row:  accumulate reductions, store f(p, r)
                                       after the phase:               store f(p)
+    scatter       out = 0;  for p in parallel: for r in row, in order:  out[positions(p, r), p] += f(p, r)
     contraction   for (b, m, n) tiles: acc = Σ_k left(b, m, k) · right(b, k, n);  store f(acc, b, m, n)
 
 A *split* kernel computes bounded partial results, finished by a second, ordinary kernel: either its row
@@ -20,11 +21,12 @@ are bit-equal for every thread count.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import Node, Param, Program, Read, Reduce, topological
+from tilewright.dsl.program import At, Node, Param, Program, Read, Reduce, Scatter, topological
 
 ACCUMULATOR = "#acc"  # the param that an epilogue reads the finished sum from
 
@@ -86,12 +88,15 @@ class Kernel:
     phases: tuple[Phase, ...]
     contraction: Contraction | None = None
     split: Split | None = None
+    scatter: Scatter | None = None
     inputs: tuple[Param, ...] = field(default=())
 
     @property
     def kind(self) -> str:
         if self.contraction:
             return "contraction"
+        if self.scatter:
+            return "scatter"
         return "row" if self.row else "pointwise"
 
     @property
@@ -106,9 +111,15 @@ class Kernel:
     def roots(self) -> tuple[Node, ...]:
         return tuple(o.node for o in self.outputs)
 
-    def nodes(self) -> tuple[Node, ...]:
+    @property
+    def leading(self) -> tuple[Node, ...]:
+        """The expressions that the kernel's loops compute."""
         sides = (self.contraction.left, self.contraction.right) if self.contraction else ()
-        return topological((*sides, *self.roots))
+        places = self.scatter.positions if self.scatter else ()
+        return (*sides, *places, *self.roots)
+
+    def nodes(self) -> tuple[Node, ...]:
+        return topological(self.leading)
 
     def axes(self) -> tuple[str, ...]:
         """Every axis whose extent the kernel needs, without primes, in order of first use."""
@@ -138,5 +149,27 @@ class Plan:
     intermediates: tuple[Buffer, ...]
 
 
+def needed(node: Node) -> tuple[Node, ...]:
+    """The nodes whose values a kernel needs for a node's own; an indexed operand is not read at its own."""
+    return node.positions if isinstance(node, At) and isinstance(node.arg, Read) else node.args
+
+
 def reads_of(kernel: Kernel) -> tuple[Read, ...]:
-    return tuple(node for node in kernel.nodes() if isinstance(node, Read))
+    """The operands that a kernel reads at its own coordinates."""
+    return tuple(node for node in evaluated(kernel.leading) if isinstance(node, Read))
+
+
+def indexed_reads(kernel: Kernel) -> tuple[At, ...]:
+    """The operands that a kernel reads at computed positions."""
+    return tuple(node for node in kernel.nodes() if isinstance(node, At))
+
+
+def evaluated(roots: Iterable[Node]) -> Iterator[Node]:
+    """Every node whose value is needed for those of `roots`."""
+    stack, seen = list(roots), set()
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(needed(node))
+            yield node

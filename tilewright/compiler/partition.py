@@ -18,11 +18,24 @@ from tilewright.compiler.boundaries import is_chunked, nearest_reductions, raise
 from tilewright.compiler.chunks import chunks_axis, rows_axis
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.grouping import Group, Shape, Target, merge
-from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split
+from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split, needed
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import union
 from tilewright.dsl.dtypes import int64
-from tilewright.dsl.program import Const, Index, Map, Node, Param, Program, Read, Reduce, Result, topological
+from tilewright.dsl.program import (
+    At,
+    Const,
+    Index,
+    Map,
+    Node,
+    Param,
+    Program,
+    Read,
+    Reduce,
+    Result,
+    Scatter,
+    topological,
+)
 from tilewright.dsl.program import replace as replace_nodes
 
 
@@ -125,6 +138,8 @@ class _Partitioner:
             )
         if isinstance(node, Reduce):
             return Target(node, node.axes, node.over)
+        if isinstance(node, Scatter):
+            return Target(node, tuple(a for a in node.axes if a not in node.along), node.over, scatter=node)
         return self._classify_consumer(node)
 
     def _classify_partial(self, node: Node, partial: Partial) -> Target:
@@ -174,8 +189,8 @@ class _Partitioner:
         """The values below a target that other kernels must compute."""
         if target.contraction:
             starts = (target.contraction.left, target.contraction.right)
-        elif isinstance(target.node, Reduce):
-            starts = (target.node.arg,)
+        elif isinstance(target.node, (Reduce, Scatter)):
+            starts = target.node.args
         else:
             starts = (self.value_of(target),)
         crossing: set[Node] = set()
@@ -187,21 +202,30 @@ class _Partitioner:
                 continue
             if self._crosses_memory(node, target):
                 crossing.add(node)
-            else:
-                inside.add(node)
-                stack.extend(node.args)
+                continue
+            inside.add(node)
+            if isinstance(node, At) and not isinstance(node.arg, Read):
+                crossing.add(node.arg)
+            stack.extend(needed(node))
         return raised(starts, inside, crossing, target.node)
 
     def _operands(self, target: Target) -> frozenset[str]:
         nodes = topological([self.value_of(target)])
         return frozenset(n.param for n in nodes if isinstance(n, Read) and n.names)
 
+    def _elsewhere(self, target: Target) -> frozenset[Node]:
+        """The values that a target reads at other positions than its own."""
+        nodes = topological([self.value_of(target)])
+        return frozenset(n.arg for n in nodes if isinstance(n, At) and not isinstance(n.arg, Read))
+
     def _crosses_memory(self, node: Node, target: Target) -> bool:
         if isinstance(node, Read):
             return node.param in self.partial_reads
+        if isinstance(node, Scatter):
+            return True
         if not isinstance(node, Reduce):
             return False
-        if target.contraction or recognise(node):
+        if target.scatter or target.contraction or recognise(node):
             return True
         if target.partial and target.partial.of == "row":
             return True
@@ -211,7 +235,11 @@ class _Partitioner:
 
     def cross_candidate(self) -> Reduce | None:
         """A reduction over the rows of a kernel that reads the same data, if there is one left."""
-        rows = {t.shape: t for t in self.targets.values() if t.row and not t.contraction and not t.partial}
+        rows = {
+            t.shape: t
+            for t in self.targets.values()
+            if t.row and not t.contraction and not t.partial and not t.scatter
+        }
         for target in self.targets.values():
             node = target.node
             if target.contraction or target.partial or not isinstance(node, Reduce) or is_chunked(node):
@@ -229,7 +257,10 @@ class _Partitioner:
     # --- kernels ----------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        alone = [Group([t], self._boundaries(t), self._operands(t)) for t in self.targets.values()]
+        alone = [
+            Group([t], self._boundaries(t), self._operands(t), self._elsewhere(t))
+            for t in self.targets.values()
+        ]
         groups = merge(self.partial_reads, alone)
         buffers = self._buffers(groups)
         kernels = tuple(self._kernel(group, position, buffers) for position, group in enumerate(groups))
@@ -267,7 +298,7 @@ class _Partitioner:
         lead = group.lead
         reads = {b: _read_of(b, buffers) for b in group.boundaries}
         outputs: list[Output] = []
-        contraction = None
+        contraction, scatter = None, None
         if lead.contraction:
             inner = lead.contraction
             contraction = replace(
@@ -275,6 +306,10 @@ class _Partitioner:
             )
         for target in group.targets:
             value = replace_nodes(self.value_of(target), reads)
+            if target.scatter:
+                scatter = replace_nodes(target.scatter, reads)
+                assert isinstance(scatter, Scatter)
+                value = scatter.arg
             if contraction:
                 accumulator = Read(ACCUMULATOR, contraction.root.axes, contraction.root.dtype)
                 value = replace_nodes(self.value_of(target), {**reads, contraction.root: accumulator})
@@ -284,9 +319,16 @@ class _Partitioner:
             outputs.extend(Output(buffer, value, accumulate) for buffer in buffers[target.node])
         split = next((t.partial for t in group.targets if t.partial), None)
         parallel, row = lead.parallel, () if contraction else lead.row
-        phases = () if contraction else write_phases(outputs, row)
+        phases = () if contraction or scatter else write_phases(outputs, row)
         kernel = Kernel(
-            f"{self.program.name}_{position}", parallel, row, tuple(outputs), phases, contraction, split
+            f"{self.program.name}_{position}",
+            parallel,
+            row,
+            tuple(outputs),
+            phases,
+            contraction,
+            split,
+            scatter,
         )
         return replace(kernel, inputs=self._inputs(kernel, buffers))
 

@@ -1,6 +1,6 @@
 """The road from a Program to something that runs: one straight line.
 
-Program → simplify → partition → (a target's) schedule, code, build cache, launch
+Program → simplify → sink → partition → (a target's) schedule, code, build cache, launch
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.partition import partition
+from tilewright.compiler.sinking import sink
 from tilewright.dsl.program import Program
 from tilewright.dsl.simplify import simplify
 from tilewright.dsl.verify import verify
@@ -36,6 +37,7 @@ def lower(program: Program) -> Plan:
     """The kernels of a Program."""
     program = _checked(program, "derivation")
     program = _checked(simplify(program), "simplification")  # first: a sum that moved out is a kernel less
+    program = _checked(simplify(sink(program)), "sinking of indexing")
     return partition(program)
 
 

@@ -31,9 +31,12 @@ class Scope:
     """What axis names mean in the op whose body runs.
 
     Inside an op that is inlined into another, `names` maps its own axis names to the caller's, `batch` is
-    what its `...` stands for, `copies` are second names for one axis of the caller that the inner op calls by
-    two, and `taken` are the caller's names, which a new axis of the inner op must not take. `mentioned`
-    remembers the line on which `index` and `size` first named an axis, `seen` every name that was used.
+    what its `...` stands for, `copies` are second names for one axis of the caller that the inner op
+    calls by two, and `taken` are the caller's names, which a new axis of the inner op must not take.
+    `mentioned` remembers the line on which `index` and `size` first named an axis, `seen` every name that
+    was used, and `extents` those of the axes that the body declares (an inlined op's are its caller's),
+    which `operand_axes` have from elsewhere. `beside` are the axes that stood in for another one in
+    `x.at(…)`: they take its place in the order of a result's axes.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -42,6 +45,9 @@ class Scope:
     taken: set[str] | None = None
     seen: set[str] = field(default_factory=set)
     mentioned: dict[str, str | None] = field(default_factory=dict)
+    extents: dict[str, Node] = field(default_factory=dict)
+    operand_axes: frozenset[str] = frozenset()
+    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def caller_name(self, axis: str) -> str:
         if axis == ELLIPSIS:
@@ -67,10 +73,10 @@ def _unused(axis: str, taken: set[str]) -> str:
 
 def axis_names(text: str) -> tuple[str, ...]:
     """The axes that a text in an op's body names; those of an inlined op are its caller's."""
-    return tuple(map(_caller_name, split_names(text)))
+    return tuple(map(caller_name, split_names(text)))
 
 
-def _caller_name(axis: str) -> str:
+def caller_name(axis: str) -> str:
     current = scope.get()
     return current.caller_name(axis) if current else axis
 
@@ -99,6 +105,13 @@ def merged(*groups: tuple[str, ...]) -> tuple[str, ...]:
             else:
                 result.insert(position, axis)
     return tuple(result)
+
+
+def in_place(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """`axes`, each followed by those that positions along it brought in: (row d) → (row n d)."""
+    current = scope.get()
+    beside = current.beside if current else {}
+    return union(*((axis, *beside.get(axis, ())) for axis in axes))
 
 
 class Expr:
@@ -188,6 +201,17 @@ class Expr:
 
     def __getitem__(self, names: Any) -> Expr:
         return renamed(self, names)
+
+    def at(self, *, fill: Any = 0, **positions: Any) -> Expr:
+        """The tile with the coordinate along each named axis replaced by a position, `fill` outside.
+
+        y[i, …] = x[p(i), …] if 0 ≤ p(i) < size, else fill. A position is any integer expression, of
+        positions along other axes (`x.at(h=tw.index("oh") * 2 + tw.index("r") - 1)`) or of values
+        (`table.at(row=ids)`).
+        """
+        from tilewright.dsl.indexing import at_positions
+
+        return at_positions(self, positions, fill)
 
     def __hash__(self) -> int:
         return hash(self.node)
@@ -471,7 +495,7 @@ def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
         raise AxisError(
             f"{what} takes axis names, as in tw.{what}(x, 'i'), not {axes!r}: axes have no numbers"
         )
-    names = axis_names(axes) if isinstance(axes, str) else tuple(map(_caller_name, axes))
+    names = axis_names(axes) if isinstance(axes, str) else tuple(map(caller_name, axes))
     if isinstance(axes, str) and not names:
         raise AxisError(f"{what} over no axis; name one, as in tw.{what}(x, 'i'), or leave it out for all")
     result: list[str] = []

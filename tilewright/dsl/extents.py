@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Program, reads
-from tilewright.errors import ShapeError
+from tilewright.dsl.program import (
+    AxisExtent,
+    Cast,
+    Const,
+    Map,
+    Node,
+    Program,
+    Result,
+    Size,
+    axes_within,
+    reads,
+    topological,
+)
+from tilewright.dsl.scalars import SCALARS
+from tilewright.errors import InternalError, ShapeError
 
 Source = tuple[str, int]
 
@@ -23,9 +38,21 @@ def axis_sites(program: Program) -> dict[str, tuple[Source, ...]]:
     return {axis: tuple(found) for axis, found in sites.items()}
 
 
-def extent_sources(program: Program) -> dict[str, Source]:
-    """One (operand, dimension) for each axis, from which its extent is read at run time."""
-    return {axis: sites[0] for axis, sites in axis_sites(program).items()}
+def known_axes(program: Program) -> set[str]:
+    """The axes that have an extent: an operand's, or an expression of others."""
+    return {*axis_sites(program), *(e.axis for e in program.extents)}
+
+
+def used_extents(results: Sequence[Result], extents: Mapping[str, Node]) -> tuple[AxisExtent, ...]:
+    """Those of the declared axes on which the results, or other extents that they need, depend."""
+    needed: set[str] = set()
+    pending = [base(a) for r in results for a in axes_within([r.node], r.axes)]
+    while pending:
+        axis = pending.pop()
+        if axis in extents and axis not in needed:
+            needed.add(axis)
+            pending.extend(base(a) for a in axes_within([extents[axis]]))
+    return tuple(AxisExtent(axis, size) for axis, size in extents.items() if axis in needed)
 
 
 def bind_extents(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
@@ -42,4 +69,46 @@ def bind_extents(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dic
                     f"{shapes[name][dimension]} in {name} (shape {shapes[name]}); they must be equal"
                 )
         extents[axis] = extent
+    for declared in program.extents:
+        extent = _computed(program, declared, extents)
+        if extents.setdefault(declared.axis, extent) != extent:
+            raise ShapeError(
+                f"op {program.name!r}: axis {declared.axis!r} is {extents[declared.axis]} in an operand but "
+                f"{extent} positions are computed: {_in_words(declared, extents)}"
+            )
     return extents
+
+
+def _computed(program: Program, declared: AxisExtent, extents: Mapping[str, int]) -> int:
+    values: dict[Node, np.ndarray] = {}
+    with np.errstate(all="ignore"):
+        for node in topological([declared.size]):
+            values[node] = _value(node, values, extents)
+    extent = int(values[declared.size])
+    if extent >= 0:
+        return extent
+    raise ShapeError(
+        f"op {program.name!r}: the axis {declared.axis!r} would have {extent} positions: "
+        f"{_in_words(declared, extents)}; pass larger operands, or write the extent as tw.maximum(…, 0)"
+    )
+
+
+def _in_words(declared: AxisExtent, extents: Mapping[str, int]) -> str:
+    from tilewright.dsl.formula import formula
+
+    sizes = {n.axis for n in topological([declared.size]) if isinstance(n, Size)}
+    given = ", ".join(f"size({axis}) = {extents[base(axis)]}" for axis in sorted(sizes))
+    return f"{formula(declared.size)}" + (f" where {given}" if given else "")
+
+
+def _value(node: Node, values: Mapping[Node, np.ndarray], extents: Mapping[str, int]) -> np.ndarray:
+    match node:
+        case Const():
+            return np.asarray(node.value, np.float64 if node.dtype.is_float else node.dtype.numpy)
+        case Size():
+            return np.asarray(extents[base(node.axis)], np.int64)
+        case Cast():
+            return values[node.arg].astype(np.float64 if node.dtype.is_float else node.dtype.numpy)
+        case Map():
+            return np.asarray(SCALARS[node.function].numpy(*(values[a] for a in node.operands)))
+    raise InternalError(f"an extent cannot be computed from {node!r}")

@@ -16,7 +16,20 @@ from collections.abc import Collection, Iterable, Mapping
 
 from tilewright.dsl.axes import union
 from tilewright.dsl.dtypes import bool_, int64
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Program, Read, Reduce, Size, topological
+from tilewright.dsl.program import (
+    At,
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Program,
+    Read,
+    Reduce,
+    Scatter,
+    Size,
+    topological,
+)
 from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError
 
@@ -47,6 +60,8 @@ _LETTERS = {
     "sqrt": "r",
     "cast": "c",
 }
+
+_WORDS = {At: "at", Scatter: "scatter"}
 
 Text = tuple[str, int]
 
@@ -88,6 +103,8 @@ def _program_lines(program: Program, names: dict[Node, str], casts: bool, longes
             known[node] = _name_for(node, taken)
             taken.add(known[node])
     writer = _Writer(known, {node.param for node in renamed}, casts, longest)
+    for declared in program.extents:
+        yield f"size({declared.axis}) = {writer.text(declared.size)}"
     for node in topological(roots):
         if node in result_names:
             yield f"{result_names[node]} = {writer.definition(node)}"
@@ -139,7 +156,8 @@ def _shared(roots: Iterable[Node], names: Collection[Node], casts: bool) -> dict
 
 
 def _name_for(node: Node, taken: Collection[str]) -> str:
-    word = node.function if isinstance(node, Map) else node.combine if isinstance(node, Reduce) else "cast"
+    word = node.function if isinstance(node, Map) else _WORDS.get(type(node), "cast")
+    word = node.combine if isinstance(node, Reduce) else word
     letter = _LETTERS.get(word, word[0])
     name, number = letter, 1
     while name in taken:
@@ -200,12 +218,20 @@ class _Writer:
                 return f"cast({self.memo[node.arg][0]}, {node.type})", _ATOM
             case Reduce():
                 return f"{node.combine}({self.memo[node.arg][0]}, {' '.join(node.over)})", _ATOM
+            case At():
+                return f"{self._operand(node.arg, _ATOM)}.at({self._positions(node)})", _ATOM
+            case Scatter():
+                return f"scatter_add({self.memo[node.arg][0]}, {self._positions(node)})", _ATOM
             case Map():
                 return self._map(node)
         raise InternalError(f"formula does not know the node {node!r}")
 
     def _read(self, node: Read) -> str:
         return f"{node.param}[{' '.join(node.names)}]" if node.param in self.renamed else node.param
+
+    def _positions(self, node: At | Scatter) -> str:
+        pairs = zip(node.along, node.positions, strict=True)
+        return ", ".join(f"{axis}={self.memo[position][0]}" for axis, position in pairs)
 
     def _map(self, node: Map) -> Text:
         prefix = _UNARY.get(node.function)

@@ -40,6 +40,7 @@ from tilewright.dsl.expression import (
     reduce_over,
     resolve_axes,
 )
+from tilewright.dsl.indexing import axis, scatter_add
 from tilewright.dsl.program import Index, Node, Size
 from tilewright.errors import AxisError, LanguageError
 
@@ -81,9 +82,9 @@ def size(axes: str) -> Expr:
     if not isinstance(axes, str) or not axes.split() or ELLIPSIS in axes.split():
         raise AxisError(f"tw.size takes axis names, as in tw.size('i'); got {axes!r}")
     result: Expr | None = None
-    for axis in axis_names(axes):
-        mention(axis)
-        extent = Expr(Size(axis))
+    for name in axis_names(axes):
+        mention(name)
+        extent = Expr(Size(name))
         result = extent if result is None else result * extent
     assert result is not None
     return result
@@ -224,9 +225,9 @@ where, stop_gradient = scalars.where, scalars.stop_gradient
 
 __all__ = [
     "abs", "acos", "acosh", "all", "any", "argmax", "argmin", "asin", "asinh", "atan", "atan2", "atanh",
-    "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp", "exp2", "expm1",
+    "axis", "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp", "exp2", "expm1",
     "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p", "log2",
     "logsumexp", "max", "maximum", "mean", "min", "minimum", "nan", "pi", "pow", "prod", "round", "rsqrt",
-    "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sqrt", "square", "stop_gradient", "sum", "tan",
-    "tanh", "trunc", "var", "where",
+    "scatter_add", "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sqrt", "square", "stop_gradient", "sum",
+    "tan", "tanh", "trunc", "var", "where",
 ]  # fmt: skip

@@ -9,7 +9,10 @@ The grammar is the whole language below the surface syntax:
             | Map(function, args)                a row of the scalar table, broadcast by axis name
             | Cast(arg, dtype)
             | Reduce(combine, axes, arg)         sum, prod, max, min, any or all over named axes
-    program = params, results                    a result is a node with an order for its axes
+            | At(arg, along, positions)          arg at computed positions along some of its axes, 0 outside
+            | Scatter(arg, along, positions)     its transpose: arg added up at computed positions
+    program = params, results, extents           a result is a node with an order for its axes; the extents
+                                                 of axes that no operand has are expressions of others
 
 A node's meaning is a function from positions along its `axes` to a number; `reference` evaluates it. Two
 nodes with equal fields are the same object, so equality is identity and common subexpressions are shared by
@@ -18,12 +21,14 @@ birth.
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 import threading
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from typing import Any
 
 from tilewright.dsl.axes import fresh, union
@@ -183,6 +188,117 @@ class Reduce(Node):
         return reduced(self.combine, self.over, args[0])
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class At(Node):
+    """`arg` with the coordinate along each axis of `along` replaced by a position; 0 where one is outside.
+
+    The axes in `along` are bound: a position may run along an axis of the same name, which is another one.
+    """
+
+    along: tuple[str, ...]
+    arg: Node
+    positions: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        _check_positions(self.positions, self.along)
+        if not set(self.along) <= set(self.arg.axes):
+            raise InternalError(f"positions along {self.along} of a node with the axes {self.arg.axes}")
+        at = dict(zip(self.along, self.positions, strict=True))
+        along = tuple(a for a in self.arg.axes if a in at)
+        object.__setattr__(self, "along", along)
+        object.__setattr__(self, "positions", tuple(at[a] for a in along))
+        self._derive(union(*(at[a].axes if a in at else (a,) for a in self.arg.axes)), self.arg.dtype)
+
+    @property
+    def args(self) -> tuple[Node, ...]:
+        return (self.arg, *self.positions)
+
+    def key(self) -> tuple:
+        return (self.along, self.arg, self.positions)
+
+    def with_args(self, args: tuple[Node, ...]) -> Node:
+        return indexed(args[0], dict(zip(self.along, args[1:], strict=True)))
+
+    def inside(self) -> Node:
+        """Whether every position is one that `arg` has."""
+        return within(dict(zip(self.along, self.positions, strict=True)))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Scatter(Node):
+    """out[a, …] = Σ of `arg` over those positions along `over` at which every position equals its a.
+
+    The result runs along the new axes `along`, then along those of `arg` and the positions that are not
+    summed. Positions outside add nothing.
+    """
+
+    along: tuple[str, ...]
+    over: tuple[str, ...]
+    arg: Node
+    positions: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        _check_positions(self.positions, self.along)
+        axes = union(self.arg.axes, *(p.axes for p in self.positions))
+        if not set(self.over) <= set(axes):
+            raise InternalError(f"a scatter over {self.over} of nodes with the axes {axes}")
+        kept = tuple(a for a in axes if a not in self.over)
+        if set(kept) & set(self.along):
+            raise InternalError(f"a scatter to {self.along}, which its operands have already: {axes}")
+        object.__setattr__(self, "over", tuple(a for a in axes if a in self.over))
+        self._derive((*self.along, *kept), self.arg.dtype)
+
+    @property
+    def args(self) -> tuple[Node, ...]:
+        return (self.arg, *self.positions)
+
+    def key(self) -> tuple:
+        return (self.along, self.over, self.arg, self.positions)
+
+    def with_args(self, args: tuple[Node, ...]) -> Node:
+        return scattered(self.along, self.over, args[0], args[1:])
+
+
+def _check_positions(positions: tuple[Node, ...], along: tuple[str, ...]) -> None:
+    if len(positions) != len(along) or len(set(along)) != len(along) or not along:
+        raise InternalError(f"{len(positions)} positions along the axes {along}")
+    if any(position.dtype != int64 for position in positions):
+        raise InternalError(f"positions of the dtypes {[p.dtype.name for p in positions]}; they are int64")
+
+
+def indexed(arg: Node, positions: Mapping[str, Node]) -> Node:
+    """`arg` at `positions`, 0 outside; it may lack some of their axes, along which it is one value."""
+    here = {axis: position for axis, position in positions.items() if axis in arg.axes}
+    node = At(tuple(here), arg, tuple(here.values())) if here else arg
+    elsewhere = {axis: position for axis, position in positions.items() if axis not in here}
+    return masked(within(elsewhere), node) if elsewhere else node
+
+
+def scattered(along: tuple[str, ...], over: tuple[str, ...], arg: Node, positions: tuple[Node, ...]) -> Node:
+    """`Scatter`; along an axis of `over` that no operand has, the same value is added size times."""
+    axes = union(arg.axes, *(p.axes for p in positions))
+    here = tuple(a for a in over if a in axes)
+    node: Node = Scatter(along, here, arg, positions)
+    for axis in over:
+        if axis not in here:
+            node = _repeated("sum", node, Size(axis))
+    return node
+
+
+def within(positions: Mapping[str, Node]) -> Node:
+    """Whether each position is one along its axis: 0 ≤ p < size."""
+    conditions = []
+    for axis, position in positions.items():
+        conditions.append(Map("ge", (position, Const(0, int64))))
+        conditions.append(Map("lt", (position, Size(axis))))
+    return functools.reduce(lambda one, two: Map("and", (one, two)), conditions)
+
+
+def masked(condition: Node, value: Node) -> Node:
+    """`value` where the condition holds, else 0."""
+    return Map("where", (condition, value, Const(0, value.dtype)))
+
+
 def reduced(combine: str, over: tuple[str, ...], arg: Node) -> Node:
     """`arg` combined over `over`, of which it may lack some axes: there it is one value, taken size times.
 
@@ -244,10 +360,24 @@ class Result:
 
 
 @dataclass(frozen=True)
+class AxisExtent:
+    """The extent of an axis as an int64 expression of constants and other sizes.
+
+    Where an operand has the axis as well (the gradient of a result), both must agree.
+    """
+
+    axis: str
+    size: Node
+
+
+@dataclass(frozen=True)
 class Program:
+    """Operands, results, and the extents of axes that no operand has, each after those it is made of."""
+
     name: str
     params: tuple[Param, ...]
     results: tuple[Result, ...]
+    extents: tuple[AxisExtent, ...] = ()
 
     def param(self, name: str) -> Param:
         return next(p for p in self.params if p.name == name)
@@ -266,7 +396,7 @@ class Program:
 
     def with_results(self, nodes: Iterable[Node]) -> Program:
         results = tuple(Result(r.name, n, r.axes) for r, n in zip(self.results, nodes, strict=True))
-        return Program(self.name, self.params, results)
+        return replace_fields(self, results=results)
 
 
 def topological(roots: Iterable[Node], known: Iterable[Container[Node]] = ()) -> tuple[Node, ...]:
@@ -327,6 +457,10 @@ def _rename(node: Node, names: Mapping[str, str], memo: dict[tuple, Node]) -> No
         result = Index(relevant[node.axis])
     elif isinstance(node, Reduce):
         result = _rename_reduce(node, relevant, memo)
+    elif isinstance(node, At):
+        result = _rename_at(node, relevant, memo)
+    elif isinstance(node, Scatter):
+        result = _rename_scatter(node, relevant, memo)
     else:
         result = node.with_args(tuple(_rename(a, relevant, memo) for a in node.args))
     memo[key] = result
@@ -334,15 +468,53 @@ def _rename(node: Node, names: Mapping[str, str], memo: dict[tuple, Node]) -> No
 
 
 def _rename_reduce(node: Reduce, names: Mapping[str, str], memo: dict[tuple, Node]) -> Node:
-    arrivals = set(names.values())
-    taken = set(node.arg.axes) | arrivals
-    bound = {}
-    for axis in node.over:
-        if axis in arrivals:
-            bound[axis] = fresh(axis, taken)
-            taken.add(bound[axis])
+    bound = _stepping_aside(node.over, names, node.arg.axes)
     arg = _rename(node.arg, {**names, **bound}, memo)
     return Reduce(node.combine, tuple(bound.get(a, a) for a in node.over), arg)
+
+
+def _rename_at(node: At, names: Mapping[str, str], memo: dict[tuple, Node]) -> Node:
+    bound = _stepping_aside(node.along, names, node.arg.axes)
+    inner = {old: new for old, new in names.items() if old not in node.along}
+    arg = _rename(node.arg, {**inner, **bound}, memo)
+    positions = tuple(_rename(p, names, memo) for p in node.positions)
+    return At(tuple(bound.get(a, a) for a in node.along), arg, positions)
+
+
+def _rename_scatter(node: Scatter, names: Mapping[str, str], memo: dict[tuple, Node]) -> Node:
+    inside = union(node.arg.axes, *(p.axes for p in node.positions))
+    bound = _stepping_aside(node.over, names, inside)
+    inner = {**{old: new for old, new in names.items() if old not in node.along}, **bound}
+    along = tuple(names.get(a, a) for a in node.along)
+    over = tuple(bound.get(a, a) for a in node.over)
+    arg, *positions = (_rename(part, inner, memo) for part in node.args)
+    return Scatter(along, over, arg, tuple(positions))
+
+
+def _stepping_aside(
+    bound: tuple[str, ...], names: Mapping[str, str], inside: tuple[str, ...]
+) -> dict[str, str]:
+    """New names for bound axes where one that arrives has theirs."""
+    arrivals = set(names.values())
+    taken = set(inside) | arrivals
+    table = {}
+    for axis in bound:
+        if axis in arrivals:
+            table[axis] = fresh(axis, taken)
+            taken.add(table[axis])
+    return table
+
+
+def axes_within(roots: Iterable[Node], known: Iterable[str] = ()) -> dict[str, None]:
+    """Every axis that a graph runs along, sums over, or asks the size of, and those of `known`."""
+    found = dict.fromkeys(known)
+    for node in topological(roots):
+        found.update(dict.fromkeys(node.axes))
+        if isinstance(node, Size):
+            found[node.axis] = None
+        elif isinstance(node, (At, Scatter)):
+            found.update(dict.fromkeys(node.along))
+    return found
 
 
 def reads(roots: Iterable[Node]) -> Iterator[Read]:

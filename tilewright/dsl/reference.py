@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.axes import base
+from tilewright.dsl.axes import base, union
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import (
+    At,
     Cast,
     Const,
     Index,
@@ -22,6 +23,7 @@ from tilewright.dsl.program import (
     Program,
     Read,
     Reduce,
+    Scatter,
     Size,
     combine_identity,
 )
@@ -103,6 +105,10 @@ class _Evaluator:
                 return self._map(node, operands)
             case Reduce():
                 return self._reduce(node)
+            case At():
+                return self._at(node)
+            case Scatter():
+                return self._scatter(node)
         raise InternalError(f"the reference does not know the node {node!r}")
 
     def _read(self, node: Read) -> np.ndarray:
@@ -124,6 +130,41 @@ class _Evaluator:
         positions = tuple(node.arg.axes.index(a) for a in node.over)
         identity = combine_identity(node.combine, node.dtype)
         return np.asarray(_UFUNCS[node.combine].reduce(value, axis=positions, initial=identity), value.dtype)
+
+    def _at(self, node: At) -> np.ndarray:
+        shape = [self._extent(a) for a in node.axes]
+        value = self.values[node.arg]
+        at = dict(zip(node.along, node.positions, strict=True))
+        inside = np.ones(shape, np.bool_)
+        places = []
+        for axis, extent in zip(node.arg.axes, value.shape, strict=True):
+            if axis not in at:
+                places.append(self._align(np.arange(extent), (axis,), node.axes))
+                continue
+            position = self._align(self.values[at[axis]], at[axis].axes, node.axes)
+            inside &= (position >= 0) & (position < extent)
+            places.append(np.clip(position, 0, max(extent - 1, 0)))
+        if not value.size:
+            return np.zeros(shape, value.dtype)
+        return np.where(inside, value[tuple(places)], value.dtype.type(0))
+
+    def _scatter(self, node: Scatter) -> np.ndarray:
+        inner = union(node.arg.axes, *(p.axes for p in node.positions))
+        shape = [self._extent(a) for a in inner]
+        total = np.zeros([self._extent(a) for a in node.axes], self.values[node.arg].dtype)
+        inside = np.ones(shape, np.bool_)
+        places = []
+        for axis, extent in zip(node.axes, total.shape, strict=True):
+            if axis in node.along:
+                position = node.positions[node.along.index(axis)]
+                place = self._align(self.values[position], position.axes, inner)
+                inside &= (place >= 0) & (place < extent)
+            else:
+                place = self._align(np.arange(extent), (axis,), inner)
+            places.append(np.broadcast_to(place, shape))
+        value = np.broadcast_to(self._align(self.values[node.arg], node.arg.axes, inner), shape)
+        np.add.at(total, tuple(place[inside] for place in places), value[inside])
+        return total
 
 
 def _convert(value: np.ndarray, node: Cast) -> np.ndarray:

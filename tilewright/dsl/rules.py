@@ -37,7 +37,20 @@ from tilewright.dsl.dtypes import (
     uint8,
 )
 from tilewright.dsl.expression import Expr
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Reduce, Size, reduced, topological
+from tilewright.dsl.program import (
+    At,
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Reduce,
+    Scatter,
+    Size,
+    indexed,
+    reduced,
+    topological,
+)
 from tilewright.dsl.scalars import COMMUTATIVE
 from tilewright.errors import InternalError
 
@@ -207,6 +220,12 @@ def build(pattern: Node, match: Match, dtype: DType) -> Node:
             return reduced(pattern.combine, over, build(pattern.arg, match, dtype))
         case Map():
             return _build_map(pattern, match, dtype)
+        case At():
+            positions = [build(p, match, int64) for p in pattern.positions]
+            along = [match.axes[name] for name in pattern.along]
+            return indexed(
+                build(pattern.arg, match, dtype), {a: p for (a,), p in zip(along, positions, strict=True)}
+            )
     raise InternalError(f"{pattern!r} cannot stand in a rule")
 
 
@@ -288,7 +307,9 @@ def _variables(node: Node) -> set[Var]:
 
 
 def root_of(node: Node) -> str:
-    """What rules are filed under: a scalar function's name, `sum[]` for a reduction, `cast`."""
+    """What rules are filed under: a scalar function's name, `sum[]` for a reduction, `cast`, `at`,
+    `scatter`.
+    """
     match node:
         case Map():
             return node.function
@@ -296,6 +317,10 @@ def root_of(node: Node) -> str:
             return f"{node.combine}[]"
         case Cast():
             return "cast"
+        case At():
+            return "at"
+        case Scatter():
+            return "scatter"
     raise InternalError(f"no rule rewrites {node!r}")
 
 

@@ -24,12 +24,27 @@ from collections import Counter
 
 from tilewright.dsl import language as tw
 from tilewright.dsl import scalars
-from tilewright.dsl.axes import base
+from tilewright.dsl.affine import shortest
+from tilewright.dsl.axes import base, fresh
 from tilewright.dsl.dtypes import ALL, DType, bool_, float16, float32, float64, int8, int16, int32, int64
 from tilewright.dsl.expression import Expr
-from tilewright.dsl.extents import extent_sources
+from tilewright.dsl.extents import known_axes
 from tilewright.dsl.folding import evaluate
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Program, Reduce, Size, topological
+from tilewright.dsl.program import (
+    At,
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Program,
+    Reduce,
+    Scatter,
+    Size,
+    indexed,
+    rename,
+    topological,
+)
 from tilewright.dsl.rules import (
     FLOATS,
     CodeRule,
@@ -339,7 +354,43 @@ REDUCTIONS = (
     Rule("all of p or q", tw.all(p_i | q, "i"), q | tw.all(p_i, "i")),
 )
 
-EXACT_RULES = (*CONSTANTS, *ARITHMETIC, *LOGIC, *CHOICES, *REDUCTIONS)
+
+def _short_positions(node: At | Scatter) -> Node | None:
+    """h + 1 - r + r - 1 → h"""
+    positions = tuple(shortest(p) for p in node.positions)
+    return None if positions == node.positions else node.with_args((node.arg, *positions))
+
+
+def _position_itself(node: At) -> Node | None:
+    """x.at(h=index(h)) → x, and x["h"].at(h=index(i)) → x["i"] where i is a copy of h."""
+    for axis, position in zip(node.along, node.positions, strict=True):
+        if isinstance(position, Index) and base(position.axis) == base(axis):
+            rest = {a: p for a, p in zip(node.along, node.positions, strict=True) if a != axis}
+            clear = {a: fresh(a, (*node.arg.axes, *node.axes)) for a in rest if a in node.axes}
+            arg = rename(node.arg, clear)
+            arg = rename(arg, {axis: position.axis})
+            return indexed(arg, {clear.get(a, a): p for a, p in rest.items()}) if rest else arg
+    return None
+
+
+i_x = tw.index("i")
+c = typed("c", int64)
+INDEXING = (
+    CodeRule(
+        "positions are short",
+        ("at", "scatter"),
+        _short_positions,
+        examples=lambda: (Expr(indexed(x_i.node, {"i": (i_x + 1 - c + c).node})),),
+    ),
+    CodeRule(
+        "a position that is its own",
+        ("at",),
+        _position_itself,
+        examples=lambda: (Expr(indexed(x_i.node, {"i": i_x.node})),),
+    ),
+)
+
+EXACT_RULES = (*CONSTANTS, *ARITHMETIC, *LOGIC, *CHOICES, *REDUCTIONS, *INDEXING)
 
 # --- up to rounding -------------------------------------------------------------------------------------
 
@@ -458,7 +509,7 @@ def simplify(program: Program, rules: RuleSet = SIMPLIFY) -> Program:
     The program itself, if the rules remove the only operand from which the extent of an axis is known.
     """
     simple = program.with_results(rewrite((result.node for result in program.results), rules))
-    known = extent_sources(simple)
+    known = known_axes(simple)
     needed = {axis for result in simple.results for axis in result.axes}
     needed |= {node.axis for node in simple.nodes() if isinstance(node, (Index, Size))}
     return simple if all(base(axis) in known for axis in needed) else program

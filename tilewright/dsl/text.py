@@ -11,7 +11,9 @@
     result y [_0 d] %5
 
 `from_text(to_text(program)) == program`, to the last bit of every constant. The text is plain ASCII and
-depends on nothing but the program, so it is what build caches hash and store.
+depends on nothing but the program, so it is what build caches hash and store. `extent oh %4` gives the
+extent of an axis that no operand has; `%7 = at [h w] %0 %5 %6` and `%9 = scatter [row] [n] %7 %8` list the
+positions last.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from collections.abc import Callable, Mapping
 from tilewright.dsl.dtypes import BY_NAME, DType
 from tilewright.dsl.program import (
     COMBINES,
+    At,
+    AxisExtent,
     Cast,
     Const,
     Index,
@@ -33,7 +37,9 @@ from tilewright.dsl.program import (
     Read,
     Reduce,
     Result,
+    Scatter,
     Size,
+    topological,
 )
 from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError, LanguageError, UserError
@@ -42,18 +48,21 @@ _PLAIN = re.compile(r"[!-\[\]-~]")
 _ESCAPE = re.compile(r"\\([0-9a-f]+);")
 _NODE = re.compile(r"%(\d+) = (\S+)(?: (.*))?\Z")
 _HEADER = re.compile(r"(param|scalar) (\S+) (\w+) \[(.*)\]\Z")
+_EXTENT = re.compile(r"extent (\S+) %(\d+)\Z")
 _RESULT = re.compile(r"result (\S+) \[(.*)\] %(\d+)\Z")
 
 
 def to_text(program: Program) -> str:
     """The program's text. Equal programs have equal texts, in every process."""
-    nodes = program.nodes()
+    nodes = topological((*(e.size for e in program.extents), *(r.node for r in program.results)))
     number = {node: f"%{position}" for position, node in enumerate(nodes)}
     lines = [f"program {_escape(program.name)}"]
     for param in program.params:
         keyword = "scalar" if param.scalar else "param"
         lines.append(f"{keyword} {_escape(param.name)} {param.dtype} {_axes(param.axes)}")
     lines.extend(f"{number[node]} = {_node_text(node, number)}" for node in nodes)
+    for declared in program.extents:
+        lines.append(f"extent {declared.axis} {number[declared.size]}")
     for result in program.results:
         lines.append(f"result {_escape(result.name)} {_axes(result.axes)} {number[result.node]}")
     return "\n".join(lines) + "\n"
@@ -92,6 +101,10 @@ def _node_text(node: Node, number: Mapping[Node, str]) -> str:
             return f"{node.function} {operands}"
         case Reduce():
             return f"{node.combine} {_axes(node.over)} {operands}"
+        case At():
+            return f"at {_axes(node.along)} {operands}"
+        case Scatter():
+            return f"scatter {_axes(node.along)} {_axes(node.over)} {operands}"
     raise InternalError(f"the text form does not know the node {node!r}")
 
 
@@ -124,6 +137,7 @@ class _Reader:
         self.name: str | None = None
         self.params: dict[str, Param] = {}
         self.nodes: list[Node] = []
+        self.extents: list[AxisExtent] = []
         self.results: list[Result] = []
 
     def program(self) -> Program:
@@ -131,7 +145,7 @@ class _Reader:
             raise LanguageError(
                 "a program's text begins with `program name` and has at least one `result` line"
             )
-        return Program(self.name, tuple(self.params.values()), tuple(self.results))
+        return Program(self.name, tuple(self.params.values()), tuple(self.results), tuple(self.extents))
 
     def line(self, line: str) -> None:
         if self.name is None:
@@ -143,6 +157,8 @@ class _Reader:
             if int(found[1]) != len(self.nodes):
                 raise ValueError(line)
             self.nodes.append(self._node(found[2], found[3] or ""))
+        elif found := _EXTENT.match(line):
+            self.extents.append(AxisExtent(found[1], self.nodes[int(found[2])]))
         elif found := _RESULT.match(line):
             node = self.nodes[int(found[3])]
             self.results.append(Result(_unescape(found[1]), node, tuple(found[2].split())))
@@ -163,10 +179,21 @@ class _Reader:
             axes, operand = rest[1:].split("] ")
             over = tuple(axes.split())
             return Reduce(word, over, self._operand(operand))
+        if word in ("at", "scatter"):
+            return self._positions(word, rest)
         operands = tuple(self._operand(name) for name in rest.split())
         if len(operands) != SCALARS[word].arity:
             raise ValueError(rest)
         return Map(word, operands)
+
+    def _positions(self, word: str, rest: str) -> Node:
+        *lists, operands = rest.split("] ")
+        along, *over = (tuple(axes.removeprefix("[").split()) for axes in lists)
+        arg, *positions = (self._operand(name) for name in operands.split())
+        if word == "at" and not over:
+            return At(along, arg, tuple(positions))
+        (summed,) = over
+        return Scatter(along, summed, arg, tuple(positions))
 
     def _operand(self, text: str) -> Node:
         if not re.match(r"%\d+\Z", text):

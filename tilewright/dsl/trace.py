@@ -14,10 +14,19 @@ from typing import Any
 
 from tilewright.dsl.axes import Scalar, TileSpec, base, batch_axes, fresh, union
 from tilewright.dsl.dtypes import DType, float32, float64, promote
-from tilewright.dsl.expression import Expr, Scope, cast, is_batch, lift, merged, scope
-from tilewright.dsl.extents import extent_sources
+from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lift, merged, scope
+from tilewright.dsl.extents import known_axes, used_extents
 from tilewright.dsl.location import raising_line
-from tilewright.dsl.program import Index, Node, Param, Program, Read, Result, Size, rename
+from tilewright.dsl.program import (
+    Index,
+    Node,
+    Param,
+    Program,
+    Read,
+    Result,
+    Size,
+    rename,
+)
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError, UserError
 
 
@@ -133,12 +142,14 @@ def trace(
     for name, dtype in scalar_dtypes.items():
         params.append(Param(name, (), dtype, scalar=True))
         arguments[name] = Expr(Read(name, (), dtype))
-    current = Scope(seen=set(union(*(p.axes for p in params))))
+    own = union(*(p.axes for p in params))
+    current = Scope(seen=set(own), operand_axes=frozenset(own))
     token = scope.set(current)
     try:
         with _errors_name_the_line(signature):
             outcome = signature.function(**arguments)
-            program = Program(signature.name, tuple(params), _results(signature, outcome, tuple(params)))
+            results = _results(signature, outcome, tuple(params))
+            program = Program(signature.name, tuple(params), results, used_extents(results, current.extents))
             check_known_axes(program, current.mentioned)
         return program
     finally:
@@ -182,7 +193,7 @@ def _results(signature: Signature, outcome: Any, params: tuple[Param, ...]) -> t
     values = _returned(signature, outcome)
     specs = signature.results
     low = _low_precision(params)
-    known = merged(*(p.axes for p in params))
+    known = merged(*(in_place(p.axes) for p in params))
     names = _result_names(len(values), {p.name for p in params})
     results = []
     for position, (name, value) in enumerate(zip(names, values, strict=True)):
@@ -240,7 +251,9 @@ def _axis_order(
             f'the result has the axis {missing[0]!r}, which its annotation -> Tile["{spec}"] lacks; '
             f"reduce it, as in tw.sum(y, {missing[0]!r}), or add it to the annotation"
         )
-    unknown = [a for a in wanted if a not in natural and a not in known]
+    current = scope.get()
+    declared = current.extents if current else {}
+    unknown = [a for a in wanted if a not in natural and a not in known and a not in declared]
     if unknown:
         raise AxisError(f'the annotation -> Tile["{spec}"] has the axis {unknown[0]!r}, which no operand has')
     return wanted
@@ -261,7 +274,8 @@ def inline(signature: Signature, tiles: Sequence[Any], keywords: Mapping[str, An
     token = scope.set(inner)
     try:
         outcome = signature.function(**arguments)
-        known = merged(*(expression.axes for name in values if (expression := arguments[name]) is not None))
+        present = [expression for name in values if (expression := arguments[name]) is not None]
+        known = merged(*(in_place(expression.axes) for expression in present))
         return _inline_results(signature, outcome, known, inner)
     finally:
         scope.reset(token)
@@ -311,10 +325,14 @@ def _inner_scope(
                 copies[names[inner]] = outer
         if names[inner] != outer:
             renames[tile.name][outer] = names[inner]
-    taken = {*batch, *names.values(), *union(*(v.axes for _, v in present))}
+    own = frozenset((*batch, *names.values()))
+    taken = {*own, *union(*(v.axes for _, v in present))}
     current = scope.get()
     taken |= current.seen if current is not None else set()
-    return Scope(names, frozenset(batch), copies, taken, set(taken)), renames
+    extents = current.extents if current is not None else {}
+    return Scope(
+        names, frozenset(batch), copies, taken, set(taken), extents=extents, operand_axes=own
+    ), renames
 
 
 def _inline_results(signature: Signature, outcome: Any, known: tuple[str, ...], inner: Scope) -> Any:
@@ -343,7 +361,7 @@ def _under_callers_names(
 
 def check_known_axes(program: Program, mentioned: Mapping[str, str | None] | None = None) -> None:
     """Raise `AxisError` for a position or size along an axis that no operand has."""
-    sources = extent_sources(program)
+    sources = known_axes(program)
     for node in program.nodes():
         if not isinstance(node, (Index, Size)) or base(node.axis) in sources:
             continue

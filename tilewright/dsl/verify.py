@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from tilewright.dsl.axes import base
-from tilewright.dsl.dtypes import DType
-from tilewright.dsl.extents import extent_sources
-from tilewright.dsl.program import COMBINES, Const, Index, Map, Node, Program, Read, Reduce, Size
+from tilewright.dsl.dtypes import DType, int64
+from tilewright.dsl.extents import axis_sites, known_axes
+from tilewright.dsl.program import (
+    COMBINES,
+    At,
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Program,
+    Read,
+    Reduce,
+    Scatter,
+    Size,
+    topological,
+)
 from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError
 
@@ -15,9 +29,12 @@ def verify(program: Program, after: str = "construction") -> Program:
     params = {p.name: p for p in program.params}
     if len(params) != len(program.params):
         raise InternalError(f"after {after}: {program.name} has two params of one name")
-    sources = extent_sources(program)
+    known = known_axes(program)
+    problem = _extent_problem(program)
+    if problem:
+        raise InternalError(f"after {after}: in {program.name}: {problem}")
     for node in program.nodes():
-        problem = _problem(node, params, sources)
+        problem = _problem(node, params, known)
         if problem:
             raise InternalError(f"after {after}: in {program.name}: {problem}: {node!r}")
     for result in program.results:
@@ -27,14 +44,14 @@ def verify(program: Program, after: str = "construction") -> Program:
             )
         if len(set(result.axes)) != len(result.axes):
             raise InternalError(f"after {after}: result {result.name} repeats an axis: {result.axes}")
-        if any(base(a) not in sources for a in result.axes):
+        if any(base(a) not in known for a in result.axes):
             raise InternalError(
                 f"after {after}: result {result.name} has an axis of unknown extent: {result.axes}"
             )
     return program
 
 
-def _problem(node: Node, params: dict, sources: dict) -> str | None:
+def _problem(node: Node, params: dict, known: set[str]) -> str | None:
     if not isinstance(node.dtype, DType):
         return "a node without a dtype"
     if isinstance(node, Const) and node.dtype.is_integer:
@@ -47,8 +64,10 @@ def _problem(node: Node, params: dict, sources: dict) -> str | None:
             return "reads an unknown param"
         if param.dtype != node.dtype or len(param.axes) != len(node.names):
             return "reads a param with another dtype or rank"
-    if isinstance(node, (Index, Size)) and base(node.axis) not in sources:
+    if isinstance(node, (Index, Size)) and base(node.axis) not in known:
         return "an axis of unknown extent"
+    if isinstance(node, (At, Scatter)) and any(base(a) not in known for a in node.along):
+        return "positions along an axis of unknown extent"
     if isinstance(node, Map):
         row = SCALARS.get(node.function)
         if row is None or row.arity != len(node.operands):
@@ -60,4 +79,20 @@ def _problem(node: Node, params: dict, sources: dict) -> str | None:
             return "a reduction over no axis"
         if (node.combine in ("any", "all")) != node.arg.dtype.is_bool:
             return f"{node.combine} of something that is {'' if node.arg.dtype.is_bool else 'not '}bool"
+    return None
+
+
+def _extent_problem(program: Program) -> str | None:
+    """What is wrong with an extent that is an expression, of operands' axes and of axes before it."""
+    known = set(axis_sites(program))
+    for declared in program.extents:
+        nodes = topological([declared.size])
+        if declared.size.axes or declared.size.dtype != int64:
+            return f"the extent of {declared.axis} is no whole number: {declared.size!r}"
+        if any(not isinstance(n, (Const, Size, Map, Cast)) for n in nodes):
+            return f"the extent of {declared.axis} depends on a value: {declared.size!r}"
+        unknown = [n.axis for n in nodes if isinstance(n, Size) and base(n.axis) not in known]
+        if unknown:
+            return f"the extent of {declared.axis} is written with {unknown[0]}, which is not known before it"
+        known.add(declared.axis)
     return None

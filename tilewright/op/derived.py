@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def without_saved(derivative: Derivative) -> Program:
     backward = derivative.backward
     nodes = rewrite((r.node for r in backward.results), again)
     given = {p.name: p for p in (*derivative.forward.params, *backward.params) if p.name not in saved}
-    return Program(backward.name, tuple(given.values()), backward.with_results(nodes).results)
+    return replace(backward.with_results(nodes), params=tuple(given.values()))
 
 
 class GradOp(DerivedOp):
@@ -151,7 +152,7 @@ class GradOp(DerivedOp):
         closed = without_saved(derivative)
         nodes = rewrite((r.node for r in closed.results), one)
         params = tuple(p for p in closed.params if p.name not in cotangents)
-        return Program(f"{program.name}_grad", params, closed.with_results(nodes).results)
+        return replace(closed.with_results(nodes), name=f"{program.name}_grad", params=params)
 
     def like(self, program: Program) -> dict[str, str]:
         return {gradient: operand for operand, gradient in vjp(program).gradients}

@@ -13,6 +13,7 @@ from tilewright.autograd.derive import Derivative, vjp
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.axes import is_batch_axis
+from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.formula import formula
 from tilewright.dsl.program import Program
 from tilewright.errors import DerivativeError, TargetError
@@ -65,9 +66,8 @@ def compiled(program: Program, arrays: Mapping[str, np.ndarray]) -> Compiled:
 
 def backward_arrays(derivative: Derivative, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Operands of the backward; saved values and cotangents have undefined contents."""
-    extents = {
-        a: e for p in derivative.forward.tiles for a, e in zip(p.axes, arrays[p.name].shape, strict=True)
-    }
+    forward = derivative.forward
+    extents = bind_extents(forward, {p.name: arrays[p.name].shape for p in forward.tiles})
     return {
         p.name: arrays[p.name] if p.name in arrays else np.empty([extents[a] for a in p.axes], p.dtype.numpy)
         for p in derivative.backward.tiles

@@ -25,6 +25,7 @@ from tilewright.dsl.algebra.forms import (
     UNIT,
     Factor,
     Form,
+    Indexing,
     Term,
     alone,
     axes_of,
@@ -41,7 +42,7 @@ from tilewright.dsl.algebra.recognise import Recogniser
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.expression import Expr, cast
 from tilewright.dsl.folding import evaluate
-from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, Size, topological
+from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, Scatter, Size, topological
 
 MOST_SPLIT = 12
 MOST_EXPONENT = 8
@@ -138,6 +139,8 @@ class Collector:
                 return self._form_of_reduce(node)
             case Map():
                 return self._form_of_map(node)
+            case At() | Scatter():
+                return self._form_of_positions(node)
         return alone(self.node_factor(node))
 
     def _form_of_cast(self, node: Cast) -> Form:
@@ -147,6 +150,16 @@ class Collector:
         if not form:
             return ()
         return alone(self.factor("cast", (form, node.dtype), axes_of(form), node.dtype))
+
+    def _form_of_positions(self, node: At | Scatter) -> Form:
+        """Indexing is linear: a number leaves it, what it indexes is collected inside."""
+        form = self.memo[node.arg]
+        if not form:
+            return ()
+        coefficient = form[0].coefficient if len(form) == 1 else ONE
+        inside = tuple(t.scaled(1 / coefficient) for t in form)
+        factor = self.factor("indexing", (Indexing.of(node), inside), frozenset(node.axes), node.dtype)
+        return tuple(t.scaled(coefficient) for t in alone(factor))
 
     def _form_of_map(self, node: Map) -> Form:
         parts: tuple[Any, ...] = tuple(self.memo[a] if a.dtype.is_float else a for a in node.operands)

@@ -141,7 +141,7 @@ class Emitter:
     def _rank(self, factor: Factor) -> tuple:
         """The order of factors: what only the derivative has, given ones, functions, reductions, sums."""
         if factor.kind != "node":
-            return ({"cast": 0, "map": 3, "reduce": 4, "sum": 5}[factor.kind], factor.serial)
+            return ({"cast": 0, "map": 3, "indexing": 3, "reduce": 4, "sum": 5}[factor.kind], factor.serial)
         node = factor.payload
         if self.recogniser is not None and not self.recogniser.is_given(node):
             return (0, factor.serial)
@@ -170,6 +170,9 @@ class Emitter:
                 combine, over, form = factor.payload
                 body = self.form(form, factor.dtype)
                 return Reduce(combine, ordered_axes(body, over), body)
+            case "indexing":
+                indexing, form = factor.payload
+                return indexing.node(self.form(form, factor.dtype))
         function, parts = factor.payload
         return Map(function, tuple(p if dtype is None else self.form(p, dtype) for p, dtype in parts))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tilewright.dsl.algebra.polynomial import nearest
 from tilewright.dsl.dtypes import DType, float32
-from tilewright.dsl.program import Node
+from tilewright.dsl.program import At, Node, Scatter, indexed, scattered
 
 ONE = Fraction(1)
 HALF = Fraction(1, 2)
@@ -32,6 +32,7 @@ class Factor:
     "reduce"   (combine, axes, form)
     "map"      (function, operands): (form, dtype), or (node, None) where it is not floating-point
     "cast"     (form, dtype)
+    "indexing" (what the node is besides its operand, form)
     """
 
     __slots__ = ("axes", "dtype", "kind", "payload", "serial")
@@ -45,6 +46,24 @@ class Factor:
 
 
 Factors = frozenset  # of (Factor, Fraction)
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """A node `At` or `Scatter` without its operand."""
+
+    along: tuple[str, ...]
+    positions: tuple[Node, ...]
+    over: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, node: At | Scatter) -> Indexing:
+        return cls(node.along, node.positions, node.over if isinstance(node, Scatter) else None)
+
+    def node(self, arg: Node) -> Node:
+        if self.over is None:
+            return indexed(arg, dict(zip(self.along, self.positions, strict=True)))
+        return scattered(self.along, self.over, arg, self.positions)
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,8 @@ def forms_inside(factor: Factor) -> tuple[Form, ...]:
             return (factor.payload[0],)
         case "reduce":
             return (factor.payload[2],)
+        case "indexing":
+            return (factor.payload[1],)
         case "map":
             return tuple(form for form, dtype in factor.payload[1] if dtype is not None)
     return ()

@@ -27,7 +27,20 @@ from fractions import Fraction
 from typing import Any
 
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Read, Reduce, Size, rename, topological
+from tilewright.dsl.program import (
+    At,
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Read,
+    Reduce,
+    Scatter,
+    Size,
+    rename,
+    topological,
+)
 from tilewright.dsl.scalars import COMMUTATIVE
 
 Number = int | Fraction  # whole numbers are int, which is much faster
@@ -172,6 +185,8 @@ class Polynomials:
                 if node.combine == "sum":
                     return self._sum(frozenset(node.over), self.memo[node.arg])
                 return self._single(self._reduction(node))
+            case At() | Scatter() if not self.memo[node.arg]:
+                return {}
         return self._single(self._atom("opaque", node, frozenset(node.axes), 0))
 
     def _constant(self, value: float) -> Polynomial:

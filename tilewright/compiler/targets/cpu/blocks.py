@@ -19,14 +19,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel
+from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, evaluated
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N
-from tilewright.compiler.targets.cpu.schedule import UNIT, Layout, Schedule
+from tilewright.compiler.targets.cpu.schedule import UNIT, Layout, Schedule, walked_by_one
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Node, Read, topological
+from tilewright.dsl.program import At, Node, Read
 
 MIDDLE = 128  # rows of the left side that are packed at a time; a multiple of every register block
 
@@ -385,12 +385,16 @@ def contiguous_along_k(side: Side, contraction: Contraction, layout: Layout) -> 
     own.
     """
     score = 0
-    for read in topological([side.node]):
-        if not isinstance(read, Read) or read.param not in layout.classes:
+    for node in evaluated([side.node]):
+        if isinstance(node, At):
+            axes, rank = walked_by_one(node, layout), len(node.arg.axes)
+        elif isinstance(node, Read) and node.param in layout.classes:
+            steps = enumerate(node.names)
+            axes = tuple(axis for dimension, axis in steps if layout.of(node.param, dimension) == UNIT)
+            rank = len(node.names)
+        else:
             continue
-        for dimension, axis in enumerate(read.names):
-            if layout.of(read.param, dimension) == UNIT:
-                score += len(read.names) * ((axis == contraction.k[-1]) - (axis == side.own[-1]))
+        score += rank * ((contraction.k[-1] in axes) - (side.own[-1] in axes))
     return score > 0 and len(contraction.k) == 1
 
 

@@ -11,6 +11,7 @@ from tilewright.compiler.targets.cpu.blocks import Blocks
 from tilewright.compiler.targets.cpu.builder import I32, I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS, WORKSPACE, WORKSPACE_BYTES, Frame
 from tilewright.compiler.targets.cpu.loops import RowLoops
+from tilewright.compiler.targets.cpu.scatters import Scatters
 from tilewright.compiler.targets.cpu.schedule import Layout, Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
@@ -41,6 +42,8 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
         top = Scope(b, loaded, layout, schedule.lanes if schedule.lane_axis else 0, stream=schedule.stream)
         if kernel.contraction:
             body = Blocks(b, kernel, schedule, top, workspace, frame)
+        elif kernel.scatter:
+            body = Scatters(b, kernel, schedule, top)
         else:
             body = RowLoops(b, kernel, schedule, top, workspace)
         with b.loop(begin, end) as items:

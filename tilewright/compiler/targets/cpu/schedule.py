@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import Kernel, reads_of
+from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
-from tilewright.dsl.program import topological
+from tilewright.dsl.affine import affine
+from tilewright.dsl.program import At, Read, topological
 
 UNIT, ZERO, STRIDED = "1", "0", "s"
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
@@ -57,8 +58,9 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     axis = _lane_axis(kernel, layout)
     unroll = _unroll(kernel)
     tile = lanes * unroll if kernel.row else max(lanes * unroll, 1024)
+    tile = lanes if kernel.scatter else tile
     rows = 8 if target.registers >= 32 else 4
-    return Schedule(axis, lanes, unroll, tile, rows, 2, stream and not kernel.contraction)
+    return Schedule(axis, lanes, unroll, tile, rows, 2, stream and kernel.kind in ("row", "pointwise"))
 
 
 def _unroll(kernel: Kernel) -> int:
@@ -80,6 +82,9 @@ def lane_axes(kernel: Kernel) -> tuple[str, ...]:
         return (kernel.contraction.m[-1], kernel.contraction.n[-1])
     if kernel.split and kernel.split.of == "parallel":
         return kernel.row
+    if kernel.scatter:
+        moving = {axis for position in kernel.scatter.positions for axis in position.axes}
+        return tuple(a for a in kernel.parallel if a not in moving)
     chunks = kernel.split.axis if kernel.split else None
     return tuple(a for a in (*kernel.parallel, *kernel.row) if a != chunks)
 
@@ -102,12 +107,32 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
         for dimension, axis in enumerate(read.names):
             if axis in scores and layout.of(read.param, dimension) == UNIT:
                 scores[axis] += LARGER_BY_AXIS ** len(read.names)
+    for node in indexed_reads(kernel):
+        for axis in walked_by_one(node, layout):
+            if axis in scores:
+                scores[axis] += LARGER_BY_AXIS ** len(node.arg.axes)
     for output in kernel.outputs:
         last = output.buffer.axes[-1:]
         if last and last[0] in scores:
             scores[last[0]] += 2 * LARGER_BY_AXIS ** len(output.buffer.axes)
     best = max(scores.values())
     return [a for a in candidates if scores[a] == best][-1]
+
+
+def walked_by_one(node: At, layout: Layout) -> tuple[str, ...]:
+    """The axes along which one step moves an indexed operand by one element."""
+    assert isinstance(node.arg, Read)
+    at = dict(zip(node.along, node.positions, strict=True))
+    found = []
+    for dimension, axis in enumerate(node.arg.names):
+        if layout.of(node.arg.param, dimension) != UNIT:
+            continue
+        if axis not in at:
+            found.append(axis)
+            continue
+        form = affine(at[axis])
+        found.extend(a for a in at[axis].axes if form.step(a) == 1)
+    return tuple(found)
 
 
 def _contraction_lane_axis(kernel: Kernel) -> str:

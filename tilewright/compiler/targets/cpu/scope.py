@@ -7,9 +7,10 @@ along it stay scalars.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tilewright.compiler.nest import needed
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
 from tilewright.compiler.targets.cpu.schedule import UNIT, ZERO, Layout
@@ -22,9 +23,10 @@ from tilewright.compiler.targets.cpu.spelling import (
     to_memory,
     value_type,
 )
+from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Read, Reduce, Size
+from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Size
 from tilewright.errors import InternalError
 
 _HALVES = ("f16", "bf16")
@@ -114,8 +116,8 @@ class Scope:
                 stack.pop()
                 continue
             expanded = expansion(node) if isinstance(node, Map) else None
-            needed = (expanded,) if expanded is not None else () if isinstance(node, Reduce) else node.args
-            missing = [a for a in needed if a not in self.values]
+            wanted = (expanded,) if expanded is not None else () if isinstance(node, Reduce) else needed(node)
+            missing = [a for a in wanted if a not in self.values]
             if missing:
                 stack.extend(reversed(missing))
                 continue
@@ -134,7 +136,7 @@ class Scope:
             if not varying & set(node.axes):
                 self.evaluate(node)
             else:
-                stack.extend(node.args)
+                stack.extend(needed(node))
 
     def _evaluate(self, node: Node) -> Value:
         match node:
@@ -142,6 +144,8 @@ class Scope:
                 return self.b.constant(node.value, value_type(node.dtype))
             case Read():
                 return self.read(node)
+            case At():
+                return self.read_at(node)
             case Index():
                 return self.position(node.axis)
             case Size():
@@ -172,15 +176,81 @@ class Scope:
         if node.param in self.loaded.scalars:
             return self.loaded.scalars[node.param]
         operand = self.loaded.operands[node.param, False]
-        pointer, step = self._address(operand, node.names)
+        places = tuple(self.coordinates[axis] for axis in node.names)
+        return self._read_places(operand, places, node.dtype)
+
+    def _read_places(self, operand: Operand, places: Sequence[Coordinate], dtype: DType) -> Value:
+        pointer, step = self._address(operand, places)
         if step is None:
-            return self._load(pointer, node.dtype, 0)
+            return self._load(pointer, dtype, 0)
         if isinstance(step, str) and step == UNIT:
-            return self._load(pointer, node.dtype, self.lanes)
-        kind = _safe_kind(memory_kind(node.dtype))
+            return self._load(pointer, dtype, self.lanes)
+        kind = _safe_kind(memory_kind(dtype))
         assert isinstance(step, Value)
         value = self.b.gather(pointer, step, Type(kind, self.lanes), mask=self.mask)
-        return self._from_memory(value, node.dtype)
+        return self._from_memory(value, dtype)
+
+    def read_at(self, node: At) -> Value:
+        """An operand at computed positions; nothing outside of it is touched."""
+        assert isinstance(node.arg, Read)
+        walks = {a: self._walk(p) for a, p in zip(node.along, node.positions, strict=True)}
+        inside = self._inside(walks)
+        operand = self.loaded.operands[node.arg.param, False]
+        places = tuple(walks.get(axis) or self.coordinates[axis] for axis in node.arg.names)
+        varies = any(isinstance(place, Lanes) for place in places)
+        _, step = self._address(operand, places)
+        if step is not None and inside.lanes:
+            mask = inside if self.mask is None else self.b.and_(self.mask, inside)
+            return replace(self, mask=mask)._read_places(operand, places, node.dtype)
+        one = self._if_inside(self.b.any(inside), operand, places, node.dtype)
+        if not varies or not inside.lanes:
+            return one
+        zero = self.b.constant(0, value_type(node.dtype, self.lanes))
+        return self.b.select(inside, self.full(one), zero)
+
+    def _if_inside(
+        self, inside: Value, operand: Operand, places: Sequence[Coordinate], dtype: DType
+    ) -> Value:
+        """What is read there, or 0 without reading."""
+        _, step = self._address(operand, places)
+        type = value_type(dtype, self.lanes if step is not None else 0)
+        with self.b.if_(inside, [type]) as choice:
+            choice.yield_(self._read_places(operand, places, dtype))
+            choice.otherwise()
+            choice.yield_(self.b.constant(0, type))
+        return choice.results[0]
+
+    def _walk(self, position: Node) -> Coordinate:
+        """A position as a coordinate: consecutive along the lanes where one lane is one step."""
+        lane = next((a for a in position.axes if isinstance(self.coordinates[a], Lanes)), None)
+        if lane is None:
+            return self.values[position]
+        coordinate = self.coordinates[lane]
+        assert isinstance(coordinate, Lanes)
+        if coordinate.first is not None and affine(position).step(lane) == 1:
+            start = Scope(self.b, self.loaded, self.layout, 0, {**self.coordinates, lane: coordinate.first})
+            return Lanes(start.evaluate(position))
+        return Lanes(positions=self.values[position])
+
+    def _inside(self, walks: Mapping[str, Coordinate]) -> Value:
+        """Whether every position is inside its axis: one unsigned comparison each."""
+        b = self.b
+        inside: Value | None = None
+        for axis, walk in walks.items():
+            extent = self.extent(axis)
+            if isinstance(walk, Lanes):
+                position = walk.positions
+                if position is None:
+                    assert walk.first is not None
+                    position = b.add(walk.first, b.iota(I64.vector(self.lanes)))
+                one = b.cmp("lt", position, b.splat(extent, self.lanes), signed=False)
+            else:
+                one = b.cmp("lt", walk, extent, signed=False)
+            if inside is not None and one.lanes != inside.lanes:
+                one, inside = self.full(one), self.full(inside)
+            inside = one if inside is None else b.and_(inside, one)
+        assert inside is not None
+        return inside
 
     def write(self, name: str, dtype: DType, axes: tuple[str, ...], value: Value) -> None:
         pointer, step = self.address_of(name, axes)
@@ -218,15 +288,16 @@ class Scope:
         operand = self.loaded.operands.get((node.param, False))
         if operand is None or axis not in node.names or len(set(node.names)) != len(node.names):
             return
-        pointer, step = self._address(operand, node.names)
+        pointer, step = self._address(operand, tuple(self.coordinates[name] for name in node.names))
         if isinstance(step, str) and step == UNIT:
             self.b.prefetch(self.b.offset(pointer, operand.strides[node.names.index(axis)]))
 
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Value | str | None]:
-        return self._address(self.loaded.operands[name, True], axes, result=True)
+        places = tuple(self.coordinates[axis] for axis in axes)
+        return self._address(self.loaded.operands[name, True], places, result=True)
 
     def _address(
-        self, operand: Operand, names: tuple[str, ...], result: bool = False
+        self, operand: Operand, places: Sequence[Coordinate], result: bool = False
     ) -> tuple[Value, Value | str | None]:
         """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), or byte
         offsets.
@@ -236,15 +307,14 @@ class Scope:
         lanes: Value | None = None
         unit = 0
         strided = 0
-        for dimension, axis in enumerate(names):
-            coordinate = self.coordinates[axis]
+        for dimension, coordinate in enumerate(places):
             stride = operand.strides[dimension]
             if isinstance(coordinate, Value):
                 scalar = _plus(b, scalar, b.mul(coordinate, stride))
                 continue
             if coordinate.first is not None:
                 scalar = _plus(b, scalar, b.mul(coordinate.first, stride))
-                kind = self._class(operand, dimension, len(names), result)
+                kind = self._class(operand, dimension, len(places), result)
                 unit += kind == UNIT
                 strided += kind != ZERO
                 if kind != ZERO:

@@ -1,0 +1,136 @@
+"""Ops that index, on the CPU target: values against the reference, derivatives against finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tilewright as tw
+from tests.support import indexing_ops as ops
+from tests.support.checks import assert_close, extents_of, with_cotangents
+from tests.support.indexing_ops import CASES, IndexingCase
+from tilewright.autograd.check import check_jvp, check_vjp
+from tilewright.autograd.derive import jvp, vjp
+from tilewright.compiler.pipeline import lower
+from tilewright.dsl.text import from_text, to_text
+from tilewright.dsl.verify import verify
+from tilewright.op.derived import without_saved
+
+SLOPE = 1e-6
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_value(case: IndexingCase):
+    arguments = case.arguments()
+    expected = case.op.reference(*arguments, **case.constants)
+    assert_close(case.op(*arguments, **case.constants), expected, 64, str(case))
+    narrow = [a.astype(np.float32) if a.dtype.kind == "f" else a.astype(np.int32) for a in arguments]
+    assert_close(
+        case.op(*narrow, **case.constants), case.op.reference(*narrow, **case.constants), 64, str(case)
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient_kernels_agree_with_the_reference_of_the_gradient(case: IndexingCase):
+    arguments = case.arguments()
+    result = case.op.reference(*arguments, **case.constants)
+    cotangent = np.random.default_rng(1).standard_normal(result.shape)
+    expected = case.op.vjp.reference(*arguments, cotangent, **case.constants)
+    actual = case.op.vjp(*arguments, cotangent, **case.constants)
+    as_tuple = lambda value: value if isinstance(value, tuple) else (value,)  # noqa: E731
+    for one, other in zip(as_tuple(actual), as_tuple(expected), strict=True):
+        assert_close(one, other, 256, str(case), floor=1.0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_derivatives_against_finite_differences(case: IndexingCase):
+    """vjp, jvp and the vjp of the backward, in float64."""
+    program, arrays = bound(case)
+    assert from_text(to_text(program)) == program
+    backward = verify(without_saved(vjp(program)))
+    assert from_text(to_text(backward)) == backward
+    verify(jvp(program))
+    assert check_vjp(program, arrays).error <= SLOPE
+    assert check_jvp(program, arrays).error <= SLOPE
+    seeded = with_cotangents(backward, arrays, extents_of(program, arrays))
+    assert check_vjp(backward, seeded).error <= SLOPE
+
+
+def bound(case: IndexingCase):
+    call = case.op.bind(case.op.arguments(case.arguments(), case.constants))
+    return call.program, dict(call.arrays)
+
+
+CONVOLUTIONS = [c for c in CASES if c.op is ops.conv2d and 0 not in c.shapes[0]]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolution_against_torch(case: IndexingCase):
+    x, k = (torch.tensor(a, requires_grad=True) for a in case.arguments())
+    options = {"stride": 1, "pad": 0, "dilation": 1, **case.constants}
+    y = F.conv2d(x, k, stride=options["stride"], padding=options["pad"], dilation=options["dilation"])
+    cotangent = torch.randn_like(y)
+    y.backward(cotangent)
+    arrays = case.arguments()
+    assert_close(case.op(*arrays, **case.constants), y.detach().numpy(), 64)
+    d_x, d_k = case.op.vjp(*arrays, cotangent.numpy(), **case.constants)
+    assert_close(d_x, x.grad.numpy(), 64)
+    assert_close(d_k, k.grad.numpy(), 64)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_a_convolution_and_its_gradients_are_contractions(case: IndexingCase):
+    program, _ = bound(case)
+    forward = lower(program).kernels
+    assert [k.kind for k in forward] == ["contraction"]
+    assert sorted(k.kind for k in lower(vjp(program).backward).kernels) == ["contraction"] * 2
+
+
+def test_gradients_of_gathers_are_gathers():
+    """No scatter where the positions can be inverted."""
+    solvable = [
+        c for c in CASES if len(c.draws) == 0 and c.op not in (ops.nearest, ops.roll, ops.reflect_pad)
+    ]
+    for case in solvable:
+        if case.op is ops.pixel_shuffle:
+            continue
+        kernels = lower(without_saved(vjp(bound(case)[0]))).kernels
+        assert all(k.kind != "scatter" for k in kernels), case
+
+
+def test_duplicates_add_up_in_the_order_of_the_positions():
+    values = np.array([1e8, 1.0, -1e8, 1.0], np.float32)
+    places = np.zeros(4, np.int64)
+    total = ops.histogram(values, places, bins=2)
+    expected = np.float32(0)
+    for value in values:
+        expected += value
+    assert total[0] == expected and total[1] == 0
+
+
+def test_the_positions_outside_are_the_fill():
+    table = np.arange(6.0).reshape(3, 2)
+    ids = np.array([0, 3, -1, 2, 2**40, -(2**40)])
+    assert np.array_equal(ops.embedding(table, ids), [[0, 1], [0, 0], [0, 0], [4, 5], [0, 0], [0, 0]])
+
+
+def test_two_inlined_calls_share_an_axis_that_they_declare_alike():
+    @tw.op
+    def both(x: tw.Tile["t"], y: tw.Tile["t"]):
+        return ops.unfold(x) + ops.unfold(y)
+
+    x, y = np.random.default_rng(0).standard_normal((2, 11))
+    assert_close(both(x, y), ops.unfold(x) + ops.unfold(y))
+
+
+def test_an_op_is_inlined_into_itself():
+    @tw.op
+    def twice(x: tw.Tile["... t"]):
+        once = ops.unfold(x, k=3, stride=1)
+        return ops.unfold(tw.sum(once, "k"), k=2, stride=1)
+
+    x = np.random.default_rng(0).standard_normal((2, 9))
+    sums = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+    assert_close(twice(x), np.stack([sums[:, :-1], sums[:, 1:]], -1))
