@@ -145,18 +145,34 @@ def check_backward(case: Case, dtype: Any, target: str, axes: Extents | None = N
     assert_right(program, arrays, target, tolerance, f"{case} backward {axes or ''}", 1.0)
 
 
-def check_compiles(case: Case, dtype: Any, target: str) -> None:
-    """The forward and the backward compile for a GPU that need not be there."""
+def check_compiles(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:
+    """The forward and the backward compile for a GPU that need not be there, and fit it."""
     from tilewright.compiler.targets.triton.binaries import compile_plan
-    from tilewright.compiler.targets.triton.launch import element_strides
+    from tilewright.compiler.targets.triton.toolchain import Target
 
-    call = case.call(case.arguments(dtype))
+    gpu = Target.parse(target)
+    for program, arrays in programs_of(case, dtype, axes):
+        for step, artefact in compile_plan(lower(program), gpu, *layout_of(program, arrays)):
+            assert artefact.shared_bytes <= gpu.shared_memory_limit, step.kernel.name
+            assert artefact.threads <= gpu.thread_limit, step.kernel.name
+
+
+def programs_of(case: Case, dtype: Any, axes: Extents | None = None) -> list[tuple[Program, Arrays]]:
+    """The forward of a case and, where there is one, its backward, with their operands."""
+    call = case.call(case.arguments(dtype, axes=axes))
     arrays = {**call.arrays, **call.scalars}
-    for program in (call.program, backward_of(call.program)):
-        given = with_cotangents(program, arrays, extents_of(call.program, arrays))
-        tiles = {p.name: given[p.name] for p in program.tiles}
-        strides = {name: element_strides(a) or () for name, a in tiles.items()}
-        assert compile_plan(lower(program), target, {name: a.shape for name, a in tiles.items()}, strides)
+    found = [(call.program, arrays)]
+    if case.differentiable:
+        program = backward_of(call.program)
+        found.append((program, with_cotangents(program, arrays, extents_of(call.program, arrays))))
+    return found
+
+
+def layout_of(program: Program, arrays: Arrays) -> tuple[dict[str, tuple[int, ...]], ...]:
+    """Shapes, and strides in elements, of a Program's operands."""
+    tiles = {p.name: arrays[p.name] for p in program.tiles}
+    strides = {n: tuple(s // a.itemsize for s in a.strides) for n, a in tiles.items()}
+    return {n: a.shape for n, a in tiles.items()}, strides
 
 
 def check_tangents(case: Case, target: str) -> None:

@@ -7,6 +7,7 @@ results. `CASES` have derivatives; `EXACT_CASES` are of whole numbers, booleans 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -646,50 +647,51 @@ CASES = [
 ]
 
 INTEGERS = {"n": labels(-9, 10), "m": labels(1, 7)}
+exact = functools.partial(Case, differentiable=False)
 EXACT_CASES = [
-    Case(
+    exact(
         accuracy, {"n": 9, "c": 5}, draw={"target": labels(0, 5)}, dtypes=LABELS, more=({"n": 70, "c": 33},)
     ),
-    Case(masks, PLANE, draw={"seen": coin}, dtypes={"seen": np.bool_}, more=PLANES),
+    exact(masks, PLANE, draw={"seen": coin}, dtypes={"seen": np.bool_}, more=PLANES),
     *(
-        Case(statistics_of_integers, PLANE, draw={"n": labels(low, 4)}, dtypes={"n": dtype}, more=PLANES[:3])
+        exact(statistics_of_integers, PLANE, draw={"n": labels(low, 4)}, dtypes={"n": dtype}, more=PLANES[:3])
         for dtype, low in ((np.int64, -3), (np.int32, -3), (np.int8, -3), (np.uint8, 0))
     ),
     *(
-        Case(arithmetic_of_integers, {"...": (3, 37)}, draw=INTEGERS, dtypes={"n": dtype, "m": dtype})
+        exact(arithmetic_of_integers, {"...": (3, 37)}, draw=INTEGERS, dtypes={"n": dtype, "m": dtype})
         for dtype in (np.int64, np.int32, np.int16, np.int8)
     ),
-    Case(
+    exact(
         arithmetic_of_integers,
         {"...": (3, 37)},
         draw={"n": labels(0, 250), "m": labels(1, 250)},
         dtypes={"n": np.uint8, "m": np.uint8},
     ),
-    Case(
+    exact(
         arithmetic_of_integers,
         {"...": (3, 37)},
         draw={"n": labels(-128, 128), "m": labels(1, 256)},
         dtypes={"n": np.int8, "m": np.uint8},
     ),
     *(
-        Case(
+        exact(
             shifts, {"...": (3, 37)}, draw={"n": labels(0, 100), "by": labels(0, 5)}, dtypes={"n": t, "by": t}
         )
         for t in (np.int32, np.uint8, np.int64)
     ),
-    Case(positions, PLANE, more=PLANES),
-    Case(
+    exact(positions, PLANE, more=PLANES),
+    exact(
         histogram,
         {"n": 50, "b": 6},
         draw={"label": labels(0, 6)},
         dtypes={"label": np.int32},
         more=({"n": 3000},),
     ),
-    Case(first_above, MATRIX, more=RAGGED),
-    Case(ranks, {"n": 3, "i": 7, "j": 7}, more=({"n": 5, "i": 70, "j": 70},)),
-    Case(conversions, MATRIX, more=RAGGED),
-    Case(extremes, PLANE, more=PLANES),
-    Case(classified, PLANE, more=PLANES),
+    exact(first_above, MATRIX, more=RAGGED),
+    exact(ranks, {"n": 3, "i": 7, "j": 7}, more=({"n": 5, "i": 70, "j": 70},)),
+    exact(conversions, MATRIX, more=RAGGED),
+    exact(extremes, PLANE, more=PLANES),
+    exact(classified, PLANE, more=PLANES),
 ]
 
 

@@ -192,6 +192,19 @@ def test_a_scalar_comparison_meets_a_block():
     np.testing.assert_array_equal(out, x < 3)
 
 
+def test_positions_of_a_loop_are_tensors():
+    source = HEADER + (
+        "@triton.jit\ndef kernel(out, low, high):\n"
+        "    for place in range(low, high, 2):\n"
+        "        tl.store(out + place, place.to(tl.int64) + place * 2147483647)\n"
+    )
+    out = np.zeros(6, np.int64)
+    interpret(source, "kernel", (1,), [out, 1, 6])
+    np.testing.assert_array_equal(out, [0, 2**31, 0, 2**31, 0, 2**31])  # the products wrap in 32 bits
+    interpret(source, "kernel", (1,), [out, 1, 6], signature={"high": "i64"})
+    np.testing.assert_array_equal(out[1::2], [n + n * (2**31 - 1) for n in (1, 3, 5)])
+
+
 def test_atomics_and_grids_of_three_axes():
     source = HEADER + (
         "@triton.jit\ndef kernel(out):\n"

@@ -9,6 +9,7 @@ Triton's own interpreter does the work. What it lacks is added for the duration 
 - every access is checked against the arrays passed (`memory_guard`);
 - bfloat16 arithmetic, comparison, rounding and `tl.dot` (it adds the bit patterns as integers otherwise);
 - a correctly rounded `tl.fma` in versions whose interpreter rounds twice;
+- the variable of a `for` over `range` is a tensor as wide as the bounds, which wraps as on a GPU and has `.to`;
 - `tl.reduce` and `tl.associative_scan` with a combine function run over whole arrays, not element by element.
 """
 
@@ -197,8 +198,15 @@ def _device_functions(source: str) -> dict[str, DeviceFunction]:
     """The jitted functions of a module text, interpreted, and seeing each other so."""
     namespace = load_functions(source)
     functions = {name: DeviceFunction(value.fn) for name, value in namespace.items() if _is_jitted(value)}
-    namespace.update(functions)
+    namespace.update(functions, range=_range)
     return functions
+
+
+def _range(*bounds: Any) -> Iterator[Any]:
+    """`range` in a kernel: its positions are tensors, as they are in compiled code."""
+    kind = np.result_type(np.int32, *(b.handle.data.dtype for b in bounds if hasattr(b, "handle")))
+    for position in range(*(int(bound) for bound in bounds)):
+        yield _argument(position, _type_name(kind))
 
 
 def _is_jitted(value: object) -> bool:
