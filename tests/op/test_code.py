@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import tilewright as tw
@@ -66,3 +67,8 @@ def test_binaries_ahead_of_time():
     (artefact,) = ahead_of_time(softmax, ((64, 128),), {}, "cuda:90")
     assert artefact.binary_kind == "cubin"
     assert artefact.binary[:4] == b"\x7fELF"
+
+
+def test_elements_that_straddle_addresses_are_shown_as_their_copy():
+    pairs = np.zeros((4, 6), np.dtype([("small", np.int8), ("x", np.float32)]))
+    assert "tl.load" in softmax.code(pairs["x"], target="triton")

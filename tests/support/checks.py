@@ -148,11 +148,13 @@ def check_backward(case: Case, dtype: Any, target: str, axes: Extents | None = N
 def check_compiles(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:
     """The forward and the backward compile for a GPU that need not be there, and fit it."""
     from tilewright.compiler.targets.triton.binaries import compile_plan
+    from tilewright.compiler.targets.triton.launch import whole_elements
     from tilewright.compiler.targets.triton.toolchain import Target
 
     gpu = Target.parse(target)
     for program, arrays in programs_of(case, dtype, axes):
-        for step, artefact in compile_plan(lower(program), gpu, *layout_of(program, arrays)):
+        _, shapes, strides = whole_elements({p.name: arrays[p.name] for p in program.tiles})
+        for step, artefact in compile_plan(lower(program), gpu, shapes, strides):
             assert artefact.shared_bytes <= gpu.shared_memory_limit, step.kernel.name
             assert artefact.threads <= gpu.thread_limit, step.kernel.name
 
@@ -166,13 +168,6 @@ def programs_of(case: Case, dtype: Any, axes: Extents | None = None) -> list[tup
         program = backward_of(call.program)
         found.append((program, with_cotangents(program, arrays, extents_of(call.program, arrays))))
     return found
-
-
-def layout_of(program: Program, arrays: Arrays) -> tuple[dict[str, tuple[int, ...]], ...]:
-    """Shapes, and strides in elements, of a Program's operands."""
-    tiles = {p.name: arrays[p.name] for p in program.tiles}
-    strides = {n: tuple(s // a.itemsize for s in a.strides) for n, a in tiles.items()}
-    return {n: a.shape for n, a in tiles.items()}, strides
 
 
 def check_tangents(case: Case, target: str) -> None:

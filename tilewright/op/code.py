@@ -96,29 +96,20 @@ def _gpu(program: Program, arrays: Mapping[str, np.ndarray], target: str) -> Ite
 def _launches(plan: Plan, arrays: Mapping[str, np.ndarray], target: str) -> Sequence[Any]:
     """What the Triton target launches on an architecture for operands like these."""
     try:
-        from tilewright.compiler.targets.triton.launch import Recipes, element_strides
+        from tilewright.compiler.targets.triton.launch import Recipes, whole_elements
         from tilewright.compiler.targets.triton.toolchain import Target
     except ImportError as reason:
         raise TargetError(f'there is no Triton target here ({reason}); use target="cpu"') from None
-    shapes = {name: array.shape for name, array in arrays.items()}
-    strides = {name: element_strides(array) or () for name, array in arrays.items()}
+    _, shapes, strides = whole_elements(arrays)
     return Recipes(plan, Target.parse(target)).recipe(shapes, strides).steps
 
 
 def _compiled(step: Any, target: str) -> Any:
     """One launch as a binary for an architecture: an `Artefact`."""
-    from tilewright.compiler.targets.triton.toolchain import compile_source
+    from tilewright.compiler.targets.triton.binaries import compile_step
+    from tilewright.compiler.targets.triton.toolchain import Target
 
-    operands = frozenset(p.of for p in step.parameters if p.type.startswith("*"))
-    return compile_source(
-        step.emitted.text,
-        step.emitted.name,
-        signature=step.signature,
-        target=target,
-        constexprs=step.emitted.constexprs,
-        divisible_by_16=step.divisible_by_16(operands),
-        options={"num_warps": step.schedule.num_warps, "num_stages": step.schedule.num_stages},
-    )
+    return compile_step(step, Target.parse(target), step.operands)
 
 
 def ahead_of_time(

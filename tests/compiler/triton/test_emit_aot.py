@@ -21,7 +21,7 @@ from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.triton import binaries
 from tilewright.compiler.targets.triton.binaries import compile_plan
-from tilewright.compiler.targets.triton.launch import element_strides
+from tilewright.compiler.targets.triton.launch import whole_elements
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.op.op import Call
 from tilewright.runtime import cache
@@ -31,8 +31,7 @@ HALF = np.float16
 
 
 def compiled(call: Call, target: str, plan: Plan | None = None):
-    shapes = {name: a.shape for name, a in call.arrays.items()}
-    strides = {name: element_strides(a) or () for name, a in call.arrays.items()}
+    _, shapes, strides = whole_elements(call.arrays)
     return compile_plan(plan or lower(call.program), target, shapes, strides)
 
 

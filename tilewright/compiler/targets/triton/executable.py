@@ -18,7 +18,7 @@ from tilewright.compiler.targets.triton.launch import (
     Recipe,
     Recipes,
     Step,
-    element_strides,
+    whole_elements,
 )
 from tilewright.compiler.targets.triton.parameters import Parameter
 from tilewright.compiler.targets.triton.toolchain import Target
@@ -40,14 +40,10 @@ class _Executable:
 
     def recipe(self, arguments: Arrays) -> tuple[dict[str, np.ndarray], Recipe]:
         """The operands with strides of whole elements, and what to launch for them."""
-        arrays = {
-            name: a if element_strides(a) is not None else np.ascontiguousarray(a)
-            for name, a in arguments.items()
-        }
-        key = tuple((a.shape, a.strides) for a in arrays.values())
+        arrays, shapes, strides = whole_elements(arguments)
+        key = (*shapes.values(), *strides.values())
         if key not in self._found:
-            strides = {name: element_strides(a) or () for name, a in arrays.items()}
-            self._found[key] = self._recipes.recipe({name: a.shape for name, a in arrays.items()}, strides)
+            self._found[key] = self._recipes.recipe(shapes, strides)
         return arrays, self._found[key]
 
 

@@ -9,7 +9,7 @@ Triton's own interpreter does the work. What it lacks is added for the duration 
 - every access is checked against the arrays passed (`memory_guard`);
 - bfloat16 arithmetic, comparison, rounding and `tl.dot` (it adds the bit patterns as integers otherwise);
 - a correctly rounded `tl.fma` in versions whose interpreter rounds twice;
-- the variable of a `for` over `range` is a tensor as wide as the bounds, which wraps as on a GPU and has `.to`;
+- tensors, as wide as the bounds, where a `for` over `range` would give Python's ints;
 - `tl.reduce` and `tl.associative_scan` with a combine function run over whole arrays, not element by element.
 """
 

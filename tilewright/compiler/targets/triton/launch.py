@@ -144,6 +144,15 @@ def element_strides(array: np.ndarray) -> tuple[int, ...] | None:
     return tuple(stride // array.itemsize for stride in array.strides)
 
 
+def whole_elements(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Operands, their shapes, and their strides in elements; copied where strides are not whole elements."""
+    kept = {n: a if element_strides(a) is not None else np.ascontiguousarray(a) for n, a in arrays.items()}
+    strides = {n: element_strides(a) or () for n, a in kept.items()}
+    return kept, {n: a.shape for n, a in kept.items()}, strides
+
+
 def normal_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     """Strides in which a dimension of one element has the stride that joins it to the dimension after it.
 
@@ -174,4 +183,5 @@ def layout_of(kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[
 
 __all__ = [
     "POINTER", "SCALAR", "Recipe", "Recipes", "Step", "contiguous_strides", "element_strides", "extents_of",
+    "whole_elements",
 ]  # fmt: skip
