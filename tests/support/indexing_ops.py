@@ -1,4 +1,4 @@
-"""Ops that index: convolutions, pooling, gathers, views, as users write them. Shared by the tests of every target."""
+"""Ops that index: convolutions, pooling, gathers, views, as users write them, for every target."""
 
 from __future__ import annotations
 

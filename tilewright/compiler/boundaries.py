@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright.compiler.chunks import is_chunk_axis
 from tilewright.compiler.contraction import recognise
-from tilewright.dsl.program import At, Node, Reduce, topological
+from tilewright.dsl.program import At, Node, Order, Reduce, Scatter, topological
 
 
 def is_chunked(node: Reduce) -> bool:
@@ -24,7 +24,7 @@ def nearest_reductions(node: Node) -> list[Reduce]:
         seen.add(current)
         if isinstance(current, Reduce):
             found[current] = None
-        else:
+        elif not isinstance(current, (Scatter, Order)):
             stack.extend(current.positions if isinstance(current, At) else current.args)
     return list(found)
 

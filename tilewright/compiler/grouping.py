@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Split
-from tilewright.dsl.program import Node, Read, Scatter
+from tilewright.dsl.program import Node, Order, Read, Scatter
 
 Shape = tuple[frozenset[str], frozenset[str]]
 
@@ -25,7 +25,7 @@ class Target:
     contraction: Contraction | None = None
     partial: Split | None = None
     combine: str | None = None
-    scatter: Scatter | None = None
+    own: Scatter | Order | None = None
 
     @property
     def shape(self) -> Shape:
@@ -104,7 +104,7 @@ def _is_split(node: Node, partial_buffers: Collection[str]) -> bool:
 
 def _fits(first: Group, second: Group) -> bool:
     """Whether `second`'s targets can be computed in the loops of `first`, and would share data there."""
-    if second.lead.contraction or first.lead.scatter or second.lead.scatter:
+    if second.lead.contraction or first.lead.own or second.lead.own:
         return False
     if any(_is_chunk_read(b) and b in first.nodes for b in second.boundaries):
         return False
@@ -126,13 +126,7 @@ def _fits(first: Group, second: Group) -> bool:
 def _epilogue_fits(first: Group, second: Group) -> bool:
     """Whether `second` is pointwise work on the sums of the contraction `first`."""
     one, two = first.lead, second.lead
-    if (
-        not one.contraction
-        or two.contraction
-        or two.scatter
-        or two.row
-        or any(t.partial for t in second.targets)
-    ):
+    if not one.contraction or two.contraction or two.own or two.row or any(t.partial for t in second.targets):
         return False
     return set(two.parallel) == set(one.parallel) and bool(set(second.boundaries) & first.nodes)
 

@@ -10,6 +10,7 @@ the phases and spell the nodes.
     row           for p in parallel:  for each phase: for r in row:  accumulate reductions, store f(p, r)
                                       after the phase:               store f(p)
     scatter       out = 0;  for p in parallel: for r in row, in order:  out[positions(p, r), p] += f(p, r)
+    order         for p in parallel: out[:, p] = the positions of the row, sorted by f(p, :)
     contraction   for (b, m, n) tiles: acc = Σ_k left(b, m, k) · right(b, k, n);  store f(acc, b, m, n)
 
 A *split* kernel computes bounded partial results, finished by a second, ordinary kernel: either its row
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import At, Node, Param, Program, Read, Reduce, Scatter, topological
+from tilewright.dsl.program import At, Node, Order, Param, Program, Read, Reduce, Scatter, topological
 
 ACCUMULATOR = "#acc"  # the param that an epilogue reads the finished sum from
 
@@ -81,6 +82,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Kernel:
+    """One pass over memory. `own` is the node that has the kernel for itself, where it is neither pointwise
+    nor a reduction: the outputs' nodes are then what it scatters or sorts.
+    """
+
     name: str
     parallel: tuple[str, ...]
     row: tuple[str, ...]
@@ -88,16 +93,24 @@ class Kernel:
     phases: tuple[Phase, ...]
     contraction: Contraction | None = None
     split: Split | None = None
-    scatter: Scatter | None = None
+    own: Scatter | Order | None = None
     inputs: tuple[Param, ...] = field(default=())
 
     @property
     def kind(self) -> str:
         if self.contraction:
             return "contraction"
-        if self.scatter:
-            return "scatter"
+        if self.own:
+            return type(self.own).__name__.lower()
         return "row" if self.row else "pointwise"
+
+    @property
+    def scatter(self) -> Scatter | None:
+        return self.own if isinstance(self.own, Scatter) else None
+
+    @property
+    def order(self) -> Order | None:
+        return self.own if isinstance(self.own, Order) else None
 
     @property
     def tiles(self) -> tuple[Param, ...]:

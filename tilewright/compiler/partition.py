@@ -28,6 +28,7 @@ from tilewright.dsl.program import (
     Index,
     Map,
     Node,
+    Order,
     Param,
     Program,
     Read,
@@ -139,7 +140,9 @@ class _Partitioner:
         if isinstance(node, Reduce):
             return Target(node, node.axes, node.over)
         if isinstance(node, Scatter):
-            return Target(node, tuple(a for a in node.axes if a not in node.along), node.over, scatter=node)
+            return Target(node, tuple(a for a in node.axes if a not in node.along), node.over, own=node)
+        if isinstance(node, Order):
+            return Target(node, tuple(a for a in node.axes if a != node.axis), (node.axis,), own=node)
         return self._classify_consumer(node)
 
     def _classify_partial(self, node: Node, partial: Partial) -> Target:
@@ -189,7 +192,7 @@ class _Partitioner:
         """The values below a target that other kernels must compute."""
         if target.contraction:
             starts = (target.contraction.left, target.contraction.right)
-        elif isinstance(target.node, (Reduce, Scatter)):
+        elif isinstance(target.node, (Reduce, Scatter, Order)):
             starts = target.node.args
         else:
             starts = (self.value_of(target),)
@@ -221,11 +224,11 @@ class _Partitioner:
     def _crosses_memory(self, node: Node, target: Target) -> bool:
         if isinstance(node, Read):
             return node.param in self.partial_reads
-        if isinstance(node, Scatter):
+        if isinstance(node, (Scatter, Order)):
             return True
         if not isinstance(node, Reduce):
             return False
-        if target.scatter or target.contraction or recognise(node):
+        if target.own or target.contraction or recognise(node):
             return True
         if target.partial and target.partial.of == "row":
             return True
@@ -238,7 +241,7 @@ class _Partitioner:
         rows = {
             t.shape: t
             for t in self.targets.values()
-            if t.row and not t.contraction and not t.partial and not t.scatter
+            if t.row and not t.contraction and not t.partial and not t.own
         }
         for target in self.targets.values():
             node = target.node
@@ -298,7 +301,7 @@ class _Partitioner:
         lead = group.lead
         reads = {b: _read_of(b, buffers) for b in group.boundaries}
         outputs: list[Output] = []
-        contraction, scatter = None, None
+        contraction, own = None, None
         if lead.contraction:
             inner = lead.contraction
             contraction = replace(
@@ -306,10 +309,10 @@ class _Partitioner:
             )
         for target in group.targets:
             value = replace_nodes(self.value_of(target), reads)
-            if target.scatter:
-                scatter = replace_nodes(target.scatter, reads)
-                assert isinstance(scatter, Scatter)
-                value = scatter.arg
+            if target.own:
+                own = replace_nodes(target.own, reads)
+                assert isinstance(own, (Scatter, Order))
+                value = own.arg
             if contraction:
                 accumulator = Read(ACCUMULATOR, contraction.root.axes, contraction.root.dtype)
                 value = replace_nodes(self.value_of(target), {**reads, contraction.root: accumulator})
@@ -319,7 +322,7 @@ class _Partitioner:
             outputs.extend(Output(buffer, value, accumulate) for buffer in buffers[target.node])
         split = next((t.partial for t in group.targets if t.partial), None)
         parallel, row = lead.parallel, () if contraction else lead.row
-        phases = () if contraction or scatter else write_phases(outputs, row)
+        phases = () if contraction or own else write_phases(outputs, row)
         kernel = Kernel(
             f"{self.program.name}_{position}",
             parallel,
@@ -328,7 +331,7 @@ class _Partitioner:
             phases,
             contraction,
             split,
-            scatter,
+            own,
         )
         return replace(kernel, inputs=self._inputs(kernel, buffers))
 

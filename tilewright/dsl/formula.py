@@ -23,6 +23,7 @@ from tilewright.dsl.program import (
     Index,
     Map,
     Node,
+    Order,
     Program,
     Read,
     Reduce,
@@ -61,7 +62,7 @@ _LETTERS = {
     "cast": "c",
 }
 
-_WORDS = {At: "at", Scatter: "scatter"}
+_WORDS = {At: "at", Scatter: "scatter", Order: "order"}
 
 Text = tuple[str, int]
 
@@ -222,6 +223,9 @@ class _Writer:
                 return f"{self._operand(node.arg, _ATOM)}.at({self._positions(node)})", _ATOM
             case Scatter():
                 return f"scatter_add({self.memo[node.arg][0]}, {self._positions(node)})", _ATOM
+            case Order():
+                word = ", descending" if node.descending else ""
+                return f"argsort({self.memo[node.arg][0]}, {node.axis}{word})", _ATOM
             case Map():
                 return self._map(node)
         raise InternalError(f"formula does not know the node {node!r}")

@@ -41,6 +41,7 @@ from tilewright.dsl.expression import (
     resolve_axes,
 )
 from tilewright.dsl.indexing import axis, scatter_add
+from tilewright.dsl.ordering import argsort, median, quantile, sort, topk
 from tilewright.dsl.program import Index, Node, Size
 from tilewright.errors import AxisError, LanguageError
 
@@ -224,10 +225,11 @@ isnan, isinf, isfinite = scalars.isnan, scalars.isinf, scalars.isfinite
 where, stop_gradient = scalars.where, scalars.stop_gradient
 
 __all__ = [
-    "abs", "acos", "acosh", "all", "any", "argmax", "argmin", "asin", "asinh", "atan", "atan2", "atanh",
-    "axis", "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp", "exp2", "expm1",
-    "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p", "log2",
-    "logsumexp", "max", "maximum", "mean", "min", "minimum", "nan", "pi", "pow", "prod", "round", "rsqrt",
-    "scatter_add", "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sqrt", "square", "stop_gradient", "sum",
-    "tan", "tanh", "trunc", "var", "where",
+    "abs", "acos", "acosh", "all", "any", "argmax", "argmin", "argsort", "asin", "asinh", "atan", "atan2",
+    "atanh", "axis", "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp",
+    "exp2", "expm1", "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log",
+    "log1p", "log2", "logsumexp", "max", "maximum", "mean", "median", "min", "minimum", "nan", "pi",
+    "pow", "prod", "quantile", "round", "rsqrt", "scatter_add", "sigmoid", "sign", "sin", "sinh", "size",
+    "softplus", "sort", "sqrt", "square", "stop_gradient", "sum", "tan", "tanh", "topk", "trunc", "var",
+    "where",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ The grammar is the whole language below the surface syntax:
             | Reduce(combine, axes, arg)         sum, prod, max, min, any or all over named axes
             | At(arg, along, positions)          arg at computed positions along some of its axes, 0 outside
             | Scatter(arg, along, positions)     its transpose: arg added up at computed positions
+            | Order(arg, axis)                   the positions along an axis, sorted by value
     program = params, results, extents           a result is a node with an order for its axes; the extents
                                                  of axes that no operand has are expressions of others
 
@@ -259,6 +260,35 @@ class Scatter(Node):
         return scattered(self.along, self.over, args[0], args[1:])
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Order(Node):
+    """The positions along `axis` in the order of their values, int64: at r stands where the r-th value is.
+
+    Equal values keep their order, -0 equals +0, and NaN counts as larger than everything, so it comes last,
+    or first if `descending`.
+    """
+
+    axis: str
+    descending: bool
+    arg: Node
+
+    def __post_init__(self) -> None:
+        if self.axis not in self.arg.axes:
+            raise InternalError(f"an order along {self.axis!r} of a node with the axes {self.arg.axes}")
+        self._derive(self.arg.axes, int64)
+
+    @property
+    def args(self) -> tuple[Node, ...]:
+        return (self.arg,)
+
+    def key(self) -> tuple:
+        return (self.axis, self.descending, self.arg)
+
+    def with_args(self, args: tuple[Node, ...]) -> Node:
+        (arg,) = args
+        return Order(self.axis, self.descending, arg) if self.axis in arg.axes else Index(self.axis)
+
+
 def _check_positions(positions: tuple[Node, ...], along: tuple[str, ...]) -> None:
     if len(positions) != len(along) or len(set(along)) != len(along) or not along:
         raise InternalError(f"{len(positions)} positions along the axes {along}")
@@ -457,6 +487,9 @@ def _rename(node: Node, names: Mapping[str, str], memo: dict[tuple, Node]) -> No
         result = Index(relevant[node.axis])
     elif isinstance(node, Reduce):
         result = _rename_reduce(node, relevant, memo)
+    elif isinstance(node, Order):
+        arg = _rename(node.arg, relevant, memo)
+        result = Order(relevant.get(node.axis, node.axis), node.descending, arg)
     elif isinstance(node, At):
         result = _rename_at(node, relevant, memo)
     elif isinstance(node, Scatter):

@@ -20,6 +20,7 @@ from tilewright.dsl.program import (
     Index,
     Map,
     Node,
+    Order,
     Program,
     Read,
     Reduce,
@@ -109,6 +110,8 @@ class _Evaluator:
                 return self._at(node)
             case Scatter():
                 return self._scatter(node)
+            case Order():
+                return _order(self.values[node.arg], node.arg.axes.index(node.axis), node.descending)
         raise InternalError(f"the reference does not know the node {node!r}")
 
     def _read(self, node: Read) -> np.ndarray:
@@ -165,6 +168,14 @@ class _Evaluator:
         value = np.broadcast_to(self._align(self.values[node.arg], node.arg.axes, inner), shape)
         np.add.at(total, tuple(place[inside] for place in places), value[inside])
         return total
+
+
+def _order(value: np.ndarray, dimension: int, descending: bool) -> np.ndarray:
+    """NumPy's stable order puts NaN last; reversed twice, equal values keep theirs when it descends."""
+    if not descending:
+        return np.argsort(value, axis=dimension, kind="stable").astype(np.int64)
+    backwards = np.argsort(np.flip(value, dimension), axis=dimension, kind="stable")
+    return np.flip(value.shape[dimension] - 1 - backwards, dimension).astype(np.int64)
 
 
 def _convert(value: np.ndarray, node: Cast) -> np.ndarray:

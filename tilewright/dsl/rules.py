@@ -44,6 +44,7 @@ from tilewright.dsl.program import (
     Index,
     Map,
     Node,
+    Order,
     Reduce,
     Scatter,
     Size,
@@ -308,7 +309,7 @@ def _variables(node: Node) -> set[Var]:
 
 def root_of(node: Node) -> str:
     """What rules are filed under: a scalar function's name, `sum[]` for a reduction, `cast`, `at`,
-    `scatter`.
+    `scatter`, `order`.
     """
     match node:
         case Map():
@@ -321,6 +322,8 @@ def root_of(node: Node) -> str:
             return "at"
         case Scatter():
             return "scatter"
+        case Order():
+            return "order"
     raise InternalError(f"no rule rewrites {node!r}")
 
 

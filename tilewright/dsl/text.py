@@ -13,7 +13,7 @@
 `from_text(to_text(program)) == program`, to the last bit of every constant. The text is plain ASCII and
 depends on nothing but the program, so it is what build caches hash and store. `extent oh %4` gives the
 extent of an axis that no operand has; `%7 = at [h w] %0 %5 %6` and `%9 = scatter [row] [n] %7 %8` list the
-positions last.
+positions last; `%5 = ascending [i] %4` is the order of %4 along i.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tilewright.dsl.program import (
     Index,
     Map,
     Node,
+    Order,
     Param,
     Program,
     Read,
@@ -105,6 +106,8 @@ def _node_text(node: Node, number: Mapping[Node, str]) -> str:
             return f"at {_axes(node.along)} {operands}"
         case Scatter():
             return f"scatter {_axes(node.along)} {_axes(node.over)} {operands}"
+        case Order():
+            return f"{'descending' if node.descending else 'ascending'} {_axes((node.axis,))} {operands}"
     raise InternalError(f"the text form does not know the node {node!r}")
 
 
@@ -179,6 +182,9 @@ class _Reader:
             axes, operand = rest[1:].split("] ")
             over = tuple(axes.split())
             return Reduce(word, over, self._operand(operand))
+        if word in ("ascending", "descending"):
+            axis, operand = rest.removeprefix("[").split("] ")
+            return Order(axis, word == "descending", self._operand(operand))
         if word in ("at", "scatter"):
             return self._positions(word, rest)
         operands = tuple(self._operand(name) for name in rest.split())

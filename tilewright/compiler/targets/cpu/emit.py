@@ -11,6 +11,7 @@ from tilewright.compiler.targets.cpu.blocks import Blocks
 from tilewright.compiler.targets.cpu.builder import I32, I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS, WORKSPACE, WORKSPACE_BYTES, Frame
 from tilewright.compiler.targets.cpu.loops import RowLoops
+from tilewright.compiler.targets.cpu.orders import Orders
 from tilewright.compiler.targets.cpu.scatters import Scatters
 from tilewright.compiler.targets.cpu.schedule import Layout, Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
@@ -44,6 +45,8 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = Blocks(b, kernel, schedule, top, workspace, frame)
         elif kernel.scatter:
             body = Scatters(b, kernel, schedule, top)
+        elif kernel.order:
+            body = Orders(b, kernel, top, workspace)
         else:
             body = RowLoops(b, kernel, schedule, top, workspace)
         with b.loop(begin, end) as items:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.nest import Buffer, Kernel, Plan
-from tilewright.compiler.targets.cpu import blocks, frame, keep, toolchain
+from tilewright.compiler.targets.cpu import blocks, frame, keep, orders, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
 from tilewright.compiler.targets.cpu.launch import Entry, Range, enter
 from tilewright.compiler.targets.cpu.schedule import STRIDED, UNIT, ZERO, Layout, Schedule, default_schedule
@@ -286,6 +286,8 @@ def _work_items(
         for axis in kernel.parallel:
             extent = extents[base(axis)]
             items *= -(-extent // schedule.tile) if axis == lane else extent
+    if kernel.order:
+        return items, (0, 0, 0), orders.workspace_bytes(kernel, extents)
     count = len(keep.kept_nodes(kernel)) if schedule.lane_axis in kernel.row else 0
     return items, (0, 0, 0), keep.workspace_bytes(kernel, count, extents) if count else 0
 

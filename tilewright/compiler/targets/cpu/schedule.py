@@ -82,6 +82,8 @@ def lane_axes(kernel: Kernel) -> tuple[str, ...]:
         return (kernel.contraction.m[-1], kernel.contraction.n[-1])
     if kernel.split and kernel.split.of == "parallel":
         return kernel.row
+    if kernel.order:
+        return ()
     if kernel.scatter:
         moving = {axis for position in kernel.scatter.positions for axis in position.axes}
         return tuple(a for a in kernel.parallel if a not in moving)
