@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from tilewright.compiler.in_place import Out
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.partition import partition
 from tilewright.compiler.sinking import sink
@@ -23,14 +24,30 @@ from tilewright.errors import TargetError
 CHECKED = bool(os.environ.get("TILEWRIGHT_DEBUG"))
 
 
+class Run(Protocol):
+    """An `Executable` for operands of certain shapes and strides, which are in the Program's order."""
+
+    def __call__(
+        self,
+        operands: Sequence[np.ndarray],
+        scalars: Mapping[str, float | int] = ...,
+        out: Out | None = ...,
+    ) -> tuple[np.ndarray, ...]: ...
+
+
 class Executable(Protocol):
     """A Program compiled for one target."""
 
     plan: Plan
 
     def run(
-        self, arguments: Mapping[str, np.ndarray], scalars: Mapping[str, float | int] | None = None
+        self,
+        arguments: Mapping[str, np.ndarray],
+        scalars: Mapping[str, float | int] | None = None,
+        out: Out | None = None,
     ) -> tuple[np.ndarray, ...]: ...
+
+    def prepared(self, operands: Sequence[np.ndarray]) -> Run: ...
 
 
 def lower(program: Program) -> Plan:

@@ -112,3 +112,9 @@ def _value(node: Node, values: Mapping[Node, np.ndarray], extents: Mapping[str, 
         case Map():
             return np.asarray(SCALARS[node.function].numpy(*(values[a] for a in node.operands)))
     raise InternalError(f"an extent cannot be computed from {node!r}")
+
+
+def result_shapes(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """The shape of each result for operands of these shapes."""
+    extents = bind_extents(program, shapes)
+    return tuple(tuple(extents[base(a)] for a in r.axes) for r in program.results)

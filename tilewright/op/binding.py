@@ -65,11 +65,13 @@ def where(op_name: str) -> str:
     return f"{line}: op {op_name!r}" if line else f"op {op_name!r}"
 
 
-def as_operands(values: Mapping[str, Any], op_name: str) -> dict[str, np.ndarray | None]:
+def as_operands(values: Mapping[str, Any], op_name: str) -> Mapping[str, np.ndarray | None]:
     """Every operand that is given as an array; a Python float takes the dtype of the floats that it meets.
 
-    Raises `ArgumentError` or `DTypeError`.
+    Of arrays only the kind is looked at; `check_dtype` has the rest. Raises `ArgumentError` or `DTypeError`.
     """
+    if all(type(value) is np.ndarray or value is None for value in values.values()):
+        return values  # type: ignore[return-value]
     weak = [name for name, value in values.items() if type(value) is float]
     arrays = {
         name: None if value is None else as_operand(value, name, op_name) for name, value in values.items()
@@ -93,12 +95,17 @@ def as_operand(value: Any, name: str, op_name: str) -> np.ndarray:
             f"{where(op_name)}: operand {name!r} is a {type(value).__module__}.{type(value).__qualname__}; "
             f"pass a NumPy array or a tilewright Tensor, as in np.asarray(value, np.float32)"
         )
-    if of_array(value) is None:
+    check_dtype(value, name, op_name)
+    return value if type(value) is np.ndarray else np.asarray(value)
+
+
+def check_dtype(array: np.ndarray | None, name: str, op_name: str) -> None:
+    """Raises `DTypeError` for an array of a dtype that the language does not have."""
+    if array is not None and of_array(array) is None:
         raise DTypeError(
-            f"{where(op_name)}: operand {name!r} has dtype {value.dtype}, which the language "
+            f"{where(op_name)}: operand {name!r} has dtype {array.dtype}, which the language "
             f"does not compute with; convert it with .astype(...) to one of {', '.join(d.name for d in ALL)}"
         )
-    return value
 
 
 def bind(op_name: str, tiles: Sequence[TileParameter], arrays: Mapping[str, np.ndarray | None]) -> Binding:

@@ -1,30 +1,32 @@
 """Op: one definition that can be called, differentiated, printed, checked and timed.
 
-A `TracedOp` comes from a function; its derivatives are ops again, whose Programs come from the Program of
-the op that they belong to. Calling an op on tiles inlines it, on NumPy arrays it gives NumPy arrays, and
-any other type of argument may take the call over by a method `__tilewright_apply__(op, tiles, keywords)`
-(Tensors do).
+A `TracedOp` (`op.traced`) comes from a function; its derivatives (`op.derived`) are ops again, whose Programs
+come from the Program of the op that they belong to. Calling an op on tiles inlines it, on NumPy arrays it
+gives NumPy arrays, and any other type of argument may take the call over by a method
+`__tilewright_apply__(op, arguments, out)` (Tensors do).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tilewright.compiler.pipeline import Executable, compile_program
-from tilewright.dsl.dtypes import DType, float32, promote
 from tilewright.dsl.expression import Expr
+from tilewright.dsl.extents import result_shapes
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
-from tilewright.dsl.trace import REQUIRED, Operand, Signature, TileParameter, inline, read_signature, trace
-from tilewright.errors import ArgumentError, DTypeError, MemoryLimitError, ShapeError, TargetError
-from tilewright.op.binding import Binding, as_operands, bind, where
+from tilewright.dsl.trace import REQUIRED, TileParameter
+from tilewright.errors import ArgumentError
+from tilewright.op import outputs
+from tilewright.op.binding import Binding, where
 
-MAX_CALLS = 1024  # combinations of shapes, strides and constants that an op remembers
+Shape = tuple[int, ...]
+Arrays = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,6 @@ class Call:
         return self.binding.user_shape(result.axes, shape) if decided is None else decided
 
 
-@dataclass
-class _Specialised:
-    """The Programs of one op, by what they depend on: dtypes, batch axes, constants."""
-
-    programs: dict[Any, Program] = field(default_factory=dict)
-
-
 class Op:
     """An op of the language; see the module's docstring. Subclasses say where its Programs come from."""
 
@@ -64,70 +59,102 @@ class Op:
     constants: Mapping[str, Any]
 
     def __init__(self) -> None:
-        self._specialised = _Specialised()
-        self._calls: dict[tuple, tuple[Any, ...]] = {}
-
-    def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
-        """The Program for operands of these dtypes and batch axes."""
-        raise NotImplementedError
+        self.sites: dict[tuple, Any] = {}  # of whatever takes calls over: what it remembers of them
 
     # --- calling ----------------------------------------------------------------------------------
 
     def __call__(self, *tiles: Any, **keywords: Any) -> Any:
-        """The op's results: one, or a tuple of them. Raises `ArgumentError`, `ShapeError`, `DTypeError`."""
+        """The op's results: one, or a tuple of them.
+
+        `out=` an array (for several results a tuple of arrays and None) has results written there; it may be
+        an operand of the call. Raises `ArgumentError`, `ShapeError`, `DTypeError`, `OverlapError`.
+        """
+        out = keywords.pop("out") if "out" in keywords and self._out_is_free else None
         arguments = self.arguments(tiles, keywords)
         for value in arguments.tiles.values():
+            kind = type(value)
+            if kind is np.ndarray:
+                continue
             if isinstance(value, Expr):
-                return self.inline(arguments)
-            take_over = getattr(type(value), "__tilewright_apply__", None)
+                return self._inlined(arguments, out)
+            take_over = getattr(kind, "__tilewright_apply__", None)
             if take_over is not None:
-                return take_over(self, arguments)
+                return take_over(self, arguments, out)
+        results = self._run(arguments, out)
+        return results[0] if len(results) == 1 else results
+
+    def _run(self, arguments: Arguments, out: Any) -> Arrays:
+        """The results for operands that are arrays or numbers."""
         call = self.bind(arguments)
-        try:
-            results = self.executable(call.program).run(call.arrays, call.scalars)
-        except (TargetError, MemoryLimitError) as error:
-            raise type(error)(f"{where(self.name)}: {error}") from None
-        shaped = tuple(r.reshape(call.result_shape(n, r.shape)) for n, r in enumerate(results))
-        return shaped[0] if len(shaped) == 1 else shaped
+        shapes = result_shapes(call.program, {name: a.shape for name, a in call.arrays.items()})
+        expected = tuple(call.result_shape(n, shape) for n, shape in enumerate(shapes))
+        run = functools.partial(self.executable(call.program).run, call.arrays, call.scalars)
+        return outputs.results(self.name, call.program, run, (shapes, expected), out)
+
+    def _inlined(self, arguments: Arguments, out: Any) -> Any:
+        if out is None:
+            return self.inline(arguments)
+        raise ArgumentError(
+            f"{where(self.name)}: results inside an op are values; out= belongs to calls on arrays"
+        )
 
     def arguments(self, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> Arguments:
         """Sort a call's arguments into operands, run-time scalars and constants. Raises `ArgumentError`."""
-        if len(tiles) > len(self.tiles):
+        names = self._tile_names
+        if len(tiles) > len(names):
             raise ArgumentError(
-                f"{where(self.name)} takes {len(self.tiles)} operands, got {len(tiles)}: {self.usage()}"
+                f"{where(self.name)} takes {len(names)} operands, got {len(tiles)}: {self.usage()}"
             )
-        operands = dict(zip((t.name for t in self.tiles), tiles, strict=False))
-        scalars: dict[str, Any] = {}
-        constants: dict[str, Any] = {}
-        tile_names = {t.name for t in self.tiles}
+        if not keywords and len(tiles) == len(names) and self._plain is not None:
+            operands = dict(zip(names, tiles, strict=True))
+            self._check_given(operands)
+            return Arguments(operands, *self._plain)
+        operands = dict.fromkeys(names)
+        operands.update(zip(names, tiles, strict=False))
+        scalars, constants = dict(self.scalars), dict(self.constants)
         for name, value in keywords.items():
-            if name in tile_names:
-                if name in operands:
-                    raise ArgumentError(f"{where(self.name)} is given {name!r} twice: {self.usage()}")
-                operands[name] = value
-            elif name in self.scalars:
+            if name in scalars:
                 scalars[name] = value
-            elif name in self.constants:
+            elif name in constants:
                 constants[name] = value
-            else:
+            elif name not in operands:
                 raise ArgumentError(f"{where(self.name)} has no argument {name!r}: {self.usage()}")
-        ordered = {t.name: operands.get(t.name) for t in self.tiles}
-        for tile in self.tiles:
-            if ordered[tile.name] is None and not tile.optional:
-                raise ArgumentError(f"{where(self.name)} needs the operand {tile.name!r}: {self.usage()}")
-        return Arguments(
-            ordered,
-            self._complete(scalars, self.scalars),
-            self._hashable(self._complete(constants, self.constants)),
-        )
-
-    def _complete(self, given: dict[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
-        complete = {}
-        for name, default in declared.items():
-            if name not in given and default is REQUIRED:
+            elif name in names[: len(tiles)]:
+                raise ArgumentError(f"{where(self.name)} is given {name!r} twice: {self.usage()}")
+            else:
+                operands[name] = value
+        self._check_given(operands)
+        for name in self._needed_keywords:
+            if name not in keywords:
                 raise ArgumentError(f"{where(self.name)} needs the keyword {name!r}: {self.usage()}")
-            complete[name] = given.get(name, default)
-        return complete
+        return Arguments(operands, scalars, self._hashable(constants))
+
+    def _check_given(self, operands: Mapping[str, Any]) -> None:
+        for name in self._needed_tiles:
+            if operands[name] is None:
+                raise ArgumentError(f"{where(self.name)} needs the operand {name!r}: {self.usage()}")
+
+    @functools.cached_property
+    def _plain(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The scalars and constants of a call without keywords, if there can be one."""
+        return None if self._needed_keywords else (dict(self.scalars), self._hashable(dict(self.constants)))
+
+    @functools.cached_property
+    def _tile_names(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.tiles)
+
+    @functools.cached_property
+    def _needed_tiles(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.tiles if not t.optional)
+
+    @functools.cached_property
+    def _needed_keywords(self) -> tuple[str, ...]:
+        return tuple(n for n, default in {**self.scalars, **self.constants}.items() if default is REQUIRED)
+
+    @functools.cached_property
+    def _out_is_free(self) -> bool:
+        """Whether `out=` says where results go, and not what an argument of the op's own is."""
+        return "out" not in {*self._tile_names, *self.scalars, *self.constants}
 
     def _hashable(self, constants: dict[str, Any]) -> dict[str, Any]:
         for name, value in constants.items():
@@ -157,27 +184,10 @@ class Op:
 
     def bind(self, arguments: Arguments) -> Call:
         """Everything about a call that can be known before it runs."""
-        arrays: dict[str, Any] = as_operands(arguments.tiles, self.name)
-        key = (
-            *((a.shape, a.strides, a.dtype) if a is not None else None for a in arrays.values()),
-            *arguments.constants_key,
-        )
-        known = self._calls.get(key)
-        if known is None:
-            binding = bind(self.name, self.tiles, arrays)
-            program = self.program(binding, arguments.constants)
-            shapes = tuple((p.name, binding.operands[p.name].shape) for p in program.tiles)  # type: ignore[union-attr]
-            given = {p.name: arrays[p.name].shape for p in program.tiles}
-            known = program, binding, shapes, given, {name: name for name in given}
-            if len(self._calls) >= MAX_CALLS:
-                self._calls.clear()
-            self._calls[key] = known
-        program, binding, shapes, given, owners = known
-        views = {name: _view(arrays[name], shape) for name, shape in shapes}
-        return Call(program, views, self._scalar_values(arguments), binding, given, owners)
+        raise NotImplementedError
 
     def _scalar_values(self, arguments: Arguments) -> dict[str, float | int]:
-        values = {}
+        values: dict[str, float | int] = {}
         for name, value in arguments.scalars.items():
             if isinstance(value, (bool, int, float, np.generic)) or (
                 isinstance(value, np.ndarray) and value.ndim == 0
@@ -251,7 +261,7 @@ class Op:
         return f"<op {self.usage()}>"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Arguments:
     """A call's arguments, sorted."""
 
@@ -270,7 +280,13 @@ class Arguments:
 
 def constants_key(constants: Mapping[str, Any]) -> tuple:
     """Constants as a key that tells 1 from 1.0 and True, 0.0 from -0.0, (1,) from (1.0,)."""
-    return tuple((name, type(value), value, repr(value)) for name, value in constants.items())
+    return tuple((name, type(value), value, _spelt(value)) for name, value in constants.items())
+
+
+def _spelt(value: Any) -> str:
+    """What tells apart constants that are equal and of one type; plain numbers but 0 never are."""
+    plain = type(value) in (int, float, str, bool) and value and value == value
+    return "" if plain else repr(value)
 
 
 def _array_of(value: Any) -> Any:
@@ -280,58 +296,3 @@ def _array_of(value: Any) -> Any:
         return value
     to_numpy = getattr(value, "numpy", None)
     return to_numpy() if callable(to_numpy) else value
-
-
-def _view(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return array if array.shape == shape else array.reshape(shape)
-
-
-class TracedOp(Op):
-    """An op that a user's function defines."""
-
-    def __init__(self, function: Callable[..., Any]):
-        super().__init__()
-        self.signature: Signature = read_signature(function)
-        self.name = self.signature.name
-        self.tiles = self.signature.tiles
-        self.scalars = self.signature.scalars
-        self.constants = self.signature.constants
-        functools.update_wrapper(self, function)  # type: ignore[arg-type]
-
-    def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
-        key = (binding.key, constants_key(constants))
-        found = self._specialised.programs.get(key)
-        if found is None:
-            operands = {
-                name: None if o is None else Operand(o.dtype, len(o.batch), o.batch)
-                for name, o in binding.operands.items()
-            }
-            scalar_dtype = _scalar_dtype(binding)
-            found = trace(self.signature, operands, dict.fromkeys(self.scalars, scalar_dtype), constants)
-            self._specialised.programs[key] = found
-        return found
-
-    def inline(self, arguments: Arguments) -> Any:
-        return inline(
-            self.signature, tuple(arguments.tiles.values()), {**arguments.scalars, **arguments.constants}
-        )  # fmt: skip
-
-
-def _scalar_dtype(binding: Binding) -> DType:
-    """Run-time numbers take the dtype that the op's floating-point operands compute in."""
-    result = float32
-    for operand in binding.operands.values():
-        if operand is not None and operand.dtype.is_float:
-            result = promote(result, operand.dtype).compute
-    return result
-
-
-def op(function: Callable[..., Any]) -> TracedOp:
-    """Make an op of a function whose operands are annotated `tw.Tile["..."]`.
-
-    Raises `LanguageError` or `AxisError` where the annotations are not an op's.
-    """
-    return TracedOp(function)
-
-
-__all__ = ["Arguments", "Call", "DTypeError", "Op", "ShapeError", "TracedOp", "op"]

@@ -34,8 +34,9 @@ class AdamW(Optimizer):
             state.update(step=0, exp_avg=zeros_like(param), exp_avg_sq=zeros_like(param))
         state["step"] += 1
         beta1, beta2 = group["betas"]
-        moved, state["exp_avg"], state["exp_avg_sq"] = kernels.adamw_step(
-            param.detach(), gradient, state["exp_avg"], state["exp_avg_sq"], step=state["step"],
-            lr=group["lr"], weight_decay=group["weight_decay"], beta1=beta1, beta2=beta2, eps=group["eps"],
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
+        kernels.adamw_step(
+            param, gradient, mean, square, step=state["step"], lr=group["lr"],
+            weight_decay=group["weight_decay"], beta1=beta1, beta2=beta2, eps=group["eps"],
+            out=(param, mean, square),
         )  # fmt: skip
-        param.copy_(moved)

@@ -81,7 +81,7 @@ class Optimizer:
                     gradient = param.grad
                     if gradient is not None:
                         state = self.state.setdefault(param, {})
-                        self.update(param, gradient.detach(), state, group)
+                        self.update(param, gradient, state, group)
         return loss
 
     def update(self, param: Tensor, gradient: Tensor, state: dict[str, Any], group: Group) -> None:

@@ -36,15 +36,13 @@ class SGD(Optimizer):
     def update(self, param: Tensor, gradient: Tensor, state: dict[str, Any], group: Group) -> None:
         options = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
         if not group["momentum"]:
-            param.copy_(kernels.sgd_step(param.detach(), gradient, **options))
+            kernels.sgd_step(param, gradient, **options, out=param)
             return
         buffer = state.get("momentum_buffer")
         first = buffer is None
         if buffer is None:
             buffer = state["momentum_buffer"] = empty_like(param)
-        moved, velocity = kernels.sgd_step(
-            param.detach(), gradient, buffer, **options, momentum=group["momentum"],
-            dampening=group["dampening"], nesterov=group["nesterov"], first=first,
+        kernels.sgd_step(
+            param, gradient, buffer, **options, momentum=group["momentum"], dampening=group["dampening"],
+            nesterov=group["nesterov"], first=first, out=(param, buffer),
         )  # fmt: skip
-        param.copy_(moved)
-        state["momentum_buffer"] = velocity

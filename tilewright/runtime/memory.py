@@ -48,8 +48,12 @@ class MemoryStatistics:
 
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     """An array with undefined contents, aligned to `ALIGNMENT` bytes from a size of `POOLED_FROM` on."""
-    kind = np.dtype(dtype)
-    extents = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else _as_tuple(shape)))
+    kind = dtype if isinstance(dtype, np.dtype) else np.dtype(dtype)
+    extents = shape if type(shape) is tuple else _as_tuple(shape)
+    for extent in extents:
+        if type(extent) is not int:  # NumPy's integers overflow
+            extents = tuple(map(operator.index, extents))
+            break
     size = math.prod(extents) * kind.itemsize
     if _fault is not None:
         _fault.begin_call()
@@ -126,6 +130,8 @@ _fault: _Fault | None = None
 def _from_numpy(extents: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
     """NumPy's own memory: for small results, and for Python objects, which must not start as old bytes."""
     try:
+        if _fault is None:
+            return np.empty(extents, kind)
         return _numpy_empty(extents, kind)
     except MemoryError:
         _pool.trim(0)

@@ -21,7 +21,8 @@ from tilewright.dsl.program import Cast, Param, Program, Read, Result
 from tilewright.dsl.scalars import SCALARS
 from tilewright.dsl.trace import REQUIRED, TileParameter
 from tilewright.op.binding import Binding
-from tilewright.op.op import Op, TracedOp
+from tilewright.op.direct import DirectOp
+from tilewright.op.traced import TracedOp
 
 OPERANDS = ("a", "b", "c")
 POINTWISE = TileSpec((), True)
@@ -98,7 +99,7 @@ def product(left: str, right: str) -> TracedOp:
     return made_op(compute, "matmul", specs)
 
 
-class Convert(Op):
+class Convert(DirectOp):
     """x in another dtype, as `tw.cast` has it; the result keeps that dtype whatever the operand's is."""
 
     def __init__(self) -> None:
@@ -107,17 +108,18 @@ class Convert(Op):
         self.tiles = (TileParameter("x", POINTWISE, False),)
         self.scalars = {}
         self.constants = {"dtype": REQUIRED}
+        self._programs: dict[Any, Program] = {}
 
     def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
         operand = binding.operands["x"]
         assert operand is not None
         target = as_dtype(constants["dtype"])
         key = (operand.dtype, operand.batch, target)
-        found = self._specialised.programs.get(key)
+        found = self._programs.get(key)
         if found is None:
             read = Read("x", operand.batch, operand.dtype)
             value = cast(read, target).node if target.is_bool else Cast(read, target)
-            found = self._specialised.programs[key] = Program(
+            found = self._programs[key] = Program(
                 self.name, (Param("x", operand.batch, operand.dtype),), (Result("y", value, operand.batch),)
             )
         return found

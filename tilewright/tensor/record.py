@@ -9,7 +9,7 @@ read.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,14 +17,15 @@ import numpy as np
 
 from tilewright.autograd.derive import Derivative, vjp
 from tilewright.autograd.tape import Leaf, Node, Origin, Source, freed, mode
-from tilewright.compiler.pipeline import Executable, compile_program
+from tilewright.compiler.pipeline import Executable, Run, compile_program
 from tilewright.dsl.dtypes import DType, of_array, promote
-from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.extents import bind_extents, result_shapes
 from tilewright.dsl.program import Program, Read, reads
-from tilewright.errors import DerivativeError, ShapeError
-from tilewright.op.binding import as_operand
+from tilewright.errors import ArgumentError, DerivativeError, ShapeError
+from tilewright.op import outputs
+from tilewright.op.binding import as_operand, where
 from tilewright.op.derived import DerivedOp, without_saved
-from tilewright.op.op import Arguments, Op
+from tilewright.op.op import Arguments, Op, constants_key
 
 MAX_SITES = 2048
 NOTHING: Mapping[str, Any] = {}
@@ -100,6 +101,7 @@ class Site:
         self.shapes = tuple(shapes)
         self.given = tuple(given)
         self.expected = tuple(expected)
+        self.forward: Run | None = None  # for operands of one set of strides
         wrt = tuple(p.name for p, t in zip(program.tiles, tracked, strict=True) if t and p.dtype.is_float)
         self.recorded = bool(wrt) and any(r.dtype.is_float for r in program.results)
         if self.recorded:
@@ -153,6 +155,11 @@ class Site:
     @functools.cached_property
     def backward(self) -> Executable:
         return compile_program(self.derivative.backward)
+
+    @functools.cached_property
+    def result_shapes(self) -> tuple[Shape, ...]:
+        """Of the results in the Program."""
+        return result_shapes(self.program, dict(zip(self.names, self.shapes, strict=True)))
 
     def _extents(self) -> dict[str, int]:
         return bind_extents(self.program, dict(zip(self.names, self.shapes, strict=True)))
@@ -345,9 +352,20 @@ def run(
 ) -> list[Any]:
     """Run a site on arrays of the Program's shapes; the results as Tensors, recorded if the site is."""
     results = site.executable.run(dict(zip(site.names, arrays, strict=True)), scalars)
-    if not site.recorded:
-        make = Value.kind._make
-        return [make(_shaped(r, shape)) for r, shape in zip(results, site.expected, strict=False)]
+    if site.recorded:
+        return _recorded(site, results, arrays, sources, versions, scalars)
+    return _unrecorded(site, results)
+
+
+def _recorded(
+    site: Site,
+    results: Sequence[np.ndarray],
+    arrays: Sequence[np.ndarray],
+    sources: Sequence[Source | None],
+    versions: Sequence[tuple[Version, int] | None],
+    scalars: Mapping[str, float | int],
+) -> list[Any]:
+    """The results as Tensors, and on the tape what their gradient needs."""
     node = ProgramNode(site, sources, scalars)
     outputs = [
         Value.kind._make(_shaped(r, shape), None, node if n in site.differentiable else None, n)
@@ -368,6 +386,11 @@ def run(
     return outputs
 
 
+def _unrecorded(site: Site, results: Sequence[np.ndarray]) -> list[Any]:
+    make = Value.kind._make
+    return [make(_shaped(r, shape)) for r, shape in zip(results, site.expected, strict=True)]
+
+
 def _shaped(array: np.ndarray, shape: Shape) -> np.ndarray:
     return array if array.shape == shape else array.reshape(shape)
 
@@ -377,43 +400,28 @@ def call(
     operands: tuple[Any, ...],
     scalars: Mapping[str, Any] = NOTHING,
     constants: Mapping[str, Any] = NOTHING,
+    out: Sequence[Any] | None = None,
 ) -> list[Any]:
-    """The results of an op as Tensors, for operands (Tensors, arrays, None) in the order of `op.tiles`."""
-    recording = mode.recording
-    arrays: list[Any] = []
-    key: list[Any] = []
-    for operand in operands:
-        if isinstance(operand, Value):
-            array = operand._array
-            key.append(recording and operand._origin is not None)
-        else:
-            array = operand
-            key.append(False)
-        arrays.append(array)
-        if array is None:
-            continue
-        key.append(array.shape)
-        key.append(array.strides)
-        key.append(array.dtype)
-    if constants:
-        for item in constants.items():
-            key.append(item)
-            key.append(repr(item[1]))
-    sites = op.__dict__.get("sites")
-    if sites is None:
-        sites = op.__dict__["sites"] = {}
-    found = sites.get(signature := tuple(key))
-    if found is None:
-        if len(sites) >= MAX_SITES:
-            sites.clear()
-        found = sites[signature] = _site(op, operands, arrays, constants, scalars)
-    site, positions = found
-    given: list[np.ndarray] = []
+    """The results of an op as Tensors, for operands (Tensors, arrays, None) in the order of `op.tiles`.
+
+    `out` holds for each result None or a Tensor to write it to.
+    """
+    site, positions, arrays = _find_site(op, operands, scalars, constants)
+    given = [
+        arrays[n] if arrays[n].shape == shape else arrays[n].reshape(shape)
+        for n, shape in zip(positions, site.shapes, strict=True)
+    ]
+    forward = site.forward
+    if forward is None:
+        forward = site.forward = site.executable.prepared(given)
+    if out is not None:
+        return _run_into(op, site, functools.partial(forward, given, scalars), out)
+    results = forward(given, scalars)
+    if not site.recorded:
+        return _unrecorded(site, results)
     sources: list[Source | None] = []
     versions: list[Any] = []
-    for position, shape in zip(positions, site.shapes, strict=True):
-        array = arrays[position]
-        given.append(array if array.shape == shape else array.reshape(shape))
+    for position in positions:
         operand = operands[position]
         if isinstance(operand, Value):
             origin = operand._origin
@@ -422,7 +430,60 @@ def call(
         else:
             sources.append(None)
             versions.append(None)
-    return run(site, given, sources, versions, scalars)
+    return _recorded(site, results, given, sources, versions, scalars)
+
+
+def _find_site(
+    op: Op, operands: tuple[Any, ...], scalars: Mapping[str, Any], constants: Mapping[str, Any]
+) -> tuple[Site, tuple[int, ...], list[Any]]:
+    """The site of a call, which operands its Program has, and the operands' arrays."""
+    recording = mode.recording
+    arrays: list[Any] = []
+    key: list[Any] = []
+    for operand in operands:
+        if isinstance(operand, Value):
+            array = operand._array
+            key += (array.shape, array.strides, array.dtype, recording and operand._origin is not None)
+        elif (array := operand) is not None:
+            key += (array.shape, array.strides, array.dtype)
+        else:
+            key.append(None)
+        arrays.append(array)
+    if constants:
+        key += constants_key(constants)
+    sites = op.sites
+    found = sites.get(signature := tuple(key))
+    if found is None:
+        if len(sites) >= MAX_SITES:
+            sites.clear()
+        found = sites[signature] = _site(op, operands, arrays, constants, scalars)
+    site, positions = found
+    return site, positions, arrays
+
+
+def _run_into(op: Op, site: Site, forward: Callable[..., tuple[np.ndarray, ...]], out: Any) -> list[Any]:
+    """The results in the memory of Tensors, operands among them; nothing is recorded."""
+    if site.recorded:
+        raise DerivativeError(
+            f"{where(op.name)}: out= would overwrite what the gradient may need; leave it out, or call under "
+            f"`with tw.no_grad():` if no gradient is to pass"
+        )
+    tensors = outputs.one_for_each(op.name, out, len(site.program.results))
+    for tensor in tensors:
+        if tensor is not None and not isinstance(tensor, Value.kind):
+            kind = type(tensor).__qualname__
+            raise ArgumentError(f"{where(op.name)}: out= is a Tensor where an operand is one, not a {kind}")
+        if tensor is not None:
+            tensor._writable(f"{op.name} with out=", None)  # type: ignore[attr-defined]
+    arrays = [None if tensor is None else tensor._array for tensor in tensors]
+    results = outputs.results(op.name, site.program, forward, (site.result_shapes, site.expected), arrays)
+    for tensor in tensors:
+        if tensor is not None:
+            tensor._version.count += 1
+    return [
+        Value.kind._make(result) if tensor is None else tensor
+        for tensor, result in zip(tensors, results, strict=True)
+    ]
 
 
 def _site(
@@ -449,21 +510,22 @@ def _site(
 # --- calls of users' ops ----------------------------------------------------------------------------------
 
 
-def apply(op: Op, arguments: Arguments) -> Any:
+def apply(op: Op, arguments: Arguments, out: Any = None) -> Any:
     """What `op(tensor, …)` does: one result, or a tuple of them."""
     operands = arguments.tiles
-    ready = {
-        name: value if value is None or isinstance(value, Value) else _operand(value, name, op, operands)
-        for name, value in operands.items()
-    }
+    for value in operands.values():
+        if value is not None and not isinstance(value, Value):
+            operands = {name: _ready(value, name, op, operands) for name, value in operands.items()}
+            break
     if isinstance(op, DerivedOp):
-        results = _call_derivative(op, Arguments(ready, arguments.scalars, arguments.constants))
+        results = _call_derivative(op, Arguments(operands, arguments.scalars, arguments.constants), out)
     else:
-        results = call(op, tuple(ready.values()), op._scalar_values(arguments), arguments.constants)
+        scalars = op._scalar_values(arguments) if arguments.scalars else NOTHING
+        results = call(op, tuple(operands.values()), scalars, arguments.constants, out)
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _call_derivative(op: DerivedOp, arguments: Arguments) -> list[Any]:
+def _call_derivative(op: DerivedOp, arguments: Arguments, out: Any) -> list[Any]:
     """A vjp or jvp op, whose further operands have the names that its derivative gives them."""
     arrays = {n: v._array if isinstance(v, Value) else v for n, v in arguments.tiles.items()}
     bound = op.bind(Arguments(arrays, arguments.scalars, arguments.constants))
@@ -490,11 +552,15 @@ def _call_derivative(op: DerivedOp, arguments: Arguments) -> list[Any]:
         bound.binding.user_shape(r.axes, tuple(extents[a] for a in r.axes)) for r in bound.program.results
     ]
     site = Site(bound.program, shapes, given, expected, tracked)
+    if out is not None:
+        return _run_into(op, site, functools.partial(site.executable.run, bound.arrays, bound.scalars), out)
     return run(site, [bound.arrays[p.name] for p in params], sources, versions, bound.scalars)
 
 
-def _operand(value: Any, name: str, op: Op, operands: Mapping[str, Any]) -> np.ndarray:
-    """An operand that is no Tensor as an array; a Python number is weakly typed."""
+def _ready(value: Any, name: str, op: Op, operands: Mapping[str, Any]) -> Any:
+    """An operand as a Tensor, an array or None; a Python number is weakly typed."""
+    if value is None or isinstance(value, Value):
+        return value
     if isinstance(value, float) and not isinstance(value, np.generic):
         like = _float_dtype(operands.values())
         if like is not None:

@@ -26,12 +26,31 @@ def check(program: Program, sizes: dict[str, int], seed: int, special: bool = Fa
     arguments = draw_arguments(program, sizes, seed, special)
     tiles = {p.name: np.asarray(arguments[p.name]) for p in program.tiles}
     scalars = {p.name: np.asarray(arguments[p.name]).item() for p in program.scalars}
-    actual = CpuExecutable(lower(program)).run(tiles, scalars)
+    executable = CpuExecutable(lower(program))
+    actual = executable.run(tiles, scalars)
     try:
         check_results(program, arguments, actual, ulps=8.0)
+        check_in_place(executable, tiles, scalars, actual)
     except AssertionError as error:
         error.add_note(f"{to_text(program)}\n{sizes}")
         raise
+
+
+def check_in_place(
+    executable: CpuExecutable,
+    tiles: dict[str, np.ndarray],
+    scalars: dict[str, float],
+    expected: tuple[np.ndarray, ...],
+) -> None:
+    """Every result once more over every operand that it fits: the same bits."""
+    for position, right in enumerate(expected):
+        for name, operand in tiles.items():
+            if (operand.shape, operand.dtype) != (right.shape, right.dtype):
+                continue
+            given = {n: a.copy() for n, a in tiles.items()}
+            out = [given[name] if n == position else None for n in range(len(expected))]
+            for mine, wanted in zip(executable.run(given, scalars, out), expected, strict=True):
+                np.testing.assert_array_equal(mine, wanted, f"result {position} over {name}")
 
 
 def campaign(examples: int, **options: object):

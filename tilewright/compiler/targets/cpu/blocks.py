@@ -335,9 +335,9 @@ class Blocks:
                 inner = outer.child(coordinates)
                 at = b.offset(line, position * self.lanes * self.size)
                 inner.values[accumulator] = b.load(at, self.type.vector(self.lanes))
-                for output in self.kernel.outputs:
-                    buffer = output.buffer
-                    inner.write(buffer.name, buffer.dtype, buffer.axes, inner.evaluate(output.node))
+                values = [inner.evaluate(output.node) for output in self.kernel.outputs]
+                for output, value in zip(self.kernel.outputs, values, strict=True):
+                    inner.write(output.buffer.name, output.buffer.dtype, output.buffer.axes, value)
 
     # --- positions in a group of axes -------------------------------------------------------------
 

@@ -1,8 +1,4 @@
-"""Running a Plan on the CPU: kernels specialised by layout, frames filled, results allocated.
-
-What depends on shapes and strides alone is worked out once for each combination and kept as a recipe, so
-that a warm call copies a few words and enters the kernels.
-"""
+"""A Plan on the CPU: its kernels, specialised by layout and compiled, and the recipes that run them."""
 
 from __future__ import annotations
 
@@ -12,15 +8,23 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
-from tilewright.compiler.nest import Buffer, Kernel, Plan
+from tilewright.compiler.in_place import Out, replaceable
+from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.targets.cpu import blocks, frame, keep, orders, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
-from tilewright.compiler.targets.cpu.launch import Entry, Range, enter
+from tilewright.compiler.targets.cpu.recipe import (
+    NOTHING,
+    CompiledKernel,
+    Recipe,
+    Scalars,
+    Step,
+    lies_as,
+    span,
+)
 from tilewright.compiler.targets.cpu.schedule import STRIDED, UNIT, ZERO, Layout, Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.version import code_version
@@ -42,36 +46,6 @@ RANGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, 
 
 Arrays = Mapping[str, np.ndarray]
 Choose = Callable[[Kernel, Layout, toolchain.CpuTarget, bool], Schedule]
-
-
-@dataclass(frozen=True)
-class CompiledKernel:
-    """Machine code of one kernel for one layout."""
-
-    kernel: Kernel
-    layout: Layout
-    schedule: Schedule
-    frame: frame.Frame
-    entry: Entry
-    part: Range
-    keepalive: object
-
-
-@dataclass(frozen=True)
-class Step:
-    """One kernel of a recipe: its frame without addresses, and where they go."""
-
-    compiled: CompiledKernel
-    template: array
-    addresses: tuple[tuple[int, str], ...]
-    scalars: tuple[tuple[int, str, DType], ...]
-    workspace: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    steps: tuple[Step, ...]
-    buffers: tuple[tuple[Buffer, tuple[int, ...]], ...]
 
 
 class _Locks:
@@ -101,59 +75,72 @@ class CpuExecutable:
         self.choose = choose
         self.target = target or toolchain.host()
         self._text = to_text(plan.program)
+        self._names = tuple(p.name for p in plan.program.tiles)
+        self._replaceable = replaceable(plan)
         self._kernels: dict[tuple, CompiledKernel] = {}
         self._recipes: dict[tuple, Recipe] = {}
 
     def run(
-        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None
+        self, arguments: Arrays, scalars: Scalars | None = None, out: Out | None = None
     ) -> tuple[np.ndarray, ...]:
-        """The results for operands whose dtypes are the Program's; shapes are checked, strides are free."""
-        key = (threads.get_num_threads(), *((a.shape, a.strides) for a in arguments.values()))
-        recipe = self._recipes.get(key)
-        if recipe is None:
-            recipe = self._recipe(arguments, key)
-        arrays = dict(arguments)
-        for buffer, shape in recipe.buffers:
-            arrays[buffer.name] = memory.empty(shape, buffer.dtype.numpy)
-        for step in recipe.steps:
-            self._launch(step, arrays, scalars or {})
-        return tuple(arrays[b.name] for b in self.plan.results)
+        """The results for operands whose dtypes are the Program's; shapes are checked, strides are free.
 
-    def _launch(self, step: Step, arrays: Arrays, scalars: Mapping[str, float | int]) -> None:
-        words = step.template[:]
-        for slot, name in step.addresses:
-            words[slot] = arrays[name].__array_interface__["data"][0]
-        for slot, name, dtype in step.scalars:
-            words[slot] = _scalar_bits(scalars[name], dtype)
-        workspace = memory.empty((step.workspace,), np.dtype(np.uint8)) if step.workspace else None
-        if workspace is not None:
-            words[frame.WORKSPACE] = workspace.__array_interface__["data"][0]
-        enter(step.compiled.entry, step.compiled.part, words)
+        `out` holds for each result None or an array of its shape and dtype to write it to, which may share
+        memory with operands: all of them are read as they were before.
+        """
+        operands = [arguments[name] for name in self._names]
+        recipe = self.recipe(operands, out is None)
+        scalars = scalars or NOTHING
+        return recipe.run(operands, scalars) if out is None else recipe.run_into(operands, scalars, out)
+
+    def prepared(self, operands: Sequence[np.ndarray]) -> Prepared:
+        """`run` for operands with the shapes and strides of these, in the order of the Program's."""
+        return Prepared(self)
 
     # --- recipes ----------------------------------------------------------------------------------
 
-    def _recipe(self, arguments: Arrays, key: tuple) -> Recipe:
-        program = self.plan.program
-        extents = bind_extents(program, {p.name: arguments[p.name].shape for p in program.tiles})
+    def recipe(self, operands: Sequence[np.ndarray], fresh: bool) -> Recipe:
+        """The recipe for operands like these, whose results go to `fresh` memory or are given it."""
+        layout = [x for a in operands for x in (a.shape, a.strides)]
+        key = (threads.get_num_threads(), fresh, *layout)
+        recipe = self._recipes.get(key)
+        if recipe is None:
+            shapes = {n: a.shape for n, a in zip(self._names, operands, strict=True)}
+            recipe = self._new_recipe(operands, bind_extents(self.plan.program, shapes), fresh)
+            if len(self._recipes) >= MAX_RECIPES:
+                self._recipes.clear()
+            self._recipes[key] = recipe
+        return recipe
+
+    def _new_recipe(self, operands: Sequence[np.ndarray], extents: dict[str, int], fresh: bool) -> Recipe:
         for kernel in self.plan.kernels:
             for axis in kernel.axes():
                 if is_chunk_axis(axis):
                     extents[axis] = chunk_extent(axis, extents)
-        buffers = tuple(
-            (b, tuple(extents[base(a)] for a in b.axes))
-            for b in (*self.plan.results, *self.plan.intermediates)
+        buffers = (*self.plan.results, *self.plan.intermediates)
+        shapes = {name: a.shape for name, a in zip(self._names, operands, strict=True)}
+        strides = {name: a.strides for name, a in zip(self._names, operands, strict=True)}
+        for buffer in buffers:
+            shapes[buffer.name] = tuple(extents[base(a)] for a in buffer.axes)
+            strides[buffer.name] = _contiguous_strides(shapes[buffer.name], buffer.dtype)
+        number = {name: n for n, name in enumerate(shapes)}
+        steps = (
+            self._step(kernel, n, shapes, strides, extents, number, fresh)
+            for n, kernel in enumerate(self.plan.kernels)
         )
-        strides = {name: a.strides for name, a in arguments.items()}
-        shapes = {name: a.shape for name, a in arguments.items()}
-        for buffer, shape in buffers:
-            shapes[buffer.name] = shape
-            strides[buffer.name] = _contiguous_strides(shape, buffer.dtype)
-        steps = (self._step(k, n, shapes, strides, extents) for n, k in enumerate(self.plan.kernels))
-        recipe = Recipe(tuple(s for s in steps if s is not None), buffers)
-        if len(self._recipes) >= MAX_RECIPES:
-            self._recipes.clear()
-        self._recipes[key] = recipe
-        return recipe
+        return Recipe(
+            tuple(s for s in steps if s is not None),
+            tuple((shapes[b.name], b.dtype.numpy) for b in buffers),
+            len(self.plan.results),
+            (*map(span, operands), *((0, _bytes(shapes[b.name], b.dtype)) for b in buffers)),
+            frozenset(
+                (number[result.name], position)
+                for result in self.plan.results
+                for position, operand in enumerate(operands)
+                if (result.name, self._names[position]) in self._replaceable
+                and lies_as(operand, shapes[result.name], result.dtype)
+            ),
+        )
 
     def _step(
         self,
@@ -162,9 +149,11 @@ class CpuExecutable:
         shapes: Mapping[str, tuple[int, ...]],
         strides: Mapping[str, tuple[int, ...]],
         extents: Mapping[str, int],
+        number: Mapping[str, int],
+        fresh: bool,
     ) -> Step | None:
         layout = Layout({p.name: _classes(shapes[p.name], strides[p.name], p.dtype) for p in kernel.tiles})
-        compiled = self._compiled(kernel, position, layout, _streams(kernel, shapes))
+        compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, shapes))
         slots = compiled.frame
         template = array("q", bytes(8 * slots.size))
         workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
@@ -182,11 +171,11 @@ class CpuExecutable:
             template[slot] = extents[axis]
         addresses = []
         for (name, _), slot in slots.operand_slot.items():
-            addresses.append((slot, name))
+            addresses.append((slot, number[name]))
             for dimension, stride in enumerate(strides[name]):
                 template[slot + 1 + dimension] = stride
         scalars = tuple((slots.scalar_slot[p.name], p.name, p.dtype) for p in kernel.scalars)
-        return Step(compiled, template, tuple(addresses), scalars, workspace * workers)
+        return Step(compiled, template, tuple(addresses), scalars, workspace * workers, workers)
 
     # --- compiling --------------------------------------------------------------------------------
 
@@ -226,8 +215,7 @@ class CpuExecutable:
 
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
         """The kernels that operands like these run, in order; the operands' contents are not read."""
-        key = (threads.get_num_threads(), *((a.shape, a.strides) for a in arguments.values()))
-        recipe = self._recipes.get(key) or self._recipe(arguments, key)
+        recipe = self.recipe([arguments[name] for name in self._names], fresh=True)
         return tuple(step.compiled for step in recipe.steps)
 
     def source(self, compiled: CompiledKernel, language: str = "mlir") -> str:
@@ -237,6 +225,25 @@ class CpuExecutable:
         if language == "mlir":
             return text
         return {"llvm": toolchain.optimised_ir, "asm": toolchain.assembly}[language](text, self.target)
+
+
+class Prepared:
+    """An executable for operands of certain shapes and strides, which are not looked at again."""
+
+    __slots__ = ("_executable", "_recipes")
+
+    def __init__(self, executable: CpuExecutable):
+        self._executable = executable
+        self._recipes: dict[tuple[int, bool], Recipe] = {}
+
+    def __call__(
+        self, operands: Sequence[np.ndarray], scalars: Scalars = NOTHING, out: Out | None = None
+    ) -> tuple[np.ndarray, ...]:
+        key = (threads.get_num_threads(), out is None)
+        recipe = self._recipes.get(key)
+        if recipe is None:
+            recipe = self._recipes[key] = self._executable.recipe(operands, out is None)
+        return recipe.run(operands, scalars) if out is None else recipe.run_into(operands, scalars, out)
 
 
 def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -312,9 +319,3 @@ def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
             stride = natural if natural == dtype.itemsize else stride
         text += UNIT if stride == dtype.itemsize else ZERO if stride == 0 else STRIDED
     return text
-
-
-def _scalar_bits(value: float | int, dtype: DType) -> int:
-    if not dtype.is_float:
-        return int(value)
-    return array("q", array("d", [float(value)]).tobytes())[0]

@@ -30,12 +30,10 @@ class _State:
 
 
 def enter(entry: Entry, part: Range, words: array) -> None:
-    """Run a kernel on a filled frame, on as many threads as the frame says."""
+    """Run a kernel on a filled frame, on as many threads as the frame says: more than one."""
     address = words.buffer_info()[0]
     workers = words[THREADS]
-    if workers <= 1:
-        entry(address)
-    elif _State.orphaned or toolchain.openmp() is None:
+    if _State.orphaned or toolchain.openmp() is None:
         _in_python_threads(part, address, words[ITEMS], workers)
     else:
         _State.started = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tilewright.compiler.in_place import Out, deliver
 from tilewright.compiler.nest import Plan
+from tilewright.compiler.pipeline import Run
 from tilewright.compiler.targets.triton.binaries import compile_step
 from tilewright.compiler.targets.triton.driver import LoadedKernel
 from tilewright.compiler.targets.triton.interpreter import interpret
@@ -38,6 +40,24 @@ class _Executable:
         self._recipes = Recipes(plan, self.target)
         self._found: dict[tuple, Recipe] = {}
 
+    def run(
+        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None, out: Out | None = None
+    ) -> tuple[np.ndarray, ...]:
+        raise NotImplementedError
+
+    def prepared(self, operands: Sequence[np.ndarray]) -> Run:
+        """`run` for operands with the shapes and strides of these, in the order of the Program's."""
+        names = [p.name for p in self.plan.program.tiles]
+
+        def run(
+            operands: Sequence[np.ndarray],
+            scalars: Mapping[str, float | int] | None = None,
+            out: Out | None = None,
+        ) -> tuple[np.ndarray, ...]:
+            return self.run(dict(zip(names, operands, strict=True)), scalars, out)
+
+        return run
+
     def recipe(self, arguments: Arrays) -> tuple[dict[str, np.ndarray], Recipe]:
         """The operands with strides of whole elements, and what to launch for them."""
         arrays, shapes, strides = whole_elements(arguments)
@@ -51,7 +71,7 @@ class InterpreterExecutable(_Executable):
     """A Program in Triton's interpreter: the same text as for a GPU, on NumPy arrays, accesses checked."""
 
     def run(
-        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None
+        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None, out: Out | None = None
     ) -> tuple[np.ndarray, ...]:
         arrays, recipe = self.recipe(arguments)
         for buffer, shape in recipe.buffers:
@@ -62,7 +82,8 @@ class InterpreterExecutable(_Executable):
                 step.emitted.text, step.emitted.name, (step.grid,), values, step.emitted.constexprs,
                 signature={p.name: p.type for p in step.parameters if p.kind != POINTER},
             )  # fmt: skip
-        return tuple(arrays[b.name] for b in self.plan.results)
+        results = tuple(arrays[b.name] for b in self.plan.results)
+        return results if out is None else deliver(results, out)
 
 
 class CudaExecutable(_Executable):
@@ -74,14 +95,15 @@ class CudaExecutable(_Executable):
         self._loaded: dict[tuple, LoadedKernel] = {}
 
     def run(
-        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None
+        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None, out: Out | None = None
     ) -> tuple[np.ndarray, ...]:
         """The results for NumPy operands, which are copied to the device with the strides that they have."""
         arrays, recipe = self.recipe(arguments)
         held = {name: _on_device(a, self.ordinal) for name, a in arrays.items()}
         addresses = {name: address for name, (_, address) in held.items()}
         results = self.launch(recipe, addresses, scalars or {})
-        return tuple(r.to_numpy() for r in results)
+        arrays = tuple(r.to_numpy() for r in results)
+        return arrays if out is None else deliver(arrays, out)
 
     def launch(
         self, recipe: Recipe, addresses: Mapping[str, int], scalars: Mapping[str, float | int],

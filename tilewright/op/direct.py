@@ -1,0 +1,131 @@
+"""Ops whose operands are those of their Program: calls are brought to its shapes, and remembered.
+
+What the shapes, strides, dtypes and constants of a call decide is its *layout*, worked out once; a warm call
+looks it up and enters the kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tilewright.compiler.pipeline import Run
+from tilewright.dsl.extents import result_shapes
+from tilewright.dsl.program import Program
+from tilewright.op import outputs
+from tilewright.op.binding import Binding, as_operands, bind, check_dtype
+from tilewright.op.op import Arguments, Arrays, Call, Op, Shape, constants_key
+
+MAX_LAYOUTS = 1024  # that an op remembers
+
+
+@dataclass(slots=True)
+class Layout:
+    """What a call's shapes, strides, dtypes and constants decide.
+
+    views: for each operand of the Program the argument that it is, and the shape to see that in unless it has
+    it. shapes, expected: of the results, in the Program and as a user has them.
+    """
+
+    program: Program
+    binding: Binding
+    views: tuple[tuple[int, Shape | None], ...]
+    given: Mapping[str, Shape]
+    shapes: tuple[Shape, ...]
+    expected: tuple[Shape, ...]
+    run: Run | None = None
+
+    def operands(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+        """The operands as the Program has them."""
+        return [arrays[n] if shape is None else arrays[n].reshape(shape) for n, shape in self.views]
+
+
+class DirectOp(Op):
+    """An op that has a Program for all operands of certain dtypes and batch axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._layouts: dict[tuple, Layout] = {}
+
+    def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
+        """The Program for operands of these dtypes and batch axes."""
+        raise NotImplementedError
+
+    def __call__(self, *tiles: Any, **keywords: Any) -> Any:
+        layout = None if keywords else self._layouts.get(self._key(tiles, self._defaults_key))
+        if layout is None:
+            return super().__call__(*tiles, **keywords)
+        results = self._compute(layout, tiles, self._default_scalars)
+        return results[0] if len(results) == 1 else results
+
+    def bind(self, arguments: Arguments) -> Call:
+        arrays = tuple(as_operands(arguments.tiles, self.name).values())
+        layout = self._layout(arrays, arguments.constants)
+        views = dict(zip(layout.given, layout.operands(arrays), strict=True))
+        owners = {name: name for name in layout.given}
+        scalars = self._scalar_values(arguments)
+        return Call(layout.program, views, scalars, layout.binding, layout.given, owners)
+
+    def _run(self, arguments: Arguments, out: Any) -> Arrays:
+        arrays = tuple(as_operands(arguments.tiles, self.name).values())
+        layout = self._layout(arrays, arguments.constants)
+        return self._compute(layout, arrays, self._scalar_values(arguments), out)
+
+    def _compute(
+        self, layout: Layout, arrays: Sequence[Any], scalars: Mapping[str, float | int], out: Any = None
+    ) -> Arrays:
+        operands = layout.operands(arrays)
+        run = layout.run
+        if run is None:
+            run = layout.run = self.executable(layout.program).prepared(operands)
+        prepared = functools.partial(run, operands, scalars)
+        return outputs.results(self.name, layout.program, prepared, (layout.shapes, layout.expected), out)
+
+    # --- layouts ----------------------------------------------------------------------------------
+
+    def _key(self, arrays: Sequence[Any], constants: tuple) -> tuple:
+        """What a call's layout is known by; none is known by a key of something that is no array."""
+        key: list[Any] = []
+        for array in arrays:
+            if type(array) is np.ndarray:
+                key += (array.shape, array.strides, array.dtype)
+            else:
+                key.append(None if array is None else type(array))
+        missing = len(self.tiles) - len(arrays)
+        return (*key, *(None,) * missing, *constants) if missing else (*key, *constants)
+
+    @functools.cached_property
+    def _defaults_key(self) -> tuple:
+        """The constants of a call without keywords; something unknown if the op needs some."""
+        return (object(),) if self._needed_keywords else constants_key(self.constants)
+
+    @functools.cached_property
+    def _default_scalars(self) -> Mapping[str, float | int]:
+        return {name: float(value) for name, value in self.scalars.items()}
+
+    def _layout(self, arrays: tuple[Any, ...], constants: Mapping[str, Any]) -> Layout:
+        key = self._key(arrays, constants_key(constants))
+        found = self._layouts.get(key)
+        if found is None:
+            if len(self._layouts) >= MAX_LAYOUTS:
+                self._layouts.clear()
+            found = self._layouts[key] = self._new_layout(arrays, constants)
+        return found
+
+    def _new_layout(self, arrays: tuple[Any, ...], constants: Mapping[str, Any]) -> Layout:
+        named = dict(zip(self._tile_names, arrays, strict=True))
+        for name, array in named.items():
+            check_dtype(array, name, self.name)
+        binding = bind(self.name, self.tiles, named)
+        program = self.program(binding, constants)
+        needed = {p.name: binding.operands[p.name].shape for p in program.tiles}  # type: ignore[union-attr]
+        given = {name: named[name].shape for name in needed}
+        position = {name: n for n, name in enumerate(self._tile_names)}
+        views = tuple((position[n], None if given[n] == shape else shape) for n, shape in needed.items())
+        shapes = result_shapes(program, needed)
+        expected = tuple(binding.user_shape(r.axes, s) for r, s in zip(program.results, shapes, strict=True))
+        return Layout(program, binding, views, given, shapes, expected)

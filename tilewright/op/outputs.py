@@ -1,0 +1,128 @@
+"""`out=`: results written to arrays that the caller has, operands of the same call among them.
+
+An array that cannot be written to straight away (it is not contiguous, or shares memory with an operand in
+a way that a kernel cannot respect) gets a copy of the result at the end. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tilewright.compiler.in_place import Out
+from tilewright.dsl.dtypes import of_array
+from tilewright.dsl.program import Program, Result
+from tilewright.errors import (
+    ArgumentError,
+    DTypeError,
+    MemoryLimitError,
+    OverlapError,
+    ShapeError,
+    TargetError,
+)
+from tilewright.op.binding import where
+
+Shape = tuple[int, ...]
+Arrays = tuple[np.ndarray, ...]
+
+
+def results(
+    op_name: str,
+    program: Program,
+    run: Callable[[Out | None], Arrays],
+    shapes: tuple[Sequence[Shape], Sequence[Shape]],
+    out: Any,
+) -> Arrays:
+    """What `run` computes, written to what the caller gave as `out`.
+
+    `shapes` are those of the results in the Program, and as a user has them.
+    """
+    inside, outside = shapes
+    try:
+        if out is not None:
+            return _write(checked(op_name, out, program, outside), shapes, run)
+        computed = run(None)
+    except (TargetError, MemoryLimitError) as error:
+        raise type(error)(f"{where(op_name)}: {error}") from None
+    if inside == outside:
+        return computed
+    return tuple(result.reshape(shape) for result, shape in zip(computed, outside, strict=True))
+
+
+def checked(
+    op_name: str, out: Any, program: Program, shapes: Sequence[Shape]
+) -> tuple[np.ndarray | None, ...]:
+    """What a caller gave as `out`, one for each result. Raises a `UserError` where it does not fit."""
+    given = one_for_each(op_name, out, len(program.results))
+    for array, result, shape in zip(given, program.results, shapes, strict=True):
+        if array is None:
+            continue
+        if not isinstance(array, np.ndarray):
+            kind = type(array).__qualname__
+            raise ArgumentError(f"{where(op_name)}: out= is an array where the operands are, not a {kind}")
+        check(op_name, array, result, shape)
+    return given
+
+
+def one_for_each(op_name: str, out: Any, count: int) -> tuple[Any, ...]:
+    """`out` as a tuple with an entry for each result. Raises `ArgumentError`."""
+    given = tuple(out) if isinstance(out, (tuple, list)) else (out,)
+    if len(given) != count:
+        one = "an array" if count == 1 else f"a tuple of {count}, None where a result has no place yet"
+        raise ArgumentError(
+            f"{where(op_name)} has {count} result{'s' * (count != 1)}, out= names {len(given)}; pass {one}"
+        )
+    return given
+
+
+def check(op_name: str, array: np.ndarray, result: Result, shape: Shape) -> None:
+    """Whether a result may be written to an array. Raises `DTypeError`, `ShapeError` or `OverlapError`."""
+    told = f"the result {result.name}"
+    if of_array(array) != result.dtype:
+        raise DTypeError(
+            f"{where(op_name)}: {told} is {result.dtype.name}, out= is {array.dtype}; pass one of that dtype"
+        )
+    if array.shape != shape:
+        raise ShapeError(
+            f"{where(op_name)}: {told} has shape {shape}, out= has {array.shape}; they must be equal"
+        )
+    if not array.flags.writeable:
+        raise OverlapError(f"{where(op_name)}: out= for {told} is read-only; pass an array of its own")
+    if _repeats_itself(array):
+        raise OverlapError(
+            f"{where(op_name)}: out= for {told} has several elements at one address (its strides are "
+            f"{array.strides}); pass an array of its own"
+        )
+
+
+def _repeats_itself(array: np.ndarray) -> bool:
+    """Whether two elements may share memory: each dimension must step over all that the smaller ones span."""
+    if array.flags.c_contiguous:
+        return False
+    reach = 0
+    for stride, extent in sorted(
+        (abs(s), e) for s, e in zip(array.strides, array.shape, strict=True) if e > 1
+    ):
+        if stride < reach + array.itemsize:
+            return True
+        reach += (extent - 1) * stride
+    return False
+
+
+def _write(
+    out: Sequence[np.ndarray | None],
+    shapes: tuple[Sequence[Shape], Sequence[Shape]],
+    run: Callable[[Out], Arrays],
+) -> Arrays:
+    straight = [
+        None if array is None or not array.flags.c_contiguous else array.reshape(inside)
+        for array, inside in zip(out, shapes[0], strict=True)
+    ]
+    delivered = []
+    for array, place, result, outside in zip(out, straight, run(straight), shapes[1], strict=True):
+        if array is not None and place is None:
+            np.copyto(array, result.reshape(outside))
+        delivered.append(result.reshape(outside) if array is None else array)
+    return tuple(delivered)

@@ -1,0 +1,63 @@
+"""Ops that a function defines: traced once for each combination of dtypes, batch axes and constants."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tilewright.dsl.dtypes import DType, float32, promote
+from tilewright.dsl.program import Program
+from tilewright.dsl.trace import Operand, Signature, inline, read_signature, trace
+from tilewright.op.binding import Binding
+from tilewright.op.direct import DirectOp
+from tilewright.op.op import Arguments, constants_key
+
+
+class TracedOp(DirectOp):
+    """An op that a user's function defines."""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__()
+        self.signature: Signature = read_signature(function)
+        self.name = self.signature.name
+        self.tiles = self.signature.tiles
+        self.scalars = self.signature.scalars
+        self.constants = self.signature.constants
+        self._programs: dict[Any, Program] = {}
+        functools.update_wrapper(self, function)  # type: ignore[arg-type]
+
+    def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
+        key = (binding.key, constants_key(constants))
+        found = self._programs.get(key)
+        if found is None:
+            operands = {
+                name: None if o is None else Operand(o.dtype, len(o.batch), o.batch)
+                for name, o in binding.operands.items()
+            }
+            scalar_dtype = _scalar_dtype(binding)
+            found = trace(self.signature, operands, dict.fromkeys(self.scalars, scalar_dtype), constants)
+            self._programs[key] = found
+        return found
+
+    def inline(self, arguments: Arguments) -> Any:
+        return inline(
+            self.signature, tuple(arguments.tiles.values()), {**arguments.scalars, **arguments.constants}
+        )  # fmt: skip
+
+
+def _scalar_dtype(binding: Binding) -> DType:
+    """Run-time numbers take the dtype that the op's floating-point operands compute in."""
+    result = float32
+    for operand in binding.operands.values():
+        if operand is not None and operand.dtype.is_float:
+            result = promote(result, operand.dtype).compute
+    return result
+
+
+def op(function: Callable[..., Any]) -> TracedOp:
+    """Make an op of a function whose operands are annotated `tw.Tile["..."]`.
+
+    Raises `LanguageError` or `AxisError` where the annotations are not an op's.
+    """
+    return TracedOp(function)
