@@ -70,10 +70,10 @@ BACKWARD = [
     ),
     (
         Case(linear_gelu),
-        "x w b saved_0 d_y",
+        "x w saved_0 d_y",
         [
-            "t = saved_0 + b",
-            f"p = d_y * (0.39894228040143265 * (t * exp(-0.5 * (t * t))) + 0.5 * (1 + erf(t / {ROOT_2})))",
+            "p = d_y * (0.39894228040143265 * (saved_0 * exp(-0.5 * (saved_0 * saved_0))) + "
+            f"0.5 * (1 + erf(saved_0 / {ROOT_2})))",
             "d_x = sum(p * w, n)",
             "d_w = sum(p * x, m)",
             "d_b = sum(p, m)",

@@ -16,8 +16,8 @@ from derivative_cases import (
     softmax,
 )
 
+from tilewright.autograd.cut import is_contraction
 from tilewright.autograd.derive import vjp
-from tilewright.autograd.residuals import is_contraction
 from tilewright.dsl.dtypes import float16, float32
 from tilewright.dsl.program import Program, Reduce
 from tilewright.dsl.reference import reference

@@ -69,7 +69,7 @@ def test_a_contraction_names_its_groups_of_axes_and_its_epilogue():
     assert "_0 (m) is on the left alone and n (n) on the right alone" in text
     assert "what follows the sum (y) is applied to the finished tile in registers" in text
     assert "the left factor is computed while it is packed" in text
-    assert "keeps saved_0 = sum(x * w, k), which is dearer to compute again" in text
+    assert "keeps saved_0 = sum(x * w, k) + b, which is dearer to compute again" in text
     assert "2·_0·n·k" in text
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tilewright.autograd.operands import close, declared_axes, fresh_name
-from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_sums
+from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_sums, without_marks
 from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
 from tilewright.dsl.algebra import Collector, Emitter, Polynomials, Recogniser, collect
 from tilewright.dsl.expression import Expr, cast, constant
@@ -40,13 +40,14 @@ class Derivative:
 
 def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
     """The backward of `program` for the operands `wrt` (all floating tiles if omitted)."""
+    program, marks = without_marks(program)
     targets = _targets(program, wrt)
     outputs = _floating_results(program)
     taken = {p.name for p in program.params} | {r.name for r in program.results}
     cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
     polynomials = Polynomials(declared_axes(program))
     raw = _gradients(_backward_pass(program, targets, outputs, cotangents, polynomials), targets)
-    choice = choose(program, _emission(program, raw, polynomials), lambda text: _numbered(text, taken))
+    choice = choose(program, _emission(program, raw, polynomials), lambda text: _numbered(text, taken), marks)
     results = tuple(
         Result(fresh_name(f"d_{p.name}", taken), cast(Expr(node), p.dtype).node, p.axes)
         for p, node in zip(targets, choice.gradients, strict=True)

@@ -136,7 +136,7 @@ class _System:
         """0 for an output axis, then operands' axes, constants, windows: the sum runs over the others."""
         size = self.extents.get(base(axis))
         if size is None:
-            return 3 if base(axis) in _windows(self.extents) else 1
+            return 3 if base(axis) in windows(self.extents) else 1
         return 2 if isinstance(size, Const) else 0
 
     def applied(self, value: Node) -> Node:
@@ -160,7 +160,7 @@ def _substituted(node: Node, solutions: Mapping[str, Node]) -> Node:
     return shortest(replaced) if replaced.dtype == int64 else replaced
 
 
-def _windows(extents: Extents) -> set[str]:
+def windows(extents: Extents) -> set[str]:
     """The axes whose size is taken away from another to give an extent: size(oh) = size(h) - size(r) + 1."""
     found: set[str] = set()
     for size in extents.values():
@@ -220,6 +220,3 @@ def _linear(position: Node, axis: str) -> tuple[Node, Node] | None:
     if axis in rest_node.axes or step_node.axes:
         return None
     return step_node, rest_node
-
-
-__all__ = ["Extents", "transposed"]

@@ -1,20 +1,13 @@
 """What a backward reads of the forward, and what it computes again.
 
-The policy, on nominal extents (every axis `EXTENT` long, because shapes are not known when an op is
-derived):
+1. A result of the op is read where that makes the backward cheaper. A result narrowed to half precision
+   pays `NARROW` times its bytes, so that at equal cost the value is computed again in float32.
+2. Of all other forward values, those at which the minimum cut runs (`autograd.cut`) are added to the
+   forward's results. A maximum m and a sum of exp(x - m) are kept together as log Σ exp(x), if nothing else
+   needs them.
+3. All else is computed again.
 
-1. A result of the op is read where that makes the backward cheaper: cost = bytes of all tiles read +
-   operations at `OPERATIONS_PER_BYTE`. A result narrowed to half precision pays `NARROW` times its
-   bytes, so that at equal cost the value is computed again in float32.
-2. A sum over an iteration space that no single operand covers (a contraction, pairwise distances) is
-   saved if its axes are among a result's axes: a pre-activation is, attention's scores are not (they
-   would be larger than all results).
-3. Any reduction whose operand contains such a sum that is not saved is itself saved: the row statistics
-   of the scores; a maximum m and a sum of exp(x - m) together as log Σ exp(x), if nothing else needs
-   them.
-4. All else is computed again.
-
-A minimum cut on bytes moved (with real extents) is to take the place of 1-4: it is one function, `choose`.
+`tw.checkpoint` overrides both: a marked value is never kept, or (`keep=True`) always.
 """
 
 from __future__ import annotations
@@ -23,8 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_field
 
+from tilewright.autograd.cut import Marks, Prices, is_contraction, kept_values
 from tilewright.dsl.program import (
-    At,
     Cast,
     Map,
     Node,
@@ -34,15 +27,11 @@ from tilewright.dsl.program import (
     Reduce,
     Result,
     replace,
+    rewrite,
     topological,
 )
 
-EXTENT = 1024.0
-OPERATIONS_PER_BYTE = 100.0
 NARROW = 1.05
-EXPENSIVE = frozenset(
-    {"exp", "log", "erf", "erfc", "tanh", "sigmoid", "pow", "sin", "cos", "lgamma", "digamma"}
-)
 
 
 @dataclass(frozen=True)
@@ -69,37 +58,66 @@ class Choice:
     saved: tuple[Saved, ...]
 
 
-def choose(program: Program, emit: Emit, name: Callable[[str], str]) -> Choice:
+def without_marks(program: Program) -> tuple[Program, Marks]:
+    """The Program without `tw.checkpoint`, and what that said about its values."""
+    names = {"kept", "recomputed"}
+    if not any(isinstance(n, Map) and n.function in names for n in program.nodes()):
+        return program, Marks()
+    found: dict[str, list[Node]] = {name: [] for name in names}
+
+    def step(node: Node) -> Node:
+        if not isinstance(node, Map) or node.function not in names:
+            return node
+        found[node.function].append(node.operands[0])
+        return node.operands[0]
+
+    plain = program.with_results(rewrite((r.node for r in program.results), step))
+    return plain, Marks(frozenset(found["kept"]), frozenset(found["recomputed"]))
+
+
+def choose(program: Program, emit: Emit, name: Callable[[str], str], marks: Marks) -> Choice:
     """The gradients with the results and residuals that they read; `name` makes a new name for a residual."""
-    readable = result_values(program)
-    saved = _worthwhile(readable, emit)
+    readable = tuple(s for s in result_values(program) if s.node not in marks.recomputed)
+    prices = Prices(program, beside=False)
+    saved = _worthwhile(readable, emit, prices)
     gradients = _emitted(emit, saved)
-    extra = _expensive_values(program, gradients)
+    extra = kept_values(program, gradients, marks)
     if extra:
-        merged = (*(n for n in extra if isinstance(n, Reduce) and is_contraction(n)), *log_sums(program))
-        for values in (merged, extra):
-            added = tuple(
-                Saved(Param(f"#{k}", _ordered(program, n), n.dtype), n) for k, n in enumerate(values)
-            )
-            gradients = _emitted(emit, (*saved, *added))
-            if not _expensive_values(program, gradients):
-                break
-        added = _used(added, gradients)
-        saved = (
-            *saved,
-            *(replace_field(s, param=replace_field(s.param, name=name("saved_{}"))) for s in added),
-        )
-        gradients = _emitted(emit, saved)
+        saved, gradients = _with_residuals(program, emit, name, marks, saved, extra)
     used = {n.param for n in topological(gradients) if isinstance(n, Read)}
     return Choice(gradients, tuple(s for s in saved if s.param.name in used))
 
 
+def _with_residuals(
+    program: Program,
+    emit: Emit,
+    name: Callable[[str], str],
+    marks: Marks,
+    saved: tuple[Saved, ...],
+    extra: tuple[Node, ...],
+) -> tuple[tuple[Saved, ...], tuple[Node, ...]]:
+    """`saved` with the values at the cut; sums of exponentials as their logarithms where that suffices."""
+    plain = tuple(n for n in extra if not (isinstance(n, Reduce) and not is_contraction(n)))
+    added: tuple[Saved, ...] = ()
+    for values in ((*plain, *log_sums(program)), extra):
+        added = tuple(Saved(Param(f"#{k}", _ordered(program, n), n.dtype), n) for k, n in enumerate(values))
+        gradients = _emitted(emit, (*saved, *added))
+        if not kept_values(program, gradients, marks):
+            break
+    named = tuple(
+        replace_field(s, param=replace_field(s.param, name=name("saved_{}")))
+        for s in _used(added, _emitted(emit, (*saved, *added)))
+    )
+    saved = (*saved, *named)
+    return saved, _emitted(emit, saved)
+
+
 def result_values(program: Program) -> tuple[Saved, ...]:
-    """The floating results as values that can be read: each result's node, and what it narrows."""
+    """The results as values that can be read: each result's node, and what it narrows."""
     found: dict[Node, Saved] = {}
     for result in program.results:
         node = result.node
-        if not result.dtype.is_float or set(result.axes) != set(node.axes) or not node.args:
+        if set(result.axes) != set(node.axes) or not node.args:
             continue
         param = Param(result.name, result.axes, result.dtype)
         found.setdefault(node, Saved(param, node))
@@ -108,16 +126,16 @@ def result_values(program: Program) -> tuple[Saved, ...]:
     return tuple(found.values())
 
 
-def _worthwhile(readable: tuple[Saved, ...], emit: Emit) -> tuple[Saved, ...]:
+def _worthwhile(readable: tuple[Saved, ...], emit: Emit, prices: Prices) -> tuple[Saved, ...]:
     """The readable values that lower the cost, dropped one by one."""
     gradients = _emitted(emit, readable)
     kept = _used(readable, gradients)
-    best = _cost(gradients, kept)
+    best = _cost(gradients, kept, prices)
     for candidate in kept:
         fewer = tuple(s for s in kept if s.param.name != candidate.param.name)
         if len(fewer) == len(kept):
             continue
-        without = _cost(_emitted(emit, fewer), fewer)
+        without = _cost(_emitted(emit, fewer), fewer, prices)
         if without < best:
             best, kept = without, fewer
     return kept
@@ -133,66 +151,17 @@ def _used(saved: Iterable[Saved], gradients: Iterable[Node]) -> tuple[Saved, ...
     return tuple(s for s in saved if s.stand_in in present)
 
 
-def _cost(gradients: tuple[Node, ...], saved: tuple[Saved, ...]) -> float:
-    """Bytes read and operations done, in bytes.
-
-    A reduction over the results of contractions is a pass of its own over them: they are computed once
-    more.
-    """
+def _cost(gradients: tuple[Node, ...], saved: tuple[Saved, ...], prices: Prices) -> float:
+    """Bytes read and operations done, in bytes."""
     narrow = {s.param.name for s in saved if s.narrowed}
     tiles: dict[str, float] = {}
-    operations = 0.0
-    streamed: dict[Node, frozenset[Node]] = {}
+    work = 0.0
     for node in topological(gradients):
-        streamed[node] = frozenset().union(*(streamed[a] for a in node.args))
         if isinstance(node, Read):
-            weight = NARROW if node.param in narrow else 1.0
-            tiles[node.param] = weight * node.dtype.itemsize * EXTENT ** len(node.names)
-        elif isinstance(node, Reduce):
-            again = streamed[node]
-            operations += _iterations(node) + sum(_iterations(c) for c in again if isinstance(c, Reduce))
-            streamed[node] = frozenset((node,)) if is_contraction(node) else frozenset()
-        elif isinstance(node, Map):
-            operations += (8 if node.function in EXPENSIVE else 1) * EXTENT ** len(node.axes)
-    return sum(tiles.values()) + operations / OPERATIONS_PER_BYTE
-
-
-def _iterations(node: Reduce) -> float:
-    return EXTENT ** len(node.arg.axes)
-
-
-def _expensive_values(program: Program, gradients: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The forward reductions that the gradients compute again although reading them is cheaper."""
-    forward = set(program.nodes())
-    result_axes = [set(r.axes) for r in program.results]
-    needed = [
-        n for n in topological(gradients) if isinstance(n, Reduce) and n in forward and n.dtype.is_float
-    ]
-    streamed: set[Node] = set()
-    found: dict[Node, None] = {}
-    for node in topological(needed):
-        over_streamed = any(arg in streamed for arg in node.args)
-        fits = any(set(node.axes) <= axes for axes in result_axes)
-        contraction = isinstance(node, Reduce) and node.combine == "sum" and is_contraction(node)
-        if isinstance(node, Reduce) and fits and (contraction or over_streamed) and node in forward:
-            found[node] = None
-        elif contraction or over_streamed:
-            streamed.add(node)
-    return tuple(n for n in _outermost(gradients, found))
-
-
-def _outermost(gradients: tuple[Node, ...], found: dict[Node, None]) -> Iterable[Node]:
-    """Those of `found` that are still computed when the others are read."""
-    reachable: set[Node] = set()
-    stack = list(gradients)
-    while stack:
-        node = stack.pop()
-        if node in reachable:
-            continue
-        reachable.add(node)
-        if node not in found:
-            stack.extend(node.args)
-    return [n for n in found if n in reachable]
+            tiles[node.param] = (NARROW if node.param in narrow else 1.0) * prices.bytes(node)
+        else:
+            work += prices.computing(node, Marks())
+    return sum(tiles.values()) + work
 
 
 def log_sums(program: Program) -> tuple[Node, ...]:
@@ -210,22 +179,6 @@ def log_sums(program: Program) -> tuple[Node, ...]:
         if not set(shift.axes) & set(node.over):
             found.append(Map("add", (Map("log", (node,)), shift)))
     return tuple(found)
-
-
-def is_contraction(node: Reduce) -> bool:
-    """Whether a sum runs over more positions than any operand under it has: Σ_k a[m k] · b[k n]."""
-    wanted = set(node.arg.axes)
-    stack: list[Node] = [node.arg]
-    seen: set[Node] = set()
-    while stack:
-        inner = stack.pop()
-        if inner in seen or not wanted <= set(inner.axes):
-            continue
-        seen.add(inner)
-        if isinstance(inner, (Read, Reduce, At)):
-            return False
-        stack.extend(inner.args)
-    return True
 
 
 def _ordered(program: Program, node: Node) -> tuple[str, ...]:

@@ -194,6 +194,16 @@ def clip(value: Any, low: Any = None, high: Any = None) -> Any:
     return value if high is None else scalars.minimum(value, high)
 
 
+def checkpoint(value: Any, *, keep: bool = False) -> Any:
+    """`value` itself, which the backward computes again instead of reading it, whatever that costs.
+
+    With `keep` the forward writes it for the backward, whatever that costs. Values that are not marked are
+    kept or computed again as moves the fewest bytes; what has more axes than every operand and result is
+    never kept unless it is marked.
+    """
+    return scalars.kept(value) if keep else scalars.recomputed(value)
+
+
 def square(value: Any) -> Any:
     """value²"""
     return value * value
@@ -226,10 +236,10 @@ where, stop_gradient = scalars.where, scalars.stop_gradient
 
 __all__ = [
     "abs", "acos", "acosh", "all", "any", "argmax", "argmin", "argsort", "asin", "asinh", "atan", "atan2",
-    "atanh", "axis", "cast", "ceil", "clip", "cos", "cosh", "digamma", "einsum", "erf", "erfc", "exp",
-    "exp2", "expm1", "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log",
-    "log1p", "log2", "logsumexp", "max", "maximum", "mean", "median", "min", "minimum", "nan", "pi",
-    "pow", "prod", "quantile", "round", "rsqrt", "scatter_add", "sigmoid", "sign", "sin", "sinh", "size",
-    "softplus", "sort", "sqrt", "square", "stop_gradient", "sum", "tan", "tanh", "topk", "trunc", "var",
-    "where",
+    "atanh", "axis", "cast", "ceil", "checkpoint", "clip", "cos", "cosh", "digamma", "einsum", "erf",
+    "erfc", "exp", "exp2", "expm1", "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan",
+    "lgamma", "log", "log1p", "log2", "logsumexp", "max", "maximum", "mean", "median", "min", "minimum",
+    "nan", "pi", "pow", "prod", "quantile", "round", "rsqrt", "scatter_add", "sigmoid", "sign", "sin",
+    "sinh", "size", "softplus", "sort", "sqrt", "square", "stop_gradient", "sum", "tan", "tanh", "topk",
+    "trunc", "var", "where",
 ]  # fmt: skip

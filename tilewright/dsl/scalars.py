@@ -439,4 +439,10 @@ stop_gradient = scalar(
     "stop_gradient", numpy=lambda x: x, types=lambda name, operands: operands[0], grad=lambda y, x: (None,)
 )
 
+# What the user has decided about the backward: the same value, computed there again, or kept for it.
+recomputed = scalar(
+    "recomputed", numpy=lambda x: x, types=lambda name, operands: operands[0], grad=lambda y, x: (1.0,)
+)
+kept = scalar("kept", numpy=lambda x: x, types=lambda name, operands: operands[0], grad=lambda y, x: (1.0,))
+
 COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or", "xor"})

@@ -249,6 +249,8 @@ ARITHMETIC = (
     Rule("x ** -1", scalars.power(r, -1.0), 1 / r),
     Rule("1 ** x", scalars.power(1.0, r), 1),
     Rule("1 / sqrt", 1 / sqrt(r), rsqrt(r)),
+    Rule("computed again", scalars.recomputed(u), u),
+    Rule("kept", scalars.kept(u), u),
     Rule("stop of stop", tw.stop_gradient(tw.stop_gradient(u)), tw.stop_gradient(u)),
     *(
         Rule(f"{outer.name} of {inner.name}", outer(inner(r)), inner(r))

@@ -86,11 +86,16 @@ def _lines(op: Op, call: Call) -> Iterator[str]:
     yield from _signature(call)
     yield ""
     yield "Mathematics"
-    yield from _indented(formula(program))
+    yield from _formulas(program)
     yield ""
     yield from _kernels("Forward", compiled(program, call.arrays))
     yield ""
     yield from _gradient(program, call.arrays)
+
+
+def _formulas(program: Program) -> Iterator[str]:
+    for line in formula(program).split("\n"):
+        yield from _wrapped(line, "  ", "      ")
 
 
 def _indented(text: str, by: int = 2) -> list[str]:
@@ -122,7 +127,7 @@ def _gradient(program: Program, arrays: Mapping[str, np.ndarray]) -> Iterator[st
         yield from _wrapped(str(reason), "  ")
         return
     yield "Gradient, derived (d_y is the gradient arriving at y)"
-    yield from _indented(formula(derivative.backward))
+    yield from _formulas(derivative.backward)
     yield from _wrapped(_saved_text(program, derivative), "  ")
     yield ""
     if derivative.forward.results != program.results:

@@ -159,7 +159,7 @@ ANY: dict[str, Callable[..., Value]] = {
     "or": Builder.or_,
     "xor": Builder.xor,
     "not": Builder.not_,
-    "stop_gradient": lambda b, x: x,
+    **dict.fromkeys(("stop_gradient", "recomputed", "kept"), lambda b, x: x),
 }
 
 

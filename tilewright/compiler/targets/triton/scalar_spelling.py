@@ -130,7 +130,7 @@ SPELLINGS: dict[str, Spelling] = {
     "shr": Spelling(int="{0} >> {1}"),
     "mulhi": Spelling(int="tl.umulhi({0}, {1})"),
     "where": _every("tl.where({0}, {1}, {2})"),
-    "stop_gradient": _every("{0}"),
+    **dict.fromkeys(("stop_gradient", "recomputed", "kept"), _every("{0}")),
 }
 """By the name of the row in the language's scalar table."""
 
