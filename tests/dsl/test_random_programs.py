@@ -11,10 +11,11 @@ from tests.support.compare import assert_close, check_results, rounding_noise
 from tests.support.programs import draw_arguments, extents, programs
 from tilewright.dsl.dtypes import bfloat16, bool_, float16, float32, float64, int8, int32, int64
 from tilewright.dsl.formula import formula
-from tilewright.dsl.program import COMBINES, Map, Program, Read, Reduce
+from tilewright.dsl.program import COMBINES, Map, Program, Read, Reduce, Scan
 from tilewright.dsl.reference import _Evaluator, _widen, reference
 from tilewright.dsl.rules import RuleSet
 from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.scans import NAMED, name_of
 from tilewright.dsl.simplify import EXACT_RULES, simplify
 from tilewright.dsl.text import from_text, to_text
 from tilewright.dsl.verify import verify
@@ -58,7 +59,7 @@ def narrow_target(program: Program, arguments) -> list[np.ndarray]:
 
 def test_every_kind_of_node_is_drawn():
     seen: Counter[str] = Counter()
-    for program in sampled(400):
+    for program in sampled(600, scans=True):
         nodes = program.nodes()
         reductions = [n for n in nodes if isinstance(n, Reduce)]
         seen.update(type(n).__name__ for n in nodes)
@@ -66,9 +67,14 @@ def test_every_kind_of_node_is_drawn():
         seen["several results"] += len(program.results) > 1
         seen["renamed"] += any(isinstance(n, Read) and any("2" in a for a in n.names) for n in nodes)
         seen["two axes"] += any(len(n.over) == 2 for n in reductions)
+        scans = [n for n in nodes if isinstance(n, Scan)]
+        seen.update(name_of(n.body) or f"scan of {len(n.body)}" for n in scans)
+        seen["reverse"] += any(n.reverse for n in scans)
+        seen["exclusive"] += any(n.exclusive for n in scans)
         seen["batch"] += any("_0" in p.axes for p in program.params)
         seen["contraction"] += any(isinstance(n.arg, Map) and n.arg.function == "mul" for n in reductions)
     wanted = {"Const", "Read", "Index", "Size", "Map", "Cast", "Reduce", *COMBINES}
+    wanted |= {"Scan", *NAMED, "scan of 2", "reverse", "exclusive"}
     wanted |= {"several results", "renamed", "two axes", "batch", "contraction"}
     assert not sorted(name for name in wanted if seen[name] < 3)
 
@@ -85,7 +91,7 @@ def test_every_function_is_drawn():
 @SETTINGS
 @given(st.data())
 def test_programs_are_tame(data):
-    program = data.draw(programs())
+    program = data.draw(programs(scans=True))
     arguments = draw_arguments(
         program, data.draw(extents(program, (1, 5, 64) if len(program.params) < 2 else (1, 4)))
     )
@@ -97,7 +103,7 @@ def test_programs_are_tame(data):
 @SETTINGS
 @given(st.data())
 def test_rounding_to_each_dtype_passes_and_anything_else_fails(data):
-    program = data.draw(programs())
+    program = data.draw(programs(scans=True))
     arguments = draw_arguments(program, data.draw(extents(program)))
     actual = narrow_target(program, arguments)
     check_results(program, arguments, actual)
@@ -115,7 +121,7 @@ def test_rounding_to_each_dtype_passes_and_anything_else_fails(data):
 
 
 @SETTINGS
-@given(programs(special=True))
+@given(programs(scans=True, special=True))
 def test_text_round_trips(program):
     text = to_text(program)
     assert text.isascii()
@@ -126,7 +132,7 @@ def test_text_round_trips(program):
 
 
 @SETTINGS
-@given(programs(special=True))
+@given(programs(scans=True, special=True))
 def test_formulas_of_anything_are_short_and_plain(program):
     text = formula(program)
     assert text.isascii()
@@ -137,7 +143,7 @@ def test_formulas_of_anything_are_short_and_plain(program):
 @SETTINGS
 @given(st.data())
 def test_simplify_keeps_the_meaning(data):
-    program = data.draw(programs())
+    program = data.draw(programs(scans=True))
     simple = verify(simplify(program), "simplify")
     assert simplify(simple) == simple
     assert [(r.name, r.dtype, r.axes) for r in simple.results] == [
@@ -151,7 +157,7 @@ def test_simplify_keeps_the_meaning(data):
 @SETTINGS
 @given(st.data())
 def test_exact_rules_keep_special_values(data):
-    program = data.draw(programs(special=True, functions=set(SCALARS) - {"lgamma", "digamma"}))
+    program = data.draw(programs(scans=True, special=True, functions=set(SCALARS) - {"lgamma", "digamma"}))
     simple = verify(simplify(program, RuleSet(EXACT_RULES)), "exact rules")
     arguments = draw_arguments(program, data.draw(extents(program, (3, 0, 1))), special=True)
     for a, b in zip(reference(program, arguments), reference(simple, arguments), strict=True):

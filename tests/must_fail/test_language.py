@@ -309,6 +309,103 @@ def unknown_dtype(x: tw.Tile["n d"]):
     return tw.cast(x, "complex64")  # here
 
 
+# --- scans ------------------------------------------------------------------------------------------------
+
+
+@fails(AxisError, "cumsum over 't', but the expression has the axes (n d)")
+def scan_along_an_axis_that_is_not_there(x: tw.Tile["n d"]):
+    return tw.cumsum(x, "t")  # here
+
+
+@fails(AxisError, "tw.cumsum takes one axis name, as in tw.cumsum(x, 'i'); got 'n d'")
+def scan_along_two_axes(x: tw.Tile["n d"]):
+    return tw.cumsum(x, "n d")  # here
+
+
+@fails(AxisError, "tw.cummax takes one axis name, as in tw.cummax(x, 'i'); got -1")
+def scan_by_number(x: tw.Tile["n d"]):
+    return tw.cummax(x, -1)  # here
+
+
+@fails(AxisError, "tw.scan along 't', but its values have the axes (n d); name one of these")
+def values_without_the_axis(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l + r, x, "t")  # here
+
+
+@fails(LanguageError, "the combine of tw.scan returns 1 value but the scan carries 2")
+def too_few_values(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l[0] + r[0], (x, x), "d")[0]  # here
+
+
+@fails(LanguageError, "the combine of tw.scan returns 2 values but the scan carries 1")
+def too_many_values(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: (l + r, l * r), x, "d")  # here
+
+
+@fails(LanguageError, "tw.scan takes the combine first, a function of what came before and what comes next")
+def values_first(x: tw.Tile["n d"]):
+    return tw.scan(x, lambda l, r: l + r, "d")  # here
+
+
+@fails(LanguageError, "tw.scan needs a value to carry")
+def nothing_to_carry(x: tw.Tile["n d"]):
+    return x + tw.scan(lambda l, r: l, (), "d")[0]  # here
+
+
+@fails(
+    LanguageError, "the combine of tw.scan uses the operand 'x', which is in neither of its sides; pass it"
+)
+def outside_tile(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l * r * x, x, "d")  # here
+
+
+@fails(LanguageError, "the combine of tw.scan uses tw.index('d'), which is in neither of its sides")
+def outside_position(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l + r * tw.index("d"), x, "d")  # here
+
+
+@fails(LanguageError, "the combine of tw.scan uses a reduction or another scan")
+def outside_reduction(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l + r + tw.sum(x, "n d"), x, "d")  # here
+
+
+@fails(LanguageError, "the combine of tw.scan is not associative: value 0 of combine(combine(a, b), c) is")
+def a_recurrence_as_it_is_written(x: tw.Tile["n d"]):
+    return tw.scan(lambda h, now: 0.9 * h + now, x, "d")  # here
+
+
+@fails(
+    DTypeError, "value 1 of tw.scan begins as int64, but the combine makes float32 of it; begin with tw.cast"
+)
+def a_whole_number_that_becomes_another(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: (l[0] + r[0], l[1] + r[1] + r[0]), (x, 0), "d")[1]  # here
+
+
+@fails(LanguageError, "tw.scan needs 2 values as initial, the state before the first position, got 1.0")
+def initial_of_one_value(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: (l[0] + r[0], l[1] * r[1]), (x, x), "d", initial=1.0)[0]  # here
+
+
+@fails(LanguageError, "tw.scan needs 1 value as initial, the state before the first position, got None")
+def exclusive_from_nothing(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l + r, x, "d", exclusive=True)  # here
+
+
+@fails(LanguageError, "an exclusive tw.scan begins with numbers; begin with those that change nothing")
+def exclusive_from_a_tile(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l + r, x, "d", exclusive=True, initial=tw.sum(x, "d"))  # here
+
+
+@fails(DTypeError, "value 0 of tw.scan is int64, but initial gives it float32 (0.5); give it int64", K)
+def half_a_whole_number(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l + r, x, "d", initial=0.5)  # here
+
+
+def test_a_scan_of_arrays_needs_an_op():
+    with pytest.raises(LanguageError, match=re.escape("wrap the scan in a function with @tw.op")):
+        tw.scan(lambda l, r: l + r, X, 0)  # type: ignore[arg-type]
+
+
 # --- results and calls ------------------------------------------------------------------------------------
 
 

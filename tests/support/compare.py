@@ -17,7 +17,7 @@ from tests.support.programs import COPYING
 from tilewright.dsl.dtypes import DType, as_dtype
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Cast, Map, Node, Program, Reduce
-from tilewright.dsl.reference import _Evaluator, _widen, reference
+from tilewright.dsl.reference import _Evaluator, _widen, combine_arrays, reference
 from tilewright.dsl.scalars import SCALARS
 
 EPSILON = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -119,7 +119,13 @@ class _Disturbed(_Evaluator):
     random: np.random.Generator
 
     def _evaluate(self, node: Node) -> np.ndarray:
-        value = super()._evaluate(node)
+        return self._moved(node, super()._evaluate(node))
+
+    def _combined(self, body, before, after):
+        """One step of a scan; its error goes on into all later ones."""
+        return combine_arrays(body, before, after, self._moved)
+
+    def _moved(self, node: Node, value: np.ndarray) -> np.ndarray:
         if not node.dtype.is_float or not node.args:
             return value
         error = np.where(np.isfinite(value), self._error(node, value), 0.0)

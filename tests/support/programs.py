@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tilewright.dsl import language as tw
 from tilewright.dsl import scalars
-from tilewright.dsl.axes import base, batch_axes
+from tilewright.dsl.axes import base, batch_axes, is_batch_axis
 from tilewright.dsl.dtypes import DType, bool_, float16, float32, float64, int8, int32, int64
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.program import COMBINES, Index, Param, Program, Read, Result, Size
@@ -144,6 +144,7 @@ class _Builder:
         self.steps += [self.position] * bool(options["positions"])
         self.steps += [self.rename] * bool(options["renames"])
         self.steps += [self.reduce] * (2 * bool(options["reductions"]))
+        self.steps += [self.scan] * (2 * bool(options["scans"]))
         self.steps += [self.contract] * (2 * bool(options["contractions"] and options["reductions"]))
 
     # --- leaves -----------------------------------------------------------------------------------------
@@ -296,6 +297,61 @@ class _Builder:
         exact = combine not in ("sum", "prod") or not value.dtype.is_float
         self._add(expression, low, high, exact=exact and value.exact)
 
+    # --- scans ------------------------------------------------------------------------------------------
+
+    def scan(self) -> None:
+        value = self._any(lambda v: any(not is_batch_axis(a) for a in v.axes))
+        if value is None:
+            return
+        axis = self.draw(st.sampled_from([a for a in value.axes if not is_batch_axis(a)]))
+        names = ["cummax", "cummin"]
+        names += ["argcummax", "argcummin"] * value.exact
+        names += ["cumsum"] * (not value.dtype.is_bool)
+        names += ["cumprod", "logcumsumexp", "linear"] * value.dtype.is_float
+        name = self.draw(st.sampled_from(names))
+        reverse = self.draw(st.booleans())
+        exclusive = self.draw(st.booleans())
+        if name == "linear":
+            self._linear_recurrence(value, axis, reverse, exclusive)
+        elif name.startswith("arg"):
+            expression = getattr(tw, name)(value.expression, axis, reverse=reverse)
+            self._add(expression, 0, LONGEST_EXTENT, exact=True)
+        else:
+            self._named_scan(name, value, axis, reverse, exclusive)
+
+    def _named_scan(self, name: str, value: Value, axis: str, reverse: bool, exclusive: bool) -> None:
+        if name in ("cummax", "cummin", "logcumsumexp") and not value.dtype.is_bool:
+            exclusive = exclusive and self.special  # it would begin with an infinity
+        if name == "cumprod":
+            value = self._in_domain(value, (0.9, 1.1))
+        if name == "logcumsumexp":
+            value = self._in_domain(value, (-4.0, 4.0))
+        expression = getattr(tw, name)(value.expression, axis, reverse=reverse, exclusive=exclusive)
+        low, high = value.low, value.high
+        if name == "cumsum":
+            low, high = min(0.0, low * LONGEST_EXTENT), max(0.0, high * LONGEST_EXTENT)
+        if name == "cumprod":
+            low, high = 0.9**LONGEST_EXTENT, 1.1**LONGEST_EXTENT
+        if name == "logcumsumexp":
+            high += 5  # log 64
+        exact = name in ("cummax", "cummin") or not value.dtype.is_float
+        self._add(expression, low, high, exact=exact and value.exact)
+
+    def _linear_recurrence(self, value: Value, axis: str, reverse: bool, exclusive: bool) -> None:
+        """h[t] = a[t] · h[t - 1] + b[t]"""
+        decay = self._any(lambda v: v.dtype == value.dtype and self._fits(v, value)) or value
+        decay = self._in_domain(decay, (-1.0, 1.0))
+        results = tw.scan(
+            lambda l, r: (l[0] * r[0], l[1] * r[0] + r[1]),
+            (decay.expression, value.expression),
+            axis,
+            reverse=reverse,
+            exclusive=exclusive,
+            initial=(1.0, 0.5) if exclusive else None,
+        )
+        bound = 1 + LONGEST_EXTENT * max(abs(value.low), abs(value.high))
+        self._add(results[1], -bound, bound, exact=False)
+
     # --- bounds -----------------------------------------------------------------------------------------
 
     def _any(self, which: Callable[[Value], bool] = lambda value: True) -> Any:
@@ -400,6 +456,7 @@ def programs(
     dtypes: Sequence[DType] = (float32, float16, float64, int64, int32, int8, bool_),
     *,
     reductions: bool = True,
+    scans: bool = False,
     contractions: bool = True,
     renames: bool = True,
     positions: bool = True,

@@ -284,7 +284,7 @@ _OPERATORS: Mapping[str, ScalarFunction] = {
 
 _NUMPY_NAMES = {"absolute": "abs", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2",
                 "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "rint": "round", "amax": "max",
-                "amin": "min", "logaddexp": "logsumexp"}  # fmt: skip
+                "amin": "min"}  # fmt: skip
 
 
 def row_of_numpy(name: str) -> ScalarFunction | None:

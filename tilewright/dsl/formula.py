@@ -6,7 +6,8 @@
 Parentheses stand only where precedence asks for them; the order of evaluation is kept. Conversions that the
 language makes by itself (float16 computed in float32, an integer meeting a float, narrowing of a result) are
 left out unless `casts=True`. An operand that is read under other axis names than it was declared with prints
-as `x[j d]`.
+as `x[j d]`. A scan whose combine has no name prints as `scan(l0 * r0, l1 * r0 + r1; a, b; i)[1]`: what it
+makes of the values l of what came before and r of what comes next, what it begins with, the axis.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from tilewright.dsl.program import (
     Program,
     Read,
     Reduce,
+    Scan,
     Scatter,
     Size,
     topological,
 )
 from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.scans import NAMED, name_of, sides
 from tilewright.errors import InternalError
 
 _PRECEDENCE = (
@@ -157,14 +160,24 @@ def _shared(roots: Iterable[Node], names: Collection[Node], casts: bool) -> dict
 
 
 def _name_for(node: Node, taken: Collection[str]) -> str:
-    word = node.function if isinstance(node, Map) else _WORDS.get(type(node), "cast")
-    word = node.combine if isinstance(node, Reduce) else word
+    word = _word(node)
     letter = _LETTERS.get(word, word[0])
     name, number = letter, 1
     while name in taken:
         number += 1
         name = f"{letter}{number}"
     return name
+
+
+def _word(node: Node) -> str:
+    match node:
+        case Map():
+            return node.function
+        case Reduce():
+            return node.combine
+        case Scan():
+            return name_of(node.body) or "scan"
+    return _WORDS.get(type(node), "cast")
 
 
 def _renamed_params(roots: Iterable[Node]) -> set[str]:
@@ -226,6 +239,8 @@ class _Writer:
             case Order():
                 word = ", descending" if node.descending else ""
                 return f"argsort({self.memo[node.arg][0]}, {node.axis}{word})", _ATOM
+            case Scan():
+                return self._scan(node), _ATOM
             case Map():
                 return self._map(node)
         raise InternalError(f"formula does not know the node {node!r}")
@@ -236,6 +251,28 @@ class _Writer:
     def _positions(self, node: At | Scatter) -> str:
         pairs = zip(node.along, node.positions, strict=True)
         return ", ".join(f"{axis}={self.memo[position][0]}" for axis, position in pairs)
+
+    def _scan(self, node: Scan) -> str:
+        name = name_of(node.body)
+        operands = ", ".join(self.memo[o][0] for o in node.operands)
+        how = ", reverse" * node.reverse
+        if name and node.exclusive and node.initial[0].value == NAMED[name].identity(node.dtype):
+            how += ", exclusive"
+        elif node.exclusive:
+            start = ", ".join(_number(c.value) for c in node.initial)
+            how += f", exclusive from {start if len(node.initial) == 1 else f'({start})'}"
+        if name:
+            return f"{name}({operands}, {node.axis}{how})"
+        number = "" if len(node.body) == 1 else None
+        sides_of = [
+            (placeholder, f"{letter}{position if number is None else number}")
+            for letter, side in zip("lr", sides(node.body), strict=True)
+            for position, placeholder in enumerate(side)
+        ]
+        writer = _Writer(dict(sides_of), (), self.casts, self.longest)
+        body = ", ".join(writer.text(value) for value in node.body)
+        which = f"[{node.which}]" if len(node.body) > 1 else ""
+        return f"scan({body}; {operands}; {node.axis}{how}){which}"
 
     def _map(self, node: Map) -> Text:
         prefix = _UNARY.get(node.function)

@@ -8,11 +8,13 @@ What holds on every target:
 
 - NaN goes through max, min, maximum, minimum and clip. max and min over no elements are -inf and inf
   (for integers the smallest and the largest value), sum is 0, prod 1, any False, all True, mean NaN.
-- argmax and argmin give the first position of ties, and of NaNs if there are any.
+- argmax and argmin give the first position of ties, and of NaNs if there are any; argcummax and argcummin
+  the newest of equals, and of NaNs from the first one on.
 - Integers wrap. `//` rounds down and `%` has the sign of the divisor, as Python has it; dividing by 0
   gives 0. `<<` by a negative count or by the width or more gives 0, `>>` then leaves the sign: 0 or -1.
-- sum and prod of integers and bool are int64; arithmetic of bool alone is int64. Half precision is computed
-  in float32 and results are narrowed at the end. A number takes the dtype of what it meets; it must fit.
+- sum, prod, cumsum and cumprod of integers and bool are int64; arithmetic of bool alone is int64. Half
+  precision is computed in float32 and results are narrowed at the end. A number takes the dtype of what it
+  meets; it must fit.
 - An integer that meets a float becomes that float. float → int truncates towards zero; out of range it gives
   the nearest limit, for NaN 0. round goes to the even neighbour at a half.
 - Axes of a result come as the operands declare them, batch axes first, or as the annotation says. Axes of an
@@ -21,6 +23,7 @@ What holds on every target:
 
 from __future__ import annotations
 
+import builtins
 import functools
 import math
 from collections.abc import Callable
@@ -28,7 +31,7 @@ from typing import Any
 
 from tilewright.dsl import scalars
 from tilewright.dsl.axes import ELLIPSIS
-from tilewright.dsl.dtypes import float32
+from tilewright.dsl.dtypes import float32, int64
 from tilewright.dsl.expression import (
     Expr,
     axis_names,
@@ -39,10 +42,13 @@ from tilewright.dsl.expression import (
     reduce,
     reduce_over,
     resolve_axes,
+    scope,
 )
 from tilewright.dsl.indexing import axis, scatter_add
 from tilewright.dsl.ordering import argsort, median, quantile, sort, topk
 from tilewright.dsl.program import Index, Node, Size
+from tilewright.dsl.scanning import scan_of
+from tilewright.dsl.scans import extreme_and_position, named_scan
 from tilewright.errors import AxisError, LanguageError
 
 inf = math.inf
@@ -66,7 +72,7 @@ def _eagerly(name: str, *operands: Any, **keywords: Any) -> Any:
 def _single_axis(axis: Any, what: str) -> str:
     names = axis_names(axis) if isinstance(axis, str) else ()
     if len(names) != 1 or names[0] == ELLIPSIS:
-        call = f"tw.{what}(x, 'i')" if what.startswith("arg") else f"tw.{what}('i')"
+        call = f"tw.{what}('i')" if what in ("index", "size") else f"tw.{what}(x, 'i')"
         raise AxisError(f"tw.{what} takes one axis name, as in {call}; got {axis!r}")
     return names[0]
 
@@ -187,6 +193,113 @@ def argmin(value: Any, axis: Any = None, **keywords: Any) -> Any:
     return _argument("min", value, axis, keywords)
 
 
+# --- scans ------------------------------------------------------------------------------------------------
+
+
+def _named_scan(
+    name: str, value: Any, axis: Any, reverse: bool, exclusive: bool, keywords: dict[str, Any]
+) -> Any:
+    if not _is_symbolic(value):
+        return _eagerly(name, value, axis, reverse=reverse, exclusive=exclusive, **keywords)
+    value, along = _along(name, value, axis)
+    if name == "logcumsumexp" and not value.dtype.is_float:
+        value = cast(value, float32)
+    if name in ("cumsum", "cumprod") and not value.dtype.is_float:
+        value = cast(value, int64)
+    return named_scan(name, value, along, reverse, exclusive)
+
+
+def _along(name: str, value: Any, axis: Any) -> tuple[Expr, str]:
+    value = lift(value)
+    along = _single_axis(axis, name)
+    if along not in value.axes:
+        resolve_axes(value, axis, name)
+    return value, along
+
+
+def cumsum(
+    value: Any, axis: Any = None, *, reverse: bool = False, exclusive: bool = False, **keywords: Any
+) -> Any:
+    """Σ of value up to each position along one axis. Integers and bool sum in int64.
+
+    `reverse` runs from the last position to the first; `exclusive` leaves out the position itself, so that it
+    begins with 0. So do all scans, each with the number that changes nothing.
+    """
+    return _named_scan("cumsum", value, axis, reverse, exclusive, keywords)
+
+
+def cumprod(
+    value: Any, axis: Any = None, *, reverse: bool = False, exclusive: bool = False, **keywords: Any
+) -> Any:
+    """Π of value up to each position along one axis. Integers and bool multiply in int64."""
+    return _named_scan("cumprod", value, axis, reverse, exclusive, keywords)
+
+
+def cummax(
+    value: Any, axis: Any = None, *, reverse: bool = False, exclusive: bool = False, **keywords: Any
+) -> Any:
+    """The largest value up to each position along one axis; NaN from the first NaN on.
+
+    The gradient goes to the newest of equal values.
+    """
+    return _named_scan("cummax", value, axis, reverse, exclusive, keywords)
+
+
+def cummin(
+    value: Any, axis: Any = None, *, reverse: bool = False, exclusive: bool = False, **keywords: Any
+) -> Any:
+    """The smallest value up to each position along one axis; NaN from the first NaN on."""
+    return _named_scan("cummin", value, axis, reverse, exclusive, keywords)
+
+
+def logcumsumexp(
+    value: Any, axis: Any = None, *, reverse: bool = False, exclusive: bool = False, **keywords: Any
+) -> Any:
+    """log Σ exp(value) up to each position along one axis; -inf where every value so far is -inf."""
+    return _named_scan("logcumsumexp", value, axis, reverse, exclusive, keywords)
+
+
+def _position_so_far(name: str, value: Any, axis: Any, reverse: bool, keywords: dict[str, Any]) -> Any:
+    if not _is_symbolic(value):
+        return _eagerly(f"arg{name}", value, axis, reverse=reverse, **keywords)
+    value, along = _along(f"arg{name}", value, axis)
+    return extreme_and_position(name, value, along, reverse)[1]
+
+
+def argcummax(value: Any, axis: Any = None, *, reverse: bool = False, **keywords: Any) -> Any:
+    """The position of the largest value so far along one axis, int64: the newest of equals."""
+    return _position_so_far("cummax", value, axis, reverse, keywords)
+
+
+def argcummin(value: Any, axis: Any = None, *, reverse: bool = False, **keywords: Any) -> Any:
+    """The position of the smallest value so far along one axis, int64: the newest of equals."""
+    return _position_so_far("cummin", value, axis, reverse, keywords)
+
+
+def scan(
+    combine: Callable[[Any, Any], Any],
+    values: Any,
+    axis: str,
+    *,
+    reverse: bool = False,
+    exclusive: bool = False,
+    initial: Any = None,
+) -> Any:
+    """What an associative `combine` makes of all values up to each position along one axis.
+
+        h = a[t] · h[t-1] + b[t]:   tw.scan(lambda l, r: (l[0] * r[0], l[1] * r[0] + r[1]), (a, b), "t")[1]
+
+    `values` is one value or a tuple of them; `combine(left, right)` takes what came before and what comes
+    next, each like `values`, and returns the same. With `initial` the scan begins with that state before the
+    first position. An `exclusive` scan gives the state before each position, and its `initial` are numbers.
+    """
+    carried = values if isinstance(values, (tuple, list)) else (values,)
+    if scope.get() is None and not builtins.any(map(_is_symbolic, carried)):
+        raise LanguageError("tw.scan works on tiles inside an op; wrap the scan in a function with @tw.op")
+    results = scan_of(combine, values, _single_axis(axis, "scan"), reverse, exclusive, initial)
+    return results if isinstance(values, (tuple, list)) else results[0]
+
+
 def clip(value: Any, low: Any = None, high: Any = None) -> Any:
     """min(max(value, low), high); NaN stays NaN. The gradient is 1 inside, ½ at a bound, 0 outside."""
     if low is not None:
@@ -228,18 +341,19 @@ asin, acos, atan, atan2 = scalars.asin, scalars.acos, scalars.atan, scalars.atan
 sinh, cosh, tanh = scalars.sinh, scalars.cosh, scalars.tanh
 asinh, acosh, atanh = scalars.asinh, scalars.acosh, scalars.atanh
 erf, erfc, lgamma, digamma = scalars.erf, scalars.erfc, scalars.lgamma, scalars.digamma
-sigmoid, softplus = scalars.sigmoid, scalars.softplus
+sigmoid, softplus, logaddexp = scalars.sigmoid, scalars.softplus, scalars.logaddexp
 sign, floor, ceil, trunc = scalars.sign, scalars.floor, scalars.ceil, scalars.trunc
 minimum, maximum, fmod = scalars.minimum, scalars.maximum, scalars.fmod
 isnan, isinf, isfinite = scalars.isnan, scalars.isinf, scalars.isfinite
 where, stop_gradient = scalars.where, scalars.stop_gradient
 
 __all__ = [
-    "abs", "acos", "acosh", "all", "any", "argmax", "argmin", "argsort", "asin", "asinh", "atan", "atan2",
-    "atanh", "axis", "cast", "ceil", "checkpoint", "clip", "cos", "cosh", "digamma", "einsum", "erf",
-    "erfc", "exp", "exp2", "expm1", "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan",
-    "lgamma", "log", "log1p", "log2", "logsumexp", "max", "maximum", "mean", "median", "min", "minimum",
-    "nan", "pi", "pow", "prod", "quantile", "round", "rsqrt", "scatter_add", "sigmoid", "sign", "sin",
-    "sinh", "size", "softplus", "sort", "sqrt", "square", "stop_gradient", "sum", "tan", "tanh", "topk",
-    "trunc", "var", "where",
+    "abs", "acos", "acosh", "all", "any", "argcummax", "argcummin", "argmax", "argmin", "argsort",
+    "asin", "asinh", "atan", "atan2", "atanh", "axis", "cast", "ceil", "checkpoint", "clip", "cos",
+    "cosh", "cummax", "cummin", "cumprod", "cumsum", "digamma", "einsum", "erf", "erfc", "exp", "exp2",
+    "expm1", "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p",
+    "log2", "logaddexp", "logcumsumexp", "logsumexp", "max", "maximum", "mean", "median", "min",
+    "minimum", "nan", "pi", "pow", "prod", "quantile", "round", "rsqrt", "scan", "scatter_add",
+    "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sort", "sqrt", "square", "stop_gradient",
+    "sum", "tan", "tanh", "topk", "trunc", "var", "where",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ The grammar is the whole language below the surface syntax:
             | Map(function, args)                a row of the scalar table, broadcast by axis name
             | Cast(arg, dtype)
             | Reduce(combine, axes, arg)         sum, prod, max, min, any or all over named axes
+            | Scan(which, body, operands, axis)  values carried along an axis, combined position by position
             | At(arg, along, positions)          arg at computed positions along some of its axes, 0 outside
             | Scatter(arg, along, positions)     its transpose: arg added up at computed positions
             | Order(arg, axis)                   the positions along an axis, sorted by value
@@ -187,6 +188,52 @@ class Reduce(Node):
 
     def with_args(self, args: tuple[Node, ...]) -> Node:
         return reduced(self.combine, self.over, args[0])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Scan(Node):
+    """One value of a tuple that is carried along an axis: s[t] = body(s[t - 1], x[t]), s[first] = x[first].
+
+    `body` is the combine, associative: a node for each value, over placeholders for the values of both of its
+    sides (`dsl.scans`); it is no part of the graph around the scan. `operands` are x; `which` picks the value
+    of s. Scans that differ in `which` alone are computed in one walk. `reverse` walks from the last position
+    to the first. With `initial` the scan is exclusive: it starts there, and what stands at a position is the
+    state before it: s[first] = initial, s[t] = body(s[t - 1], x[t - 1]).
+    """
+
+    which: int
+    body: tuple[Node, ...]
+    operands: tuple[Node, ...]
+    axis: str
+    reverse: bool = False
+    initial: tuple[Const, ...] = ()
+
+    def __post_init__(self) -> None:
+        axes = union(*(a.axes for a in self.operands), (self.axis,))
+        self._derive(axes, self.body[self.which].dtype)
+
+    @property
+    def args(self) -> tuple[Node, ...]:
+        return self.operands
+
+    @property
+    def exclusive(self) -> bool:
+        return bool(self.initial)
+
+    @property
+    def loop(self) -> tuple:
+        """What the scans that one walk computes have in common: everything but `which`."""
+        return (self.body, self.operands, self.axis, self.reverse, self.initial)
+
+    def key(self) -> tuple:
+        return (self.which, *self.loop)
+
+    def with_args(self, args: tuple[Node, ...]) -> Node:
+        return Scan(self.which, self.body, args, self.axis, self.reverse, self.initial)
+
+    def value(self, which: int) -> Scan:
+        """The scan of another value of the same tuple."""
+        return Scan(which, *self.loop)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -494,6 +541,8 @@ def _rename(node: Node, names: Mapping[str, str], memo: dict[tuple, Node]) -> No
         result = _rename_at(node, relevant, memo)
     elif isinstance(node, Scatter):
         result = _rename_scatter(node, relevant, memo)
+    elif isinstance(node, Scan):
+        result = _rename_scan(node, relevant, memo)
     else:
         result = node.with_args(tuple(_rename(a, relevant, memo) for a in node.args))
     memo[key] = result
@@ -548,6 +597,25 @@ def axes_within(roots: Iterable[Node], known: Iterable[str] = ()) -> dict[str, N
         elif isinstance(node, (At, Scatter)):
             found.update(dict.fromkeys(node.along))
     return found
+
+
+def _rename_scan(node: Scan, names: Mapping[str, str], memo: dict[tuple, Node]) -> Node:
+    """A scan's axis that takes the name of another of its axes: the diagonal of the scan, by a sum."""
+    axis = names.get(node.axis, node.axis)
+    others = {names.get(a, a) for a in node.axes if a != node.axis}
+    if axis in others:
+        apart = fresh(axis, {*node.axes, *names.values()})
+        scan = _rename_scan(node, {**names, node.axis: apart}, memo)
+        return diagonal(scan, axis, apart)
+    operands = tuple(_rename(a, names, memo) for a in node.operands)
+    return Scan(node.which, node.body, operands, axis, node.reverse, node.initial)
+
+
+def diagonal(node: Node, axis: str, other: str) -> Node:
+    """The values of `node` where its position along `other` is that along `axis`."""
+    here = Map("eq", (Index(axis), Index(other)))
+    chosen = Map("where", (here, node, Const(0, node.dtype)))
+    return Reduce("any" if node.dtype == bool_ else "sum", (other,), chosen)
 
 
 def reads(roots: Iterable[Node]) -> Iterator[Read]:

@@ -5,7 +5,7 @@ Floating-point values are computed in float64 whatever their dtype says; integer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,14 @@ from tilewright.dsl.program import (
     Program,
     Read,
     Reduce,
+    Scan,
     Scatter,
     Size,
     combine_identity,
+    topological,
 )
 from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.scans import LEFT, Body, placeholder
 from tilewright.errors import InternalError
 
 _UFUNCS = {
@@ -65,6 +68,7 @@ class _Evaluator:
         self.arrays = arrays
         self.extents = extents
         self.values: dict[Node, np.ndarray] = {}
+        self.scans: dict[tuple, tuple[np.ndarray, ...]] = {}
 
     def result(self, node: Node, axes: tuple[str, ...]) -> np.ndarray:
         value = self._align(self.evaluate(node), node.axes, axes)
@@ -73,8 +77,6 @@ class _Evaluator:
         )
 
     def evaluate(self, root: Node) -> np.ndarray:
-        from tilewright.dsl.program import topological
-
         for node in topological([root]):
             if node not in self.values:
                 self.values[node] = self._evaluate(node)
@@ -100,7 +102,7 @@ class _Evaluator:
             case Size():
                 return np.asarray(self._extent(node.axis), np.int64)
             case Cast():
-                return _convert(self.values[node.arg], node)
+                return _converted(self.values[node.arg], node.dtype)
             case Map():
                 operands = [self._align(self.values[a], a.axes, node.axes) for a in node.operands]
                 return self._map(node, operands)
@@ -112,6 +114,8 @@ class _Evaluator:
                 return self._scatter(node)
             case Order():
                 return _order(self.values[node.arg], node.arg.axes.index(node.axis), node.descending)
+            case Scan():
+                return self._scan(node)
         raise InternalError(f"the reference does not know the node {node!r}")
 
     def _read(self, node: Read) -> np.ndarray:
@@ -169,6 +173,34 @@ class _Evaluator:
         np.add.at(total, tuple(place[inside] for place in places), value[inside])
         return total
 
+    def _scan(self, node: Scan) -> np.ndarray:
+        if node.loop not in self.scans:
+            self.scans[node.loop] = self._walk(node)
+        return self.scans[node.loop][node.which]
+
+    def _walk(self, node: Scan) -> tuple[np.ndarray, ...]:
+        """All values of a scan: position after position, on whole slices."""
+        shape = [self._extent(a) for a in node.axes]
+        along = node.axes.index(node.axis)
+        operands = [
+            np.moveaxis(np.broadcast_to(self._align(self.values[a], a.axes, node.axes), shape), along, 0)
+            for a in node.operands
+        ]
+        results = [np.empty(o.shape, o.dtype) for o in operands]
+        state = tuple(np.full(r.shape[1:], c.value, r.dtype) for r, c in zip(results, node.initial))  # noqa
+        for position in range(shape[along])[:: -1 if node.reverse else 1]:
+            before = state
+            here = tuple(o[position] for o in operands)
+            state = self._combined(node.body, state, here) if state else here
+            for result, value in zip(results, before if node.exclusive else state, strict=True):
+                result[position] = value
+        return tuple(np.moveaxis(r, 0, along) for r in results)
+
+    def _combined(
+        self, body: Body, before: Sequence[np.ndarray], after: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
+        return combine_arrays(body, before, after)
+
 
 def _order(value: np.ndarray, dimension: int, descending: bool) -> np.ndarray:
     """NumPy's stable order puts NaN last; reversed twice, equal values keep theirs when it descends."""
@@ -178,12 +210,50 @@ def _order(value: np.ndarray, dimension: int, descending: bool) -> np.ndarray:
     return np.flip(value.shape[dimension] - 1 - backwards, dimension).astype(np.int64)
 
 
-def _convert(value: np.ndarray, node: Cast) -> np.ndarray:
-    if node.dtype.is_float:
+Disturb = Callable[[Node, np.ndarray], np.ndarray]
+
+
+def combine_arrays(
+    body: Body, before: Sequence[np.ndarray], after: Sequence[np.ndarray], disturb: Disturb | None = None
+) -> tuple[np.ndarray, ...]:
+    """One step of a scan on arrays, floats in float64: the meaning of its combine.
+
+    `disturb` takes each value as it is computed and gives what to go on with (to see what rounding does).
+    """
+    values: dict[Node, np.ndarray] = {}
+    for node in topological(body):
+        value = _part_of_step(node, values, before, after)
+        values[node] = disturb(node, value) if disturb else value
+    return tuple(values[value] for value in body)
+
+
+def _part_of_step(
+    node: Node,
+    values: Mapping[Node, np.ndarray],
+    before: Sequence[np.ndarray],
+    after: Sequence[np.ndarray],
+) -> np.ndarray:
+    stands_for = placeholder(node)
+    if stands_for:
+        side, position = stands_for
+        return (before if side == LEFT else after)[position]
+    kind = np.float64 if node.dtype.is_float else node.dtype.numpy
+    match node:
+        case Const():
+            return np.asarray(node.value, kind)
+        case Map():
+            return np.asarray(SCALARS[node.function].numpy(*(values[a] for a in node.operands)), kind)
+        case Cast():
+            return _converted(values[node.arg], node.dtype)
+    raise InternalError(f"{node!r} cannot stand in the combine of a scan")
+
+
+def _converted(value: np.ndarray, dtype: DType) -> np.ndarray:
+    if dtype.is_float:
         return value.astype(np.float64)
-    if node.dtype.is_integer and value.dtype.kind == "f":
-        return _saturated(value, node.dtype)
-    return value.astype(node.dtype.numpy)
+    if dtype.is_integer and value.dtype.kind == "f":
+        return _saturated(value, dtype)
+    return value.astype(dtype.numpy)
 
 
 def _saturated(value: np.ndarray, dtype: DType) -> np.ndarray:

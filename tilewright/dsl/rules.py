@@ -46,6 +46,7 @@ from tilewright.dsl.program import (
     Node,
     Order,
     Reduce,
+    Scan,
     Scatter,
     Size,
     indexed,
@@ -309,7 +310,7 @@ def _variables(node: Node) -> set[Var]:
 
 def root_of(node: Node) -> str:
     """What rules are filed under: a scalar function's name, `sum[]` for a reduction, `cast`, `at`,
-    `scatter`, `order`.
+    `scatter`, `order`, `scan`.
     """
     match node:
         case Map():
@@ -324,6 +325,8 @@ def root_of(node: Node) -> str:
             return "scatter"
         case Order():
             return "order"
+        case Scan():
+            return "scan"
     raise InternalError(f"no rule rewrites {node!r}")
 
 

@@ -341,6 +341,17 @@ softplus = scalar(
     "softplus", numpy=lambda x: np.logaddexp(0, x), sympy=lambda x: _sp("log")(1 + _sp("exp")(x)),
     types=floating, grad=lambda y, x: (sigmoid(x),), domain=(-30, 30),
 )  # fmt: skip
+logaddexp = scalar(
+    "logaddexp", 2, numpy=np.logaddexp, sympy=lambda x, y: _sp("log")(_sp("exp")(x) + _sp("exp")(y)),
+    types=floating, domain=(-30, 30),
+    grad=lambda y, a, b: (exp(a - _finite_below(y)), exp(b - _finite_below(y))),
+    expand=lambda a, b: maximum(a, b) + log1p(exp(where(a == b, 0, -abs_(a - b)))),
+)  # fmt: skip
+
+
+def _finite_below(y: Any) -> Any:
+    """y, or 0 where y is -inf: log(0 + 0), whose operands have the partials exp(-inf) = 0."""
+    return where(y == float("-inf"), 0, y)
 
 
 def _polygamma(n: Any, x: Any) -> Any:

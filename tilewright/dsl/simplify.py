@@ -39,6 +39,7 @@ from tilewright.dsl.program import (
     Node,
     Program,
     Reduce,
+    Scan,
     Scatter,
     Size,
     indexed,
@@ -513,5 +514,5 @@ def simplify(program: Program, rules: RuleSet = SIMPLIFY) -> Program:
     simple = program.with_results(rewrite((result.node for result in program.results), rules))
     known = known_axes(simple)
     needed = {axis for result in simple.results for axis in result.axes}
-    needed |= {node.axis for node in simple.nodes() if isinstance(node, (Index, Size))}
+    needed |= {node.axis for node in simple.nodes() if isinstance(node, (Index, Size, Scan))}
     return simple if all(base(axis) in known for axis in needed) else program

@@ -10,6 +10,13 @@
     %5 = div %3 %4
     result y [_0 d] %5
 
+The combine of a scan stands before it, over `left n` and `right n`, the values of its two sides:
+
+    %1 = left 0 f32
+    %2 = right 0 f32
+    %3 = mul %1 %2
+    %4 = scan 0 [d] forward (%3) (%0)                 or  scan 0 [d] reverse from 1.0 (%3) (%0)
+
 `from_text(to_text(program)) == program`, to the last bit of every constant. The text is plain ASCII and
 depends on nothing but the program, so it is what build caches hash and store. `extent oh %4` gives the
 extent of an axis that no operand has; `%7 = at [h w] %0 %5 %6` and `%9 = scatter [row] [n] %7 %8` list the
@@ -38,11 +45,13 @@ from tilewright.dsl.program import (
     Read,
     Reduce,
     Result,
+    Scan,
     Scatter,
     Size,
     topological,
 )
 from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.scans import LEFT, left, placeholder, right
 from tilewright.errors import InternalError, LanguageError, UserError
 
 _PLAIN = re.compile(r"[!-\[\]-~]")
@@ -50,12 +59,13 @@ _ESCAPE = re.compile(r"\\([0-9a-f]+);")
 _NODE = re.compile(r"%(\d+) = (\S+)(?: (.*))?\Z")
 _HEADER = re.compile(r"(param|scalar) (\S+) (\w+) \[(.*)\]\Z")
 _EXTENT = re.compile(r"extent (\S+) %(\d+)\Z")
+_SCAN = re.compile(r"(\d+) \[(\S+)\] (forward|reverse)(?: from ([^(]+))? \((.+)\) \((.+)\)\Z")
 _RESULT = re.compile(r"result (\S+) \[(.*)\] %(\d+)\Z")
 
 
 def to_text(program: Program) -> str:
     """The program's text. Equal programs have equal texts, in every process."""
-    nodes = topological((*(e.size for e in program.extents), *(r.node for r in program.results)))
+    nodes = _with_bodies(program)
     number = {node: f"%{position}" for position, node in enumerate(nodes)}
     lines = [f"program {_escape(program.name)}"]
     for param in program.params:
@@ -85,7 +95,20 @@ def from_text(text: str) -> Program:
 # --- writing ----------------------------------------------------------------------------------------------
 
 
+def _with_bodies(program: Program) -> tuple[Node, ...]:
+    """Every node, operands before users and the combine of a scan before the scan."""
+    nodes: dict[Node, None] = {}
+    for node in topological((*(e.size for e in program.extents), *(r.node for r in program.results))):
+        if isinstance(node, Scan):
+            nodes.update(dict.fromkeys(topological(node.body)))
+        nodes[node] = None
+    return tuple(nodes)
+
+
 def _node_text(node: Node, number: Mapping[Node, str]) -> str:
+    stands_for = placeholder(node)
+    if stands_for:
+        return f"{'left' if stands_for[0] == LEFT else 'right'} {stands_for[1]} {node.dtype}"
     operands = " ".join(number[a] for a in node.args)
     match node:
         case Const():
@@ -108,6 +131,12 @@ def _node_text(node: Node, number: Mapping[Node, str]) -> str:
             return f"scatter {_axes(node.along)} {_axes(node.over)} {operands}"
         case Order():
             return f"{'descending' if node.descending else 'ascending'} {_axes((node.axis,))} {operands}"
+        case Scan():
+            way = "reverse" if node.reverse else "forward"
+            start = "".join(f" {_constant(c.value)}" for c in node.initial)
+            body = " ".join(number[value] for value in node.body)
+            start = f" from{start}" if start else ""
+            return f"scan {node.which} {_axes((node.axis,))} {way}{start} ({body}) ({operands})"
     raise InternalError(f"the text form does not know the node {node!r}")
 
 
@@ -187,6 +216,8 @@ class _Reader:
             return Order(axis, word == "descending", self._operand(operand))
         if word in ("at", "scatter"):
             return self._positions(word, rest)
+        if word == "scan":
+            return self._scan(rest)
         operands = tuple(self._operand(name) for name in rest.split())
         if len(operands) != SCALARS[word].arity:
             raise ValueError(rest)
@@ -200,6 +231,21 @@ class _Reader:
             return At(along, arg, tuple(positions))
         (summed,) = over
         return Scatter(along, summed, arg, tuple(positions))
+
+    def _scan(self, rest: str) -> Node:
+        found = _SCAN.match(rest)
+        if not found:
+            raise ValueError(rest)
+        which, axis, way, start, *groups = found.groups()
+        body, operands = (tuple(self._operand(name) for name in group.split()) for group in groups)
+        numbers = start.split() if start else []
+        if len(operands) != len(body) or len(numbers) not in (0, len(body)):
+            raise ValueError(rest)
+        initial = tuple(
+            Const(_parse_constant(number, value.dtype), value.dtype)
+            for number, value in zip(numbers, body, strict=False)
+        )
+        return Scan(int(which), body, operands, axis, way == "reverse", initial)
 
     def _operand(self, text: str) -> Node:
         if not re.match(r"%\d+\Z", text):
@@ -221,12 +267,22 @@ class _Reader:
     def _size(self, rest: str) -> Node:
         return Size(rest.strip("[]"))
 
+    def _left(self, rest: str) -> Node:
+        position, dtype = rest.split(" ")
+        return left(int(position), BY_NAME[dtype])
+
+    def _right(self, rest: str) -> Node:
+        position, dtype = rest.split(" ")
+        return right(int(position), BY_NAME[dtype])
+
 
 _LEAVES: dict[str, Callable[[_Reader, str], Node]] = {
     "const": _Reader._const,
     "read": _Reader._read,
     "index": _Reader._index,
     "size": _Reader._size,
+    "left": _Reader._left,
+    "right": _Reader._right,
 }
 
 

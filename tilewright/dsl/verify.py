@@ -16,11 +16,13 @@ from tilewright.dsl.program import (
     Program,
     Read,
     Reduce,
+    Scan,
     Scatter,
     Size,
     topological,
 )
 from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.scans import left, placeholder, right
 from tilewright.errors import InternalError
 
 
@@ -64,7 +66,7 @@ def _problem(node: Node, params: dict, known: set[str]) -> str | None:
             return "reads an unknown param"
         if param.dtype != node.dtype or len(param.axes) != len(node.names):
             return "reads a param with another dtype or rank"
-    if isinstance(node, (Index, Size)) and base(node.axis) not in known:
+    if isinstance(node, (Index, Size, Scan)) and base(node.axis) not in known:
         return "an axis of unknown extent"
     if isinstance(node, (At, Scatter)) and any(base(a) not in known for a in node.along):
         return "positions along an axis of unknown extent"
@@ -79,6 +81,22 @@ def _problem(node: Node, params: dict, known: set[str]) -> str | None:
             return "a reduction over no axis"
         if (node.combine in ("any", "all")) != node.arg.dtype.is_bool:
             return f"{node.combine} of something that is {'' if node.arg.dtype.is_bool else 'not '}bool"
+    return _scan_problem(node) if isinstance(node, Scan) else None
+
+
+def _scan_problem(node: Scan) -> str | None:
+    dtypes = [value.dtype for value in node.body]
+    if [o.dtype for o in node.operands] != dtypes or any(d != d.compute for d in dtypes):
+        return "a scan whose values do not have the dtypes of its operands"
+    if node.initial and [c.dtype for c in node.initial] != dtypes:
+        return "a scan that begins with other dtypes"
+    known = {side(n, dtype) for n, dtype in enumerate(dtypes) for side in (left, right)}
+    for part in topological(node.body):
+        if placeholder(part):
+            if part not in known:
+                return "a combine with a side that it does not have"
+        elif not isinstance(part, (Const, Map, Cast)):
+            return "a combine that is not made of its two sides alone"
     return None
 
 

@@ -42,7 +42,8 @@ from tilewright.dsl.algebra.recognise import Recogniser
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.expression import Expr, cast
 from tilewright.dsl.folding import evaluate
-from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, Scatter, Size, topological
+from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, Scan, Scatter, Size, topological
+from tilewright.dsl.scans import is_running_sum
 
 MOST_SPLIT = 12
 MOST_EXPONENT = 8
@@ -137,6 +138,8 @@ class Collector:
                 return self._form_of_cast(node)
             case Reduce():
                 return self._form_of_reduce(node)
+            case Scan():
+                return self._form_of_scan(node)
             case Map():
                 return self._form_of_map(node)
             case At() | Scatter():
@@ -160,6 +163,24 @@ class Collector:
         inside = tuple(t.scaled(1 / coefficient) for t in form)
         factor = self.factor("indexing", (Indexing.of(node), inside), frozenset(node.axes), node.dtype)
         return tuple(t.scaled(coefficient) for t in alone(factor))
+
+    def _form_of_scan(self, node: Scan) -> Form:
+        """A scan of forms; what is constant along the axis leaves a running sum."""
+        if not is_running_sum(node):
+            parts = tuple((self.memo[a], a.dtype) if a.dtype.is_float else (a, None) for a in node.operands)
+            return alone(self._scan_factor(node, parts))
+        form = self.memo[node.operands[0]]
+        if not form:
+            return ()
+        outside, inside = parted(frozenset((node.axis,)), self.bundled(form))
+        scan = self._scan_factor(node, (((inside,), node.dtype),))
+        return (outside * alone(scan)[0],)
+
+    def _scan_factor(self, node: Scan, parts: tuple) -> Factor:
+        inside = (axes_of(p) if dtype is not None else frozenset(p.axes) for p, dtype in parts)
+        axes = frozenset((node.axis,)).union(*inside)
+        how = (node.which, node.body, node.axis, node.reverse, node.initial)
+        return self.factor("scan", (how, parts), axes, node.dtype)
 
     def _form_of_map(self, node: Map) -> Form:
         parts: tuple[Any, ...] = tuple(self.memo[a] if a.dtype.is_float else a for a in node.operands)

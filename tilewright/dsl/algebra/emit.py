@@ -22,7 +22,7 @@ from tilewright.dsl.algebra.forms import (
 )
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.expression import Expr, cast, constant
-from tilewright.dsl.program import Map, Node, Read, Reduce
+from tilewright.dsl.program import Map, Node, Read, Reduce, Scan
 from tilewright.dsl.scalars import rsqrt, sqrt, where
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Summand = tuple[bool, Callable[[DType, bool], Expr]]
 """Whether it is negative, and its emitter: (dtype, with its sign or without)."""
+
+
+_RANKS = {"cast": 0, "map": 3, "indexing": 3, "reduce": 4, "scan": 4, "sum": 5}
 
 
 class Emitter:
@@ -141,7 +144,7 @@ class Emitter:
     def _rank(self, factor: Factor) -> tuple:
         """The order of factors: what only the derivative has, given ones, functions, reductions, sums."""
         if factor.kind != "node":
-            return ({"cast": 0, "map": 3, "indexing": 3, "reduce": 4, "sum": 5}[factor.kind], factor.serial)
+            return (_RANKS[factor.kind], factor.serial)
         node = factor.payload
         if self.recogniser is not None and not self.recogniser.is_given(node):
             return (0, factor.serial)
@@ -173,8 +176,14 @@ class Emitter:
             case "indexing":
                 indexing, form = factor.payload
                 return indexing.node(self.form(form, factor.dtype))
+            case "scan":
+                (which, body, axis, reverse, initial), parts = factor.payload
+                return Scan(which, body, self._operands(parts), axis, reverse, initial)
         function, parts = factor.payload
-        return Map(function, tuple(p if dtype is None else self.form(p, dtype) for p, dtype in parts))
+        return Map(function, self._operands(parts))
+
+    def _operands(self, parts: tuple) -> tuple[Node, ...]:
+        return tuple(p if dtype is None else self.form(p, dtype) for p, dtype in parts)
 
 
 def _opposite(masks: frozenset[Mask], other: frozenset[Mask]) -> bool:

@@ -30,6 +30,7 @@ class Factor:
     "node"     the node, which is given or read
     "sum"      a form of at least two terms (or of one that is very long)
     "reduce"   (combine, axes, form)
+    "scan"     ((which, body, axis, reverse, initial), operands): as those of a "map"
     "map"      (function, operands): (form, dtype), or (node, None) where it is not floating-point
     "cast"     (form, dtype)
     "indexing" (what the node is besides its operand, form)
@@ -195,6 +196,6 @@ def forms_inside(factor: Factor) -> tuple[Form, ...]:
             return (factor.payload[2],)
         case "indexing":
             return (factor.payload[1],)
-        case "map":
+        case "map" | "scan":
             return tuple(form for form, dtype in factor.payload[1] if dtype is not None)
     return ()

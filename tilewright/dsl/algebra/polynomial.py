@@ -10,6 +10,7 @@ What makes two expressions one polynomial:
     Σ (c · u) = c · Σ u        Σ c = size · c          Σ_i Σ_j u = Σ_ij u        Σ (u + v) = Σ u + Σ v
     exp(a - b) = exp(a) · exp(b)⁻¹                     exp(log p) = p            log(exp(u)) = u
     where(c, a, b) = b + [c] · (a - b)                 [c]² = [c]
+    running sums of sums are sums of running sums, without factors that are constant along the axis
     the names of summed axes do not matter; conversions between float types are exact
 
 This is real arithmetic on finite values: infinities in a `where` make it an opaque atom. The answer
@@ -36,12 +37,14 @@ from tilewright.dsl.program import (
     Node,
     Read,
     Reduce,
+    Scan,
     Scatter,
     Size,
     rename,
     topological,
 )
 from tilewright.dsl.scalars import COMMUTATIVE
+from tilewright.dsl.scans import is_running_sum
 
 Number = int | Fraction  # whole numbers are int, which is much faster
 ONE = 1
@@ -140,7 +143,7 @@ class Polynomials:
     def _function(self, name: str, args: Iterable[Any]) -> Atom:
         """An opaque function of polynomials and atoms."""
         args = tuple(args)
-        parts = [frozenset(a.items()) if isinstance(a, dict) else a for a in args]
+        parts = [_frozen(a) for a in args]
         if name in COMMUTATIVE:
             parts.sort(key=_order)
         inside = [atom for a in args for atom in _atoms_of(a)]
@@ -166,6 +169,8 @@ class Polynomials:
                 return self._function(f"cast {node.dtype.name}", (self._part(node.arg),))
             case Reduce():
                 return self._reduction(node)
+            case Scan():
+                return self._scan_atom(node, tuple(_frozen(self._part(a)) for a in node.operands))
         return self._atom("opaque", node, frozenset(node.axes), 0)
 
     def _part(self, node: Node) -> Any:
@@ -187,6 +192,8 @@ class Polynomials:
                 return self._single(self._reduction(node))
             case At() | Scatter() if not self.memo[node.arg]:
                 return {}
+            case Scan():
+                return self._scan(node)
         return self._single(self._atom("opaque", node, frozenset(node.axes), 0))
 
     def _constant(self, value: float) -> Polynomial:
@@ -469,6 +476,29 @@ class Polynomials:
     def _bound_class(self, axis: str) -> str:
         return axis[1:].split(".")[0] if axis.startswith("@") else self._axis_class(axis)
 
+    # --- scans ---------------------------------------------------------------------------------------------
+
+    def _scan(self, node: Scan) -> Polynomial:
+        """A running sum by terms, without what is constant along its axis; any other scan as one atom."""
+        parts = tuple(self._part(a) for a in node.operands)
+        if not is_running_sum(node):
+            return self._single(self._scan_atom(node, tuple(map(_frozen, parts))))
+        total: Polynomial = {}
+        for monomial, coefficient in parts[0].items():
+            varies = frozenset((a, e) for a, e in monomial if node.axis in a.axes)
+            atom = self._scan_atom(node, (frozenset({varies: ONE}.items()),))
+            scan = self._times({monomial - varies: coefficient}, self._single(atom))
+            total = _plus(total, scan)
+        return total
+
+    def _scan_atom(self, node: Scan, parts: tuple) -> Atom:
+        inside = [
+            atom for part in parts for atom in _atoms_of(part if isinstance(part, Atom) else dict(part))
+        ]
+        axes = frozenset().union({node.axis}, *(atom.axes for atom in inside))
+        payload = (node.which, node.body, node.axis, node.reverse, node.initial, parts)
+        return self._atom("scan", payload, axes, max((a.height for a in inside), default=0))
+
     # --- renaming axes inside atoms ------------------------------------------------------------------------
 
     def _rename_monomial(self, monomial: Monomial, names: Mapping[str, str]) -> Monomial:
@@ -517,14 +547,28 @@ class Polynomials:
                 payload = (payload[0], *parts)
             case "reduction":
                 payload = (payload[0], payload[1], self._rename_part(payload[2], names))
+            case "scan":
+                payload = self._renamed_scan(atom, names)
             case "sum":
                 payload = (payload[0], self._rename_monomial(payload[1], names))
             case _:
                 payload = self._rename_part(payload, names)
         return self._atom(atom.kind, payload, axes, atom.height)
 
+    def _renamed_scan(self, atom: Atom, names: Mapping[str, str]) -> tuple:
+        which, body, axis, reverse, initial, parts = atom.payload
+        if names.get(axis, axis) in {names.get(a, a) for a in atom.axes - {axis}}:
+            raise TooLarge  # the diagonal of a scan is no scan
+        parts = tuple(self._rename_part(p, names) for p in parts)
+        return (which, body, names.get(axis, axis), reverse, initial, parts)
+
 
 # --- polynomials as plain dictionaries ---------------------------------------------------------------------
+
+
+def _frozen(part: Any) -> Any:
+    """A polynomial that can be part of a key; an atom is one already."""
+    return frozenset(part.items()) if isinstance(part, dict) else part
 
 
 def _whole(number: Number) -> Number:
