@@ -9,16 +9,17 @@ what they write is then brought into the form that a person would write (`dsl.al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tilewright.autograd.operands import close, declared_axes, fresh_name
 from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_sums, without_marks
+from tilewright.autograd.scans import pull_back_scans, push_forward_scan
 from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
 from tilewright.dsl.algebra import Collector, Emitter, Polynomials, Recogniser, collect
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.location import users_line
-from tilewright.dsl.program import Node, Param, Program, Read, Result, topological
+from tilewright.dsl.program import Node, Param, Program, Read, Result, Scan, topological
 from tilewright.errors import DerivativeError
 
 
@@ -136,18 +137,39 @@ def _backward_pass(
         given = Expr(Read(param.name, param.axes, param.dtype))
         _seed(result, cast(given, param.dtype.compute), pending)
     found: dict[Node, Expr] = {}
-    for node in reversed(program.nodes()):
+    nodes = program.nodes()
+    loops = _scans_by_loop(nodes)
+    for node in reversed(nodes):
         contributions = pending.pop(node, None)
-        if contributions is None or node not in active:
-            continue
-        cotangent = _total(contributions)
-        if polynomials.is_zero(cotangent.node):
-            continue
-        found[node] = cotangent
-        for operand, back in pull_back(node, cotangent, extents):
+        if contributions is not None and node in active:
+            cotangent = _total(contributions)
+            if not polynomials.is_zero(cotangent.node):
+                found[node] = cotangent
+        for operand, back in _pulled_back(node, found, loops, extents):
             if operand in active:
                 pending.setdefault(operand, []).append(back)
     return found
+
+
+def _scans_by_loop(nodes: Iterable[Node]) -> dict[tuple, list[Scan]]:
+    loops: dict[tuple, list[Scan]] = {}
+    for node in nodes:
+        if isinstance(node, Scan):
+            loops.setdefault(node.loop, []).append(node)
+    return loops
+
+
+def _pulled_back(
+    node: Node,
+    found: Mapping[Node, Expr],
+    loops: Mapping[tuple, list[Scan]],
+    extents: Mapping[str, Node],
+) -> Iterable[tuple[Node, Expr]]:
+    """What a node's cotangent gives to its operands; scans that share a loop give theirs together, at last."""
+    if isinstance(node, Scan):
+        together = loops[node.loop]
+        return pull_back_scans({s: found[s] for s in together if s in found}) if node is together[0] else ()
+    return pull_back(node, found[node], extents) if node in found else ()
 
 
 def _gradients(cotangents: dict[Node, Expr], targets: tuple[Param, ...]) -> tuple[Node, ...]:
@@ -179,7 +201,7 @@ def _forward_pass(program: Program, tangents: dict[str, Param], matters: set[Nod
                 given = Expr(Read(param.name, node.names, param.dtype))
                 pushed[node] = cast(given, param.dtype.compute)
             continue
-        tangent = push_forward(node, pushed)
+        tangent = push_forward_scan(node, pushed) if isinstance(node, Scan) else push_forward(node, pushed)
         if tangent is not None:
             pushed[node] = tangent
     return pushed

@@ -9,12 +9,13 @@
     x.at(h=p)               Σ over the positions where p = h of g         t.at(h=p)
     scatter_add(x, h=p)     g.at(h=p)                                    scatter_add(t, h=p)
     x["i i"]                where(index(i) == index(j), g, 0)            t["i i"]
+    scans of one loop       scans of affine maps from the other end      one more value of the scan
     any, all, comparisons, integers, positions, sizes: nothing
 
 Non-smooth points. A maximum shares its cotangent evenly among its ties; where the maximum is NaN nothing
 equals it and every gradient is 0. The product's rule has no division, so it is right with zeros and
 stays right when it is differentiated again; it costs n² where the product costs n. The scalar
-functions' table is in `autograd.scalar`.
+functions' table is in `autograd.scalar`, the rules of scans are in `autograd.scans`.
 
 A cotangent has the dtype `node.dtype.compute`: half precision is narrowed only in the results.
 """

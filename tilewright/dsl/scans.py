@@ -61,7 +61,7 @@ def needed(body: Body, wanted: Sequence[int], both_sides: bool = True) -> tuple[
     A walk from position to position needs of the state what stands on the left alone (`both_sides=False`).
     """
     found = set(wanted)
-    pending = list(wanted)
+    pending = list(found)
     while pending:
         for node in topological([body[pending.pop()]]):
             stands_for = placeholder(node)
@@ -71,9 +71,9 @@ def needed(body: Body, wanted: Sequence[int], both_sides: bool = True) -> tuple[
     return tuple(sorted(found))
 
 
-def pruned(scan: Scan) -> Scan:
-    """The scan without the values that it does not depend on."""
-    kept = needed(scan.body, [scan.which])
+def pruned(scan: Scan, wanted: Sequence[int] = ()) -> Scan:
+    """The scan without the values that neither it nor the `wanted` ones depend on."""
+    kept = needed(scan.body, [scan.which, *wanted])
     if len(kept) == len(scan.body):
         return scan
     lefts, rights = sides(scan.body)

@@ -27,7 +27,7 @@ from tilewright.compiler.targets.triton.toolchain import compile_source
 from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError
 
-EXPANDED = {"polygamma"}  # written in other rows where a target has no spelling
+EXPANDED = {"logaddexp", "polygamma"}  # written in other rows where a target has no spelling
 KINDS = {"f32": np.float32, "f64": np.float64}
 BLOCK = 4096
 
