@@ -336,6 +336,90 @@ def double_reduction(x: Tile["b m n"]):
     return tw.exp(tw.mean(tw.tanh(x), "b n")) * tw.max(x, "m n")
 
 
+# --- scans ------------------------------------------------------------------------------------------------
+
+
+def running_sum(x: Tile["... d"], w: Tile["d"]):
+    return tw.cumsum(x * w, "d") * x
+
+
+def running_sum_before(x: Tile["... d"]):
+    return tw.cumsum(x * x, "d", reverse=True, exclusive=True)
+
+
+def running_product(x: Tile["b d"]):
+    return tw.cumprod(x, "d")
+
+
+def running_product_of_rows(x: Tile["b d"]):
+    return tw.cumprod(x, "b", reverse=True) * tw.cumprod(x, "d", exclusive=True)
+
+
+def running_largest(x: Tile["b d"]):
+    return tw.cummax(x, "d") * x
+
+
+def running_smallest(x: Tile["b d"]):
+    return tw.cummin(x * x, "d", reverse=True) + tw.argcummin(x, "d") * x
+
+
+def running_logsumexp(x: Tile["b d"]):
+    return tw.logcumsumexp(x, "d") + tw.logcumsumexp(x, "b", reverse=True)
+
+
+def running_softmax(x: Tile["b d"]):
+    e = tw.exp(x - tw.max(x, "d"))
+    return tw.cumsum(e, "d") / tw.sum(e, "d")
+
+
+def linear_recurrence(a: Tile["d"], b: Tile["... d"]):
+    return tw.scan(lambda l, r: (l[0] * r[0], l[1] * r[0] + r[1]), (a, b), "d")[1]
+
+
+def recurrence_from(a: Tile["b d"], b: Tile["d"], h: Tile["b"]):
+    step = lambda l, r: (l[0] * r[0], l[1] * r[0] + r[1])  # noqa: E731
+    decay, state = tw.scan(step, (a, b), "d", initial=(1.0, h), reverse=True)
+    before = tw.scan(step, (a, b), "d", exclusive=True, initial=(1.0, 0.5))[1]
+    return state + decay * before
+
+
+def running_variance(x: Tile["b d"]):
+    def welford(l, r):
+        n = l[0] + r[0]
+        delta = r[1] - l[1]
+        return n, l[1] + delta * (r[0] / n), l[2] + r[2] + delta * delta * (l[0] * r[0] / n)
+
+    n, mean, squares = tw.scan(welford, (1.0, x, 0.0), "d")
+    return mean + squares / n
+
+
+def state_space(a: Tile["d s"], b: Tile["d s"], x: Tile["... d"]):
+    step = lambda l, r: (l[0] * r[0], l[1] * r[0] + r[1])  # noqa: E731
+    return tw.sum(tw.scan(step, (tw.exp(-tw.softplus(a)), b * x), "d")[1], "s")
+
+
+def matrix_products(x: Tile["d"], y: Tile["d"]):
+    """Products of the matrices (x y; y 1), all entries at once: no value of the state stays apart."""
+
+    def product(l, r):
+        a, b, c, d = l
+        e, f, g, h = r
+        return a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h
+
+    return tw.scan(product, (x, y, y, 1.0), "d")[1]
+
+
+def saturating(x: Tile["b d"]):
+    """A combine without a neutral number among 0, 1 and the infinities: sqrt(l² + r² + 1)"""
+    return tw.scan(lambda l, r: tw.sqrt(l * l + r * r + 1), x, "d") * x
+
+
+def segmented(x: Tile["b d"], k: Tile["d"]):
+    """Sums that begin anew where k is positive: a mask among the values."""
+    step = lambda l, r: (l[0] | r[0], tw.where(r[0], r[1], l[1] + r[1]))  # noqa: E731
+    return tw.scan(step, (k > 0, x), "d")[1] * k
+
+
 CASES = [
     Case(affine), Case(sigmoid), Case(tanh), Case(exp), Case(gelu), Case(gelu_tanh), Case(silu_gate),
     Case(relu), Case(clipped), Case(extremes), Case(powers, draw={"x": positive, "z": positive}),
@@ -355,4 +439,9 @@ CASES = [
     Case(focal, dtypes={"t": int64}, draw={"t": labels(4)}),
     Case(mixed, dtypes={"n": int64}, draw={"n": labels(9)}),
     Case(attention, {"causal": True}, {"j": 3}), Case(double_reduction),
+    Case(running_sum), Case(running_sum_before), Case(running_product),
+    Case(running_product, draw={"x": with_zeros(1)}), Case(running_product, draw={"x": with_zeros(2)}),
+    Case(running_product_of_rows), Case(running_largest), Case(running_smallest), Case(running_logsumexp),
+    Case(running_softmax), Case(linear_recurrence), Case(recurrence_from), Case(running_variance),
+    Case(state_space, extents={"s": 2}), Case(matrix_products), Case(saturating), Case(segmented),
 ]  # fmt: skip

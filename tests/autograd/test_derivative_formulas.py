@@ -19,6 +19,7 @@ from derivative_cases import (
     group_norm,
     layer_norm,
     linear_gelu,
+    linear_recurrence,
     log_softmax,
     logsumexp,
     matmul,
@@ -26,6 +27,9 @@ from derivative_cases import (
     relu,
     rms_norm,
     row_sum,
+    running_product,
+    running_softmax,
+    running_sum,
     sigmoid,
     softmax,
     stopped,
@@ -46,6 +50,39 @@ BACKWARD = [
     (Case(sigmoid), "y d_y", ["d_x = d_y * y * (1 - y)"]),
     (Case(tanh), "y d_y", ["d_x = d_y * (1 - y * y)"]),
     (Case(exp), "y d_y", ["d_x = d_y * y"]),
+    (
+        Case(running_sum),
+        "x w d_y",
+        [
+            "c = cumsum(d_y * x, d, reverse)",
+            "d_x = d_y * cumsum(x * w, d) + w * c",
+            "d_w = sum(x * c, _0)",
+        ],
+    ),
+    (
+        Case(running_product),
+        "x y d_y",
+        [
+            "t = d_y + scan(l0 * r0, l1 * r0 + r1; x, d_y * x; d, reverse, exclusive from (0, 0))[1]",
+            "d_x = where(index(d) == 0, t, y.at(d=index(d) - 1) * t)",
+        ],
+    ),
+    (
+        Case(running_softmax),
+        "x y d_y",
+        [
+            "e = exp(x - max(x, d))",
+            "d_x = e * (cumsum(d_y, d, reverse) - sum(d_y * y, d)) / sum(e, d)",
+        ],
+    ),
+    (
+        Case(linear_recurrence),
+        "a y d_y",
+        [
+            "d_b = d_y + scan(l0 * r0, l1 * r0 + r1; a, d_y * a; d, reverse, exclusive from (0, 0))[1]",
+            "d_a = sum(y.at(d=index(d) - 1) * d_b, _0)",
+        ],
+    ),
     (Case(relu), "x d_y", ["d_x = where(x > 0, d_y, 0)"]),
     (Case(stopped), "x d_y", ["d_x = d_y * stop_gradient(exp(x))"]),
     (Case(row_sum), "a d_y", ["d_a = d_y"]),

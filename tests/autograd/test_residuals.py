@@ -10,10 +10,13 @@ from derivative_cases import (
     gelu,
     layer_norm,
     linear_gelu,
+    linear_recurrence,
     matmul,
     mixture,
     pairwise_sum,
+    running_sum,
     softmax,
+    state_space,
 )
 
 from tilewright.autograd.cut import is_contraction
@@ -45,6 +48,12 @@ def test_a_pre_activation_is_saved_and_its_contraction_not_repeated():
     assert [r.name for r in derivative.forward.results] == ["y", "saved_0"]
     assert len(contractions(derivative.forward)) == 1
     assert len(contractions(derivative.backward)) == 2
+
+
+def test_a_scan_that_is_a_result_is_read_and_any_other_runs_again():
+    assert vjp(Case(linear_recurrence).program(float32)).saved == ("y",)
+    for function in (running_sum, state_space):
+        assert vjp(Case(function).program(float32)).saved == ()
 
 
 def test_attention_saves_one_statistic_a_row_and_not_its_scores():

@@ -7,7 +7,7 @@ again. Each choice has a price in bytes:
     read an operand      its bytes
     keep a value         KEEPING times its bytes: it is written, held and read
     compute it again     operations / OPERATIONS_PER_BYTE; for what has a kernel of its own (a contraction, a
-                         sort) also twice its bytes, since it goes through memory again
+                         scan, a sort) also twice its bytes, since it goes through memory again
 
 A value that runs along more axes than every operand and result is never kept: memory stays linear in theirs.
 The cheapest set of choices is a minimum cut between "not computed in the backward" and "needed there":
@@ -37,6 +37,7 @@ from tilewright.dsl.program import (
     Program,
     Read,
     Reduce,
+    Scan,
     Scatter,
     topological,
 )
@@ -46,7 +47,7 @@ WINDOW = 4.0
 KEEPING = 4.25
 OPERATIONS_PER_BYTE = 100.0
 EXPENSIVE = frozenset(
-    {"exp", "log", "erf", "erfc", "tanh", "sigmoid", "pow", "sin", "cos", "lgamma", "digamma"}
+    {"exp", "log", "erf", "erfc", "tanh", "sigmoid", "pow", "sin", "cos", "lgamma", "digamma", "logaddexp"}
 )
 SOURCE, SINK = "source", "sink"
 
@@ -111,6 +112,9 @@ class Prices:
                 again = sum(self.iterations(c) for c in self.through(node.arg) if isinstance(c, Reduce))
                 own = 0.0 if self._is_streamed(node.arg) else self.iterations(node)
                 return (own + again) / OPERATIONS_PER_BYTE
+            case Scan():
+                steps = sum(isinstance(step, Map) for step in topological(node.body))
+                return steps * self.elements(node.axes) / OPERATIONS_PER_BYTE + 2 * self.bytes(node)
             case Order():
                 elements = self.elements(node.axes)
                 return 20 * elements * math.log2(EXTENT) / OPERATIONS_PER_BYTE + 2 * self.bytes(node)
@@ -187,7 +191,7 @@ def is_contraction(node: Reduce) -> bool:
         if inner in seen or not wanted <= set(inner.axes):
             continue
         seen.add(inner)
-        if isinstance(inner, (Read, Reduce, At)):
+        if isinstance(inner, (Read, Reduce, Scan, At)):
             return False
         stack.extend(inner.args)
     return True

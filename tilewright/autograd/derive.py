@@ -165,7 +165,7 @@ def _pulled_back(
     loops: Mapping[tuple, list[Scan]],
     extents: Mapping[str, Node],
 ) -> Iterable[tuple[Node, Expr]]:
-    """What a node's cotangent gives to its operands; scans that share a loop give theirs together, at last."""
+    """What a node's cotangent gives to its operands; scans of one loop give theirs together, at last."""
     if isinstance(node, Scan):
         together = loops[node.loop]
         return pull_back_scans({s: found[s] for s in together if s in found}) if node is together[0] else ()

@@ -7,9 +7,9 @@
                   and goes to the operands as              dx[t] = B[t]ᵀ λ[t]
 
 λ is a scan of affine maps. A map is its matrix and its vector, and maps are composed by
-(M, v) ∘ (N, w) = (M N, v + M w). Entries of the matrix that are 0 or 1 wherever they stand are not carried: the
-backward of a running sum is a running sum from the other end, that of a running product a linear recurrence,
-that of a running maximum chooses by a mask. All need the state before each position: the exclusive scan.
+(M, v) ∘ (N, w) = (M N, v + M w). Entries of the matrix that are 0 or 1 wherever they stand are not carried:
+the backward of a running sum is a running sum from the other end, that of a running product a linear
+recurrence, that of a running maximum chooses by a mask.
 
 A and B come from the scalar functions' partials, like those of any other formula.
 """
@@ -26,10 +26,10 @@ import numpy as np
 from tilewright.autograd.scalar import Partial, partials, scaled
 from tilewright.autograd.transpose import sum_over
 from tilewright.dsl.algebra import Polynomials
-from tilewright.dsl.dtypes import DType, bool_
+from tilewright.dsl.dtypes import DType, bool_, int64
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.folding import fold
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Scan, Size, replace, topological
+from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Scan, Size, replace, topological
 from tilewright.dsl.reference import combine_arrays
 from tilewright.dsl.scalars import where
 from tilewright.dsl.scans import NAMED, Body, left, name_of, needed, pruned, right, sides
@@ -250,7 +250,7 @@ def pull_back_scans(cotangents: Mapping[Scan, Expr]) -> Iterator[tuple[Node, Exp
     entries = jacobian(scan.body)
     inner = {(k, j): e for (k, j), e in entries.left.items() if k in states and j in states}
     outer = {(k, j): e for (k, j), e in entries.right.items() if k in states}
-    at_position = _AtPosition(scan, (*inner.values(), *outer.values()))
+    at_position = _AtPosition(scan)
     transition = {(j, k): at_position(entry) for (k, j), entry in inner.items()}
     adjoint = _adjoint(scan, given, transition, states)
     for position, operand in enumerate(scan.operands):
@@ -279,32 +279,41 @@ def _to_operand(
 class _AtPosition:
     """Partials of a combine at every position of a scan: of the state before it and the operands there."""
 
-    def __init__(self, scan: Scan, entries: Sequence[Expr]):
+    def __init__(self, scan: Scan):
         self.scan = scan
         known = scan.initial or identity(scan.body)
         self.has_identity = known is not None
-        initial = known or tuple(Const(1, value.dtype) for value in scan.body)
+        self.initial = known or tuple(Const(1, value.dtype) for value in scan.body)
         lefts, rights = sides(scan.body)
-        used = [n for n, leaf in enumerate(lefts) if leaf in topological(e.node for e in entries)]
         self.table: dict[Node, Node] = dict(zip(rights, scan.operands, strict=True))
-        for n in used:
-            before = Scan(n, scan.body, scan.operands, scan.axis, scan.reverse, initial)
-            self.table[lefts[n]] = pruned(before, used)
+        self.table |= {leaf: self._before(n) for n, leaf in enumerate(lefts)}
         if not scan.exclusive:
             for n, value in enumerate(scan.body):
                 self.table.setdefault(value, scan.value(n))
+
+    def _before(self, which: int) -> Node:
+        """The state before each position: what an inclusive scan has one position earlier."""
+        scan = self.scan
+        if scan.exclusive:
+            return scan.value(which)
+        step = Map("add" if scan.reverse else "sub", (Index(scan.axis), Const(1, int64)))
+        earlier = At((scan.axis,), scan.value(which), (step,))
+        first = self.initial[which]
+        return earlier if first.value == 0 else Map("where", (self.at_start().node, first, earlier))
+
+    def at_start(self) -> Expr:
+        """Whether nothing came before."""
+        axis = self.scan.axis
+        return Expr(Index(axis)) == (Expr(Size(axis)) - 1 if self.scan.reverse else 0)
 
     def __call__(self, entry: Expr) -> Expr:
         return Expr(replace(entry.node, self.table))
 
     def unless_first(self, first: Expr | None, otherwise: Expr) -> Expr:
-        """What an inclusive scan without an identity gives where nothing came before: s[first] = x[first]."""
+        """What an inclusive scan without an identity gives at its start, where s[first] = x[first]."""
         if self.has_identity:
             return otherwise
-        scan = self.scan
-        start = Expr(Size(scan.axis)) - 1 if scan.reverse else constant(0, Index(scan.axis).dtype)
-        here = Expr(Index(scan.axis)) == start
-        return where(here, first if first is not None else constant(0, otherwise.dtype), otherwise)
+        return where(self.at_start(), first if first is not None else 0, otherwise)
 
 
 def _adjoint(
@@ -312,9 +321,9 @@ def _adjoint(
 ) -> dict[int, Expr]:
     """λ, the cotangent of the state after each position, by value.
 
-    transition is Aᵀ. Where it is of zeros and ones, λ is a scan from the other end of g; else, as
-    λ[t] = g[t] + μ[t] with μ[t] = A[t+1]ᵀ (g[t+1] + μ[t+1]), μ is an exclusive scan of the maps (Aᵀ, Aᵀ g). An
-    exclusive scan's own cotangents come one position later: there λ is the exclusive scan of (Aᵀ, g).
+    transition is Aᵀ. Where it is of zeros and ones, λ is a scan of g from the other end. Else μ, with
+    λ[t] = g[t] + μ[t] and μ[t] = A[t+1]ᵀ (g[t+1] + μ[t+1]), is an exclusive scan of the maps (Aᵀ, Aᵀ g).
+    An exclusive scan has the state before each position: its λ is the exclusive scan of the maps (Aᵀ, g).
     """
     maps = _AffineMaps(transition, states, scan)
     if scan.exclusive:

@@ -71,9 +71,9 @@ def needed(body: Body, wanted: Sequence[int], both_sides: bool = True) -> tuple[
     return tuple(sorted(found))
 
 
-def pruned(scan: Scan, wanted: Sequence[int] = ()) -> Scan:
-    """The scan without the values that neither it nor the `wanted` ones depend on."""
-    kept = needed(scan.body, [scan.which, *wanted])
+def pruned(scan: Scan) -> Scan:
+    """The scan without the values that it does not depend on."""
+    kept = needed(scan.body, [scan.which])
     if len(kept) == len(scan.body):
         return scan
     lefts, rights = sides(scan.body)

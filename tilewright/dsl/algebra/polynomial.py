@@ -10,7 +10,7 @@ What makes two expressions one polynomial:
     Σ (c · u) = c · Σ u        Σ c = size · c          Σ_i Σ_j u = Σ_ij u        Σ (u + v) = Σ u + Σ v
     exp(a - b) = exp(a) · exp(b)⁻¹                     exp(log p) = p            log(exp(u)) = u
     where(c, a, b) = b + [c] · (a - b)                 [c]² = [c]
-    running sums of sums are sums of running sums, without factors that are constant along the axis
+    running sums are sums too:  cumsum(u, i) = Σ_j [j ≤ i] · u_j
     the names of summed axes do not matter; conversions between float types are exact
 
 This is real arithmetic on finite values: infinities in a `where` make it an opaque atom. The answer
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from tilewright.dsl.axes import base
+from tilewright.dsl.axes import base, fresh
 from tilewright.dsl.program import (
     At,
     Cast,
@@ -143,6 +143,8 @@ class Polynomials:
     def _function(self, name: str, args: Iterable[Any]) -> Atom:
         """An opaque function of polynomials and atoms."""
         args = tuple(args)
+        if name in ("ge", "gt"):
+            name, args = {"ge": "le", "gt": "lt"}[name], args[::-1]
         parts = [_frozen(a) for a in args]
         if name in COMMUTATIVE:
             parts.sort(key=_order)
@@ -479,17 +481,15 @@ class Polynomials:
     # --- scans ---------------------------------------------------------------------------------------------
 
     def _scan(self, node: Scan) -> Polynomial:
-        """A running sum by terms, without what is constant along its axis; any other scan as one atom."""
+        """A running sum as a sum over the positions before; any other scan as one atom."""
         parts = tuple(self._part(a) for a in node.operands)
         if not is_running_sum(node):
             return self._single(self._scan_atom(node, tuple(map(_frozen, parts))))
-        total: Polynomial = {}
-        for monomial, coefficient in parts[0].items():
-            varies = frozenset((a, e) for a, e in monomial if node.axis in a.axes)
-            atom = self._scan_atom(node, (frozenset({varies: ONE}.items()),))
-            scan = self._times({monomial - varies: coefficient}, self._single(atom))
-            total = _plus(total, scan)
-        return total
+        before = fresh(node.axis, node.axes)
+        places = [self._atom("index", axis, frozenset((axis,)), 0) for axis in (before, node.axis)]
+        summed = self._function("lt" if node.exclusive else "le", places[::-1] if node.reverse else places)
+        moved = dict(self._rename_part(_frozen(parts[0]), {node.axis: before}))
+        return self._sum(frozenset((before,)), self._times(moved, self._single(self._mask(summed))))
 
     def _scan_atom(self, node: Scan, parts: tuple) -> Atom:
         inside = [
