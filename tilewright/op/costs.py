@@ -76,6 +76,11 @@ def extents_of(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, i
     return extents
 
 
+def extents_of_program(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The extent of every axis of a Program for operands of these shapes."""
+    return bind_extents(program, {p.name: tuple(shapes[p.name]) for p in program.tiles})
+
+
 def _tile(axes: tuple[str, ...], dtype: DType) -> tuple[int, tuple[str, ...]]:
     return dtype.itemsize, axes
 

@@ -233,6 +233,29 @@ class Op:
 
         return GradOp(self)
 
+    @functools.cached_property
+    def hvp(self) -> Op:
+        """The op (operands…, directions…) ↦ the Hessian of the sum of the results, times the directions."""
+        return self.grad.jvp
+
+    def jacobian(self, *tiles: Any, **keywords: Any) -> Any:
+        """∂result / ∂operand as arrays; see `tilewright.op.matrices`."""
+        from tilewright.op.matrices import jacobian
+
+        return jacobian(self, *tiles, **keywords)
+
+    def hessian(self, *tiles: Any, **keywords: Any) -> Any:
+        """The second derivatives of the sum of the results as arrays."""
+        from tilewright.op.matrices import hessian
+
+        return hessian(self, *tiles, **keywords)
+
+    def cost(self, *tiles: Any, **keywords: Any) -> Any:
+        """Bytes and operations of a call and of its gradient, as formulas and numbers; nothing runs."""
+        from tilewright.op.shapes import cost
+
+        return cost(self, tiles, keywords)
+
     def explain(self, *tiles: Any, **keywords: Any) -> str:
         """The mathematics, the derived gradient as formulas, the kernels it became and why, as text."""
         from tilewright.op.explain import explain
