@@ -145,6 +145,16 @@ def test_choosing_between_numbers_needs_no_conversion():
     assert not any(isinstance(node, Cast) for node in program.nodes())
 
 
+def test_numbers_chosen_in_several_steps_take_the_dtype_that_they_meet():
+    """0.1 of float32 is not 0.1 of float64."""
+
+    def f(x: Tile["d"]):
+        return x * tw.where(x > 0, 1.2, tw.where(x < -1, 0.1, 0.3))
+
+    program = traced(f, float64)
+    assert not any(isinstance(node, Cast) for node in program.nodes())
+
+
 def test_numpy_numbers_are_numbers():
     def f(x: Tile["d"]):
         return np.float32(2) * x + np.int64(1), np.float64(1) < x

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.kernels import cases_activations, cases_losses, cases_products, cases_rows
+from tests.kernels import cases_activations, cases_losses, cases_optim, cases_products, cases_rows
 from tests.support import checks
 from tests.support.cases import FLOATS, Case
 from tilewright import kernels
@@ -19,44 +19,52 @@ CASES: list[Case] = [
     *cases_rows.CASES,
     *cases_products.CASES,
     *cases_losses.CASES,
+    *cases_optim.CASES,
 ]
-EVERY = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-def typical(wanted: Callable[[Case], bool] = lambda case: case.typical) -> pytest.MarkDecorator:
+def those(wanted: Callable[[Case], bool]) -> pytest.MarkDecorator:
     """Those cases every day, the others in long campaigns."""
     marks = {True: (), False: pytest.mark.exhaustive}
-    return pytest.mark.parametrize("case", [pytest.param(c, marks=marks[wanted(c)]) for c in CASES], ids=str)
+    return pytest.mark.parametrize(
+        "case", [pytest.param(c, marks=marks[bool(wanted(c))]) for c in CASES], ids=str
+    )
 
 
-@EVERY
+EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+COMMON = those(lambda case: not case.rare)
+TYPICAL = those(lambda case: case.typical)
+LIGHT = those(lambda case: case.typical and not case.heavy)
+
+
+@COMMON
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_value(case: Case, dtype: str):
     for axes in (None, *(case.more if dtype == "f32" else case.more[:1])):
         checks.check_value(case, FLOATS[dtype], "cpu", axes)
 
 
-@typical()
+@TYPICAL
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_half_precision(case: Case, dtype: str):
     for axes in (None, *case.more[:1]):
         checks.check_value(case, FLOATS[dtype], "cpu", axes)
 
 
-@EVERY
+@COMMON
 def test_backward(case: Case):
     for axes in (None, *(case.more[:1] if case.heavy else case.more)):
         checks.check_backward(case, np.float32, "cpu", axes)
 
 
-@typical(lambda case: case.typical and not case.heavy)
+@LIGHT
 @pytest.mark.parametrize("dtype", ["f64", "bf16"])
 def test_backward_in_other_dtypes(case: Case, dtype: str):
     checks.check_backward(case, FLOATS[dtype], "cpu")
 
 
 @pytest.mark.skipif("interpreter" not in checks.targets(), reason="Triton is not installed")
-@EVERY
+@COMMON
 def test_in_the_interpreter(case: Case):
     checks.check_value(case, np.float32, "interpreter")
     checks.check_backward(case, np.float32, "interpreter")
@@ -70,17 +78,17 @@ def test_compiles_ahead_of_time(case: Case, target: str):
         checks.check_compiles(case, FLOATS[dtype], target)
 
 
-@EVERY
+@those(lambda case: not (case.rare and case.heavy))
 def test_slopes(case: Case):
     checks.check_slopes(case)
 
 
-@typical(lambda case: case.typical and not case.heavy)
+@LIGHT
 def test_jvp(case: Case):
     checks.check_tangents(case, "cpu")
 
 
-@typical(lambda case: case.typical and not case.heavy)
+@LIGHT
 def test_second_backward(case: Case):
     checks.check_second(case, "cpu")
 
@@ -90,7 +98,7 @@ def test_special_values(case: Case):
     checks.check_special(case, "cpu")
 
 
-@typical()
+@TYPICAL
 def test_layouts(case: Case):
     for layout in ("transposed",) if case.heavy else checks.LAYOUTS:
         checks.check_layout(case, layout, "cpu")

@@ -58,7 +58,8 @@ class Case:
     operands keep a dtype of their own; `batch` which have another shape for `...`. `tolerance` is in rounding
     errors of the dtype that is computed in, relative to the largest element. A `typical` case stands for its
     family in what is not tried on every case every day: memory orders, further dtypes and derivatives. A
-    `heavy` one has many kernels and is spared the repetitions.
+    `heavy` one has many kernels and is spared the repetitions. A `rare` one is a further option of an op:
+    every day it is tried only against its peer and against finite differences.
     """
 
     op: Op
@@ -76,6 +77,7 @@ class Case:
     differentiable: bool = True
     typical: bool = False
     heavy: bool = False
+    rare: bool = False
 
     def __str__(self) -> str:
         parts = [f"{name}={value}" for name, value in self.constants.items()]

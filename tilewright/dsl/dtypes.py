@@ -52,6 +52,13 @@ class DType:
             return 0, 2**self.bits - 1
         return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
 
+    @property
+    def epsilon(self) -> float:
+        """The distance of 1 from the next number of a floating-point type."""
+        import ml_dtypes
+
+        return float(ml_dtypes.finfo(self.numpy).eps)
+
     def __repr__(self) -> str:
         return f"tilewright.{self.name}"
 

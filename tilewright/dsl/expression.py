@@ -363,14 +363,21 @@ def cast(value: Any, dtype: Any) -> Expr:
     node = expression.node
     if isinstance(node, Const) and target.is_float:
         return constant(float(node.value), target)
-    if isinstance(node, Map) and node.function == "where" and target.is_float:
+    if target.is_float and _chooses_numbers(node):
+        assert isinstance(node, Map)
         condition, *branches = node.operands
-        if all(isinstance(branch, Const) for branch in branches):
-            chosen = tuple(cast(branch, target).node for branch in branches)
-            return Expr(Map("where", (condition, *chosen)), expression.axes)
+        chosen = tuple(cast(branch, target).node for branch in branches)
+        return Expr(Map("where", (condition, *chosen)), expression.axes)
     if target.is_bool:
         return apply(scalars.ne, (expression, 0))
     return Expr(Cast(expression.node, target), expression.axes)
+
+
+def _chooses_numbers(node: Node) -> bool:
+    """Whether a node is where(c, 0.1, where(d, 0.2, …)): numbers take the dtype that they meet."""
+    if not isinstance(node, Map) or node.function != "where":
+        return False
+    return all(isinstance(branch, Const) or _chooses_numbers(branch) for branch in node.operands[1:])
 
 
 def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:

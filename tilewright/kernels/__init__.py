@@ -19,12 +19,33 @@ from tilewright.kernels.attention import attention
 from tilewright.kernels.linear import bilinear, linear, matmul
 from tilewright.kernels.losses import bce_with_logits, cross_entropy, huber, kl_div, l1, mse
 from tilewright.kernels.norms import layer_norm, rms_norm
-from tilewright.kernels.optim import adamw_step, sgd_step
+from tilewright.kernels.optim import (
+    adadelta_step,
+    adafactor_step,
+    adafactor_vector_step,
+    adagrad_step,
+    adam_step,
+    adamax_step,
+    adamw_step,
+    asgd_step,
+    lamb_step,
+    lars_step,
+    lion_step,
+    muon_step,
+    nadam_momentum,
+    nadam_step,
+    radam_step,
+    rmsprop_step,
+    rprop_step,
+    sgd_step,
+)
 from tilewright.kernels.softmax import log_softmax, logsumexp, softmax
 
 __all__ = [
-    "ACTIVATIONS", "adamw_step", "attention", "bce_with_logits", "bilinear", "cross_entropy", "elu", "geglu",
-    "gelu", "hardswish", "huber", "kl_div", "l1", "layer_norm", "leaky_relu", "linear", "log_softmax",
-    "logsumexp", "matmul", "mish", "mse", "relu", "rms_norm", "sgd_step", "sigmoid", "silu", "softmax",
-    "softplus", "swiglu", "tanh",
+    "ACTIVATIONS", "adadelta_step", "adafactor_step", "adafactor_vector_step", "adagrad_step",
+    "adam_step", "adamax_step", "adamw_step", "asgd_step", "attention", "bce_with_logits", "bilinear",
+    "cross_entropy", "elu", "geglu", "gelu", "hardswish", "huber", "kl_div", "l1", "lamb_step",
+    "lars_step", "layer_norm", "leaky_relu", "linear", "lion_step", "log_softmax", "logsumexp", "matmul",
+    "mish", "mse", "muon_step", "nadam_momentum", "nadam_step", "radam_step", "relu", "rms_norm",
+    "rmsprop_step", "rprop_step", "sgd_step", "sigmoid", "silu", "softmax", "softplus", "swiglu", "tanh",
 ]  # fmt: skip
