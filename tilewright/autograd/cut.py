@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.autograd.inversion import windows
-from tilewright.dsl.axes import base
+from tilewright.dsl.axes import PAIR, base
 from tilewright.dsl.program import (
     At,
     Const,
@@ -79,6 +79,8 @@ class Prices:
         return math.prod(self._extent(base(axis)) for axis in axes)
 
     def _extent(self, axis: str) -> float:
+        if axis == PAIR:
+            return 2.0
         size = self.extents.get(axis)
         if isinstance(size, Const):
             return max(1.0, float(size.value))

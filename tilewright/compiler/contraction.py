@@ -84,9 +84,28 @@ def factorise(roots: tuple[Node, ...]) -> tuple[Node, ...]:
     return rewrite(roots, _factorise)
 
 
+def _separate_sums(node: Reduce) -> Node | None:
+    """Σ_k (a·b - c·d) as Σ_k a·b - Σ_k c·d, where each is a contraction: a complex product has four."""
+    if not isinstance(node.arg, Map) or node.arg.function not in ("add", "sub", "neg"):
+        return None
+    sums = []
+    for term in node.arg.operands:
+        if not set(node.over) <= set(term.axes):
+            return None
+        whole = Reduce("sum", node.over, term)
+        part = whole if recognise(whole) else _separate_sums(whole)
+        if part is None:
+            return None
+        sums.append(part)
+    return Map(node.arg.function, tuple(sums))
+
+
 def _factorise(node: Node) -> Node:
     if not isinstance(node, Reduce) or node.combine != "sum" or not node.dtype.is_float or recognise(node):
         return node
+    separate = _separate_sums(node)
+    if separate is not None:
+        return separate
     parts = factors(node.arg)
     if len(parts) < 2:
         return node

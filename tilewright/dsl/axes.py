@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tilewright.errors import AxisError
 
 ELLIPSIS = "..."
+PAIR = "re_im"  # of complex numbers: real tiles with one axis more
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
 
@@ -64,6 +65,8 @@ def is_batch_axis(axis: str) -> bool:
 def split_names(text: str) -> tuple[str, ...]:
     """The axis names in `"m k"`, each checked to be a name or `...`."""
     names = tuple(text.replace(",", " ").split())
+    if PAIR in names:
+        raise AxisError(f"{PAIR!r} is the axis of the two halves of complex numbers; give yours another name")
     for name in names:
         if name != ELLIPSIS and not _NAME.match(name):
             raise AxisError(

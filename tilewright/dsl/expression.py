@@ -17,7 +17,7 @@ from tilewright.dsl import scalars
 from tilewright.dsl.axes import ELLIPSIS, is_batch_axis, split_names, union
 from tilewright.dsl.dtypes import DType, as_dtype, bool_, float32, int64, promote
 from tilewright.dsl.location import users_line
-from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, rename
+from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, reduced, rename
 from tilewright.dsl.scalars import ScalarFunction
 from tilewright.errors import AxisError, DTypeError, LanguageError
 
@@ -380,8 +380,15 @@ def _chooses_numbers(node: Node) -> bool:
     return all(isinstance(branch, Const) or _chooses_numbers(branch) for branch in node.operands[1:])
 
 
+_COMPLEX = frozenset({"Complex", "complex", "complex64", "complex128"})
+
+
 def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
     """A row of the scalar table applied to operands that are brought to one dtype."""
+    if any(type(operand).__name__ in _COMPLEX for operand in operands):
+        from tilewright.dsl.complex_numbers import complex_apply
+
+        return complex_apply(row, operands)
     if not any(isinstance(operand, (Expr, Node)) for operand in operands):
         return _apply_to_numbers(row, operands)
     if len(operands) != row.arity:
@@ -522,9 +529,26 @@ def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
     return tuple(result)
 
 
-def reduce(combine: str, value: Any, axes: Any = None) -> Expr:
+def reduce(combine: str, value: Any, axes: Any = None) -> Any:
+    if type(value).__name__ == "Complex":
+        return _reduce_complex(combine, value, axes)
     expression = lift(value)
     return reduce_over(combine, expression, resolve_axes(expression, axes, combine))
+
+
+def _reduce_complex(combine: str, value: Any, axes: Any) -> Any:
+    from tilewright.dsl.complex_numbers import over_halves
+
+    if combine != "sum":
+        raise DTypeError(f"{combine} has no meaning for complex numbers; reduce tw.abs(z) or tw.real(z)")
+    over = resolve_axes(Expr(value.re.node, value.axes), axes, combine)
+    return over_halves(lambda half: _sum_of_half(half, over), value)
+
+
+def _sum_of_half(half: Expr, over: tuple[str, ...]) -> Expr:
+    """A half may lack some of the axes that the other one has."""
+    left = tuple(a for a in half.axes if a not in over)
+    return Expr(reduced("sum", over, cast(half, half.dtype.compute).node), left)
 
 
 def reduce_over(combine: str, expression: Expr, over: tuple[str, ...]) -> Expr:

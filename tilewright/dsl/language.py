@@ -31,6 +31,8 @@ from typing import Any
 
 from tilewright.dsl import scalars
 from tilewright.dsl.axes import ELLIPSIS
+from tilewright.dsl.complex_numbers import Complex, angle, conj, imag, real
+from tilewright.dsl.complex_numbers import complex_number as complex
 from tilewright.dsl.dtypes import float32, int64
 from tilewright.dsl.expression import (
     Expr,
@@ -60,7 +62,7 @@ eager: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
 
 
 def _is_symbolic(value: Any) -> bool:
-    return isinstance(value, (Expr, Node))
+    return isinstance(value, (Expr, Node, Complex))
 
 
 def _eagerly(name: str, *operands: Any, **keywords: Any) -> Any:
@@ -138,6 +140,9 @@ def mean(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """Σ value / n over `axes`; NaN over no elements."""
     if not _is_symbolic(value):
         return _eagerly("mean", value, axes, **keywords)
+    if isinstance(value, Complex):
+        over = resolve_axes(Expr(value.re.node, value.axes), axes, "mean")
+        return reduce("sum", value, axes) / _extent(value.re, over)
     value = lift(value)
     over = resolve_axes(value, axes, "mean")
     if not value.dtype.is_float:
@@ -348,12 +353,12 @@ isnan, isinf, isfinite = scalars.isnan, scalars.isinf, scalars.isfinite
 where, stop_gradient = scalars.where, scalars.stop_gradient
 
 __all__ = [
-    "abs", "acos", "acosh", "all", "any", "argcummax", "argcummin", "argmax", "argmin", "argsort",
-    "asin", "asinh", "atan", "atan2", "atanh", "axis", "cast", "ceil", "checkpoint", "clip", "cos",
-    "cosh", "cummax", "cummin", "cumprod", "cumsum", "digamma", "einsum", "erf", "erfc", "exp", "exp2",
-    "expm1", "floor", "fmod", "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p",
-    "log2", "logaddexp", "logcumsumexp", "logsumexp", "max", "maximum", "mean", "median", "min",
-    "minimum", "nan", "pi", "pow", "prod", "quantile", "round", "rsqrt", "scan", "scatter_add",
-    "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sort", "sqrt", "square", "stop_gradient",
-    "sum", "tan", "tanh", "topk", "trunc", "var", "where",
+    "abs", "acos", "acosh", "all", "angle", "any", "argcummax", "argcummin", "argmax", "argmin",
+    "argsort", "asin", "asinh", "atan", "atan2", "atanh", "axis", "cast", "ceil", "checkpoint", "clip",
+    "complex", "conj", "cos", "cosh", "cummax", "cummin", "cumprod", "cumsum", "digamma", "einsum", "erf",
+    "erfc", "exp", "exp2", "expm1", "floor", "fmod", "imag", "index", "inf", "isfinite", "isinf", "isnan",
+    "lgamma", "log", "log1p", "log2", "logaddexp", "logcumsumexp", "logsumexp", "max", "maximum", "mean",
+    "median", "min", "minimum", "nan", "pi", "pow", "prod", "quantile", "real", "round", "rsqrt", "scan",
+    "scatter_add", "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sort", "sqrt", "square",
+    "stop_gradient", "sum", "tan", "tanh", "topk", "trunc", "var", "where",
 ]  # fmt: skip

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright.dsl.axes import Scalar, TileSpec, base, batch_axes, fresh, union
+from tilewright.dsl.axes import PAIR, Scalar, TileSpec, base, batch_axes, fresh, union
+from tilewright.dsl.complex_numbers import halves_together
 from tilewright.dsl.dtypes import DType, float32, float64, promote
 from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lift, merged, scope
 from tilewright.dsl.extents import known_axes, used_extents
@@ -50,7 +51,7 @@ class Signature:
 
     @property
     def location(self) -> str:
-        code = self.function.__code__
+        code = inspect.unwrap(self.function).__code__
         return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
 
 
@@ -197,7 +198,7 @@ def _results(signature: Signature, outcome: Any, params: tuple[Param, ...]) -> t
     names = _result_names(len(values), {p.name for p in params})
     results = []
     for position, (name, value) in enumerate(zip(names, values, strict=True)):
-        expression = lift(value, float32)
+        expression = lift(halves_together(value), float32)
         if low and expression.dtype == float32:
             expression = cast(expression, low)
         order = _axis_order(expression.axes, known, specs[position] if specs else None)
@@ -241,8 +242,10 @@ def _axis_order(
         *(a for a in known if a in axes and a not in batch),
         *(a for a in axes if a not in known),
     )
+    pair = (PAIR,) if PAIR in natural else ()
+    natural = tuple(a for a in natural if a != PAIR)
     if spec is None:
-        return natural
+        return natural + pair
     named = tuple(inner.caller_name(a) for a in spec.axes) if inner else spec.axes
     wanted = (batch if spec.batched else ()) + named
     missing = [a for a in natural if a not in wanted]
@@ -256,7 +259,7 @@ def _axis_order(
     unknown = [a for a in wanted if a not in natural and a not in known and a not in declared]
     if unknown:
         raise AxisError(f'the annotation -> Tile["{spec}"] has the axis {unknown[0]!r}, which no operand has')
-    return wanted
+    return wanted + pair
 
 
 def inline(signature: Signature, tiles: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -339,7 +342,7 @@ def _inline_results(signature: Signature, outcome: Any, known: tuple[str, ...], 
     values = _returned(signature, outcome)
     results = []
     for position, value in enumerate(values):
-        expression = lift(value, float32)
+        expression = lift(halves_together(value), float32)
         specs = signature.results
         order = _axis_order(expression.axes, known, specs[position] if specs else None, inner)
         results.append(_under_callers_names(signature, expression.node, order, inner.copies))

@@ -17,10 +17,11 @@ import numpy as np
 
 from tilewright.autograd.derive import Derivative, jvp, tangent_names
 from tilewright.autograd.derive import vjp as derive_vjp
+from tilewright.dsl.axes import PAIR
 from tilewright.dsl.expression import constant
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, Read, rename, rewrite
-from tilewright.errors import ArgumentError, ShapeError
+from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op.binding import as_operand, where
 from tilewright.op.op import Arguments, Call, Op
 
@@ -42,6 +43,7 @@ class DerivedOp(Op):
         self.constants = of.constants
         self.tiles = self.root.tiles
         self._derived: dict[Program, Program] = {}
+        self._on_complex: dict[frozenset[str], Op] = {}
 
     @abstractmethod
     def derive(self, program: Program) -> Program:
@@ -54,6 +56,11 @@ class DerivedOp(Op):
     def like(self, program: Program) -> dict[str, str]:
         """The operands and results of the derivative that have the shape of an operand of the op."""
         return {}
+
+    def with_pairs(self, names: frozenset[str]) -> Op:
+        if names not in self._on_complex:
+            self._on_complex[names] = type(self)(self.of.with_pairs(names))
+        return self._on_complex[names]
 
     def arguments(self, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> Arguments:
         """The operands of the op first, the others by position after them or by name."""
@@ -142,6 +149,11 @@ class GradOp(DerivedOp):
     suffix = "grad"
 
     def derive(self, program: Program) -> Program:
+        if any(PAIR in r.axes for r in program.results):
+            raise DerivativeError(
+                f"{where(self.name)}: a gradient is that of a real result; take tw.real, tw.imag or tw.abs "
+                f"of it, or {self.of.name}.vjp with a complex cotangent"
+            )
         derivative = vjp(program)
         cotangents = {name for _, name in derivative.cotangents}
 

@@ -55,6 +55,12 @@ class MappedOp(Op):
                 f"tw.vmap of {of.usage()}: in_axes names {sorted(unknown)[0]!r}, no operand of it"
             )
 
+    def with_pairs(self, names: frozenset[str]) -> Op:
+        """The halves come last, behind a dimension that is counted from the end."""
+        axes = {t.name: self._axis(t.name) for t in self.tiles}
+        moved = {n: a - 1 if a is not None and a < 0 and n in names else a for n, a in axes.items()}
+        return MappedOp(self.of.with_pairs(names), moved)
+
     def arguments(self, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> Arguments:
         return self.of.arguments(tiles, keywords)
 

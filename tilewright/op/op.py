@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from tilewright.compiler.pipeline import Executable, compile_program
+from tilewright.dsl.complex_numbers import Complex
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.extents import result_shapes
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.trace import REQUIRED, TileParameter
-from tilewright.errors import ArgumentError
+from tilewright.errors import ArgumentError, DTypeError
 from tilewright.op import outputs
 from tilewright.op.binding import Binding, where
+from tilewright.op.pairs import as_real, back, complex_names, is_complex_array, on_pairs
 
 Shape = tuple[int, ...]
 Arrays = tuple[np.ndarray, ...]
@@ -73,8 +75,10 @@ class Op:
         arguments = self.arguments(tiles, keywords)
         for value in arguments.tiles.values():
             kind = type(value)
-            if kind is np.ndarray:
+            if kind is np.ndarray and value.dtype.kind != "c":
                 continue
+            if isinstance(value, Complex) or is_complex_array(value):
+                return self._on_pairs(arguments, out)
             if isinstance(value, Expr):
                 return self._inlined(arguments, out)
             take_over = getattr(kind, "__tilewright_apply__", None)
@@ -90,6 +94,20 @@ class Op:
         expected = tuple(call.result_shape(n, shape) for n, shape in enumerate(shapes))
         run = functools.partial(self.executable(call.program).run, call.arrays, call.scalars)
         return outputs.results(self.name, call.program, run, (shapes, expected), out)
+
+    def _on_pairs(self, arguments: Arguments, out: Any) -> Any:
+        """The call with each complex operand as real numbers along one axis more."""
+        names = complex_names({t.name: arguments.tiles.get(t.name) for t in self.tiles})
+        op = self.with_pairs(names)
+        real = Arguments(as_real(arguments.tiles), arguments.scalars, arguments.constants)
+        if any(isinstance(value, Expr) for value in real.tiles.values()):
+            return back(op._inlined(real, out))
+        results = op._run(real, out)
+        return results[0] if len(results) == 1 else results
+
+    def with_pairs(self, names: frozenset[str]) -> Op:
+        """The op whose operands `names` are complex: real ones with one axis more."""
+        raise DTypeError(f"{where(self.name)} has no meaning for complex numbers")
 
     def _inlined(self, arguments: Arguments, out: Any) -> Any:
         if out is None:
@@ -206,10 +224,14 @@ class Op:
 
     def reference(self, *tiles: Any, **keywords: Any) -> Any:
         """The op's float64 meaning, by NumPy: one array or a tuple of them."""
+        op, tiles, keywords = on_pairs(self, tiles, keywords)
+        if op is not self:
+            return op.reference(*tiles, **keywords)
         arguments = self.arguments(tiles, keywords)
         call = self.bind(arguments.as_arrays())
         results = reference(call.program, {**call.arrays, **call.scalars})
         shaped = tuple(r.reshape(call.result_shape(n, r.shape)) for n, r in enumerate(results))
+        shaped = outputs.complex_again(call.program, shaped)
         return shaped[0] if len(shaped) == 1 else shaped
 
     @functools.cached_property
@@ -254,31 +276,31 @@ class Op:
         """Bytes and operations of a call and of its gradient, as formulas and numbers; nothing runs."""
         from tilewright.op.shapes import cost
 
-        return cost(self, tiles, keywords)
+        return cost(*on_pairs(self, tiles, keywords))
 
     def explain(self, *tiles: Any, **keywords: Any) -> str:
         """The mathematics, the derived gradient as formulas, the kernels it became and why, as text."""
         from tilewright.op.explain import explain
 
-        return explain(self, tiles, keywords)
+        return explain(*on_pairs(self, tiles, keywords))
 
     def code(self, *tiles: Any, target: str = "cpu", grad: bool = False, **keywords: Any) -> str:
         """The generated source for operands like these: Triton Python, MLIR, LLVM IR, PTX or assembly."""
         from tilewright.op.code import code
 
-        return code(self, tiles, keywords, target, grad)
+        return code(*on_pairs(self, tiles, keywords), target, grad)
 
     def check(self, *tiles: Any, **keywords: Any) -> Any:
         """Every target against the reference, and the gradient against finite differences: a report."""
         from tilewright.op.check import check
 
-        return check(self, tiles, keywords)
+        return check(*on_pairs(self, tiles, keywords))
 
     def bench(self, *tiles: Any, **keywords: Any) -> Any:
         """Time the op and its gradient against NumPy's reference and the machine's limits: a report."""
         from tilewright.op.bench import bench
 
-        return bench(self, tiles, keywords)
+        return bench(*on_pairs(self, tiles, keywords))
 
     def __repr__(self) -> str:
         return f"<op {self.usage()}>"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.compiler.in_place import Out
+from tilewright.dsl.axes import PAIR
 from tilewright.dsl.dtypes import of_array
 from tilewright.dsl.program import Program, Result
 from tilewright.errors import (
@@ -23,6 +24,7 @@ from tilewright.errors import (
     TargetError,
 )
 from tilewright.op.binding import where
+from tilewright.op.pairs import from_pairs_of
 
 Shape = tuple[int, ...]
 Arrays = tuple[np.ndarray, ...]
@@ -40,15 +42,31 @@ def results(
     `shapes` are those of the results in the Program, and as a user has them.
     """
     inside, outside = shapes
+    if out is not None and any(map(_is_complex, program.results)):
+        raise ArgumentError(f"{where(op_name)}: a complex result has no out=; copy it where it should go")
     try:
         if out is not None:
             return _write(checked(op_name, out, program, outside), shapes, run)
         computed = run(None)
     except (TargetError, MemoryLimitError) as error:
         raise type(error)(f"{where(op_name)}: {error}") from None
-    if inside == outside:
-        return computed
-    return tuple(result.reshape(shape) for result, shape in zip(computed, outside, strict=True))
+    if inside != outside:
+        computed = tuple(result.reshape(shape) for result, shape in zip(computed, outside, strict=True))
+    return complex_again(program, computed)
+
+
+def complex_again(program: Program, results: Arrays) -> Arrays:
+    """Results with those that run along the halves of complex numbers as such."""
+    if not any(map(_is_complex, program.results)):
+        return results
+    return tuple(
+        from_pairs_of(array) if _is_complex(result) else array
+        for array, result in zip(results, program.results, strict=True)
+    )
+
+
+def _is_complex(result: Result) -> bool:
+    return result.axes[-1:] == (PAIR,)
 
 
 def checked(

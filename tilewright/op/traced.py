@@ -11,15 +11,17 @@ from tilewright.dsl.program import Program
 from tilewright.dsl.trace import Operand, Signature, inline, read_signature, trace
 from tilewright.op.binding import Binding
 from tilewright.op.direct import DirectOp
-from tilewright.op.op import Arguments, constants_key
+from tilewright.op.op import Arguments, Op, constants_key
+from tilewright.op.pairs import signature_with_pairs
 
 
 class TracedOp(DirectOp):
     """An op that a user's function defines."""
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Callable[..., Any], signature: Signature | None = None):
         super().__init__()
-        self.signature: Signature = read_signature(function)
+        self.signature: Signature = signature or read_signature(function)
+        self._on_complex: dict[frozenset[str], TracedOp] = {}
         self.name = self.signature.name
         self.tiles = self.signature.tiles
         self.scalars = self.signature.scalars
@@ -39,6 +41,12 @@ class TracedOp(DirectOp):
             found = trace(self.signature, operands, dict.fromkeys(self.scalars, scalar_dtype), constants)
             self._programs[key] = found
         return found
+
+    def with_pairs(self, names: frozenset[str]) -> Op:
+        if names not in self._on_complex:
+            signature = signature_with_pairs(self.signature, names)
+            self._on_complex[names] = TracedOp(signature.function, signature)
+        return self._on_complex[names]
 
     def inline(self, arguments: Arguments) -> Any:
         return inline(
