@@ -18,13 +18,13 @@ import numpy as np
 from tilewright.dsl import scalars
 from tilewright.dsl.axes import PAIR
 from tilewright.dsl.dtypes import int64
-from tilewright.dsl.expression import Expr, apply, cast, lift, merged, renamed, scope
+from tilewright.dsl.expression import Expr, Halves, apply, cast, lift, merged, renamed, scope
 from tilewright.dsl.program import Const, Index, indexed
 from tilewright.dsl.scalars import ScalarFunction, where
 from tilewright.errors import DTypeError, LanguageError
 
 
-class Complex:
+class Complex(Halves):
     """A complex value of the language: two real expressions."""
 
     __slots__ = ("im", "re")

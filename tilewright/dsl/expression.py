@@ -380,12 +380,18 @@ def _chooses_numbers(node: Node) -> bool:
     return all(isinstance(branch, Const) or _chooses_numbers(branch) for branch in node.operands[1:])
 
 
-_COMPLEX = frozenset({"Complex", "complex", "complex64", "complex128"})
+class Halves:
+    """What `dsl.complex_numbers.Complex` is: two real expressions."""
+
+    __slots__ = ()
+
+
+_COMPLEX = (Halves, complex, np.complexfloating)
 
 
 def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
     """A row of the scalar table applied to operands that are brought to one dtype."""
-    if any(type(operand).__name__ in _COMPLEX for operand in operands):
+    if any(isinstance(operand, _COMPLEX) for operand in operands):
         from tilewright.dsl.complex_numbers import complex_apply
 
         return complex_apply(row, operands)
@@ -530,7 +536,7 @@ def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
 
 
 def reduce(combine: str, value: Any, axes: Any = None) -> Any:
-    if type(value).__name__ == "Complex":
+    if isinstance(value, Halves):
         return _reduce_complex(combine, value, axes)
     expression = lift(value)
     return reduce_over(combine, expression, resolve_axes(expression, axes, combine))
