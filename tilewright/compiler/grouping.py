@@ -6,7 +6,7 @@ data, and where no other kernel has to run in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Split
@@ -36,6 +36,7 @@ class Group:
     """Targets that become one kernel; the first one decides the loops.
 
     `elsewhere` are values that they read at other positions than their own: those must be in memory.
+    `borrowed` are values that are targets under other names for their axes.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Group:
         boundaries: list[Node],
         operands: frozenset[str],
         elsewhere: frozenset[Node] = frozenset(),
+        borrowed: Mapping[Node, Node] | None = None,
     ):
         self.targets = targets
         self.boundaries = boundaries
         self.operands = operands
         self.elsewhere = elsewhere
+        self.borrowed = borrowed or {}
 
     @property
     def lead(self) -> Target:
@@ -90,6 +93,7 @@ def _merge_where(
                     boundaries,
                     first.operands | second.operands,
                     first.elsewhere | second.elsewhere,
+                    {**first.borrowed, **second.borrowed},
                 )
                 merged = True
                 break

@@ -18,6 +18,7 @@ from tilewright.compiler.boundaries import is_chunked, nearest_reductions, raise
 from tilewright.compiler.chunks import chunks_axis, rows_axis
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.grouping import Group, Shape, Target, merge
+from tilewright.compiler.namesakes import Namesakes
 from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split, needed
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import union
@@ -35,6 +36,7 @@ from tilewright.dsl.program import (
     Reduce,
     Result,
     Scatter,
+    rename,
     topological,
 )
 from tilewright.dsl.program import replace as replace_nodes
@@ -52,9 +54,10 @@ class Partial:
 def partition(program: Program) -> Plan:
     """The kernels that compute a Program."""
     roots = factorise(tuple(_over_all_axes(r) for r in program.results))
+    namesakes = Namesakes(program)
     partials: dict[Reduce, Partial] = {}
     while True:
-        work = _Partitioner(program, roots, partials)
+        work = _Partitioner(program, roots, partials, namesakes)
         work.find_targets()
         found = work.cross_candidate()
         if found is None:
@@ -80,16 +83,24 @@ class _Partitioner:
     before it have been replaced already.
     """
 
-    def __init__(self, program: Program, roots: tuple[Node, ...], partials: dict[Reduce, Partial]):
+    def __init__(
+        self,
+        program: Program,
+        roots: tuple[Node, ...],
+        partials: dict[Reduce, Partial],
+        namesakes: Namesakes,
+    ):
         self.program = program
+        self.namesakes = namesakes
         self.partials = dict(partials)
         self.roots = tuple(self._finished(root) for root in roots)
         while (whole := self._reduction_of_everything()) is not None:
             split = Split(chunks_axis(whole.over), "row")
             self.partials[whole] = Partial(f"partial{len(self.partials)}", split, whole)
-            self.roots = tuple(replace_nodes(root, {whole: self._finisher(whole)}) for root in self.roots)
+            self.roots = tuple(self._in_two_steps(root, whole) for root in self.roots)
         self.partial_reads = {p.buffer: p for p in self.partials.values()}
         self.targets: dict[Node, Target] = {}
+        self.borrowed: dict[Node, Node] = {}  # a value under other names ↦ the target that it is
 
     # --- reductions in two steps ------------------------------------------------------------------
 
@@ -102,8 +113,18 @@ class _Partitioner:
     def _finished(self, node: Node) -> Node:
         """`node` with every reduction in two steps replaced by its second step."""
         for reduction in self.partials:
-            node = replace_nodes(node, {reduction: self._finisher(reduction)})
+            node = self._in_two_steps(node, reduction)
         return node
+
+    def _in_two_steps(self, node: Node, reduction: Reduce) -> Node:
+        """`node` with a reduction, under whatever names of its axes, replaced by its second step."""
+        form, finisher = self.namesakes.form(reduction), self._finisher(reduction)
+        table = {
+            found: rename(finisher, dict(zip(reduction.axes, found.axes, strict=True)))
+            for found in topological([node])
+            if isinstance(found, Reduce) and self.namesakes.form(found) == form
+        }
+        return replace_nodes(node, table)
 
     def _reduction_of_everything(self) -> Reduce | None:
         """The innermost reduction to a single value that is still in one step."""
@@ -115,12 +136,17 @@ class _Partitioner:
     # --- which nodes go through memory ------------------------------------------------------------
 
     def find_targets(self) -> None:
+        first_of: dict[int, Node] = {}
         pending = list(self.roots)
         while pending:
             node = pending.pop(0)
             if node in self.targets or (
                 isinstance(node, Read) and self._is_plain_param(node) and node not in self.roots
             ):
+                continue
+            first = first_of.setdefault(self.namesakes.form(node), node)
+            if first is not node and node not in self.roots:
+                self.borrowed[node] = first
                 continue
             target = self._classify(node)
             self.targets[node] = target
@@ -260,11 +286,7 @@ class _Partitioner:
     # --- kernels ----------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        alone = [
-            Group([t], self._boundaries(t), self._operands(t), self._elsewhere(t))
-            for t in self.targets.values()
-        ]
-        groups = merge(self.partial_reads, alone)
+        groups = merge(self.partial_reads, [self._alone(t) for t in self.targets.values()])
         buffers = self._buffers(groups)
         kernels = tuple(self._kernel(group, position, buffers) for position, group in enumerate(groups))
         kernels = tuple(k for k in kernels if k.outputs)
@@ -272,6 +294,14 @@ class _Partitioner:
         written = [o.buffer for k in kernels for o in k.outputs]
         intermediates = tuple(b for b in dict.fromkeys(written) if b not in results)
         return Plan(self.program, kernels, results, intermediates)
+
+    def _alone(self, target: Target) -> Group:
+        """The kernel of one target; what it borrows it reads at other positions than its own."""
+        found = self._boundaries(target)
+        borrowed = {node: self.borrowed[node] for node in found if node in self.borrowed}
+        boundaries = list(dict.fromkeys(borrowed.get(node, node) for node in found))
+        elsewhere = self._elsewhere(target) | frozenset(borrowed.values())
+        return Group([target], boundaries, self._operands(target), elsewhere, borrowed)
 
     def _result_buffers(self) -> Iterable[Buffer]:
         for result, root in zip(self.program.results, self.roots, strict=True):
@@ -300,6 +330,8 @@ class _Partitioner:
     def _kernel(self, group: Group, position: int, buffers: dict[Node, tuple[Buffer, ...]]) -> Kernel:
         lead = group.lead
         reads = {b: _read_of(b, buffers) for b in group.boundaries}
+        for node, first in group.borrowed.items():
+            reads[node] = rename(_read_of(first, buffers), dict(zip(first.axes, node.axes, strict=True)))
         outputs: list[Output] = []
         contraction, own = None, None
         if lead.contraction:

@@ -1,0 +1,127 @@
+"""Values that differ in the names of their axes alone: computed once, read under every name.
+
+    centred["n e"] · centred           the mean of centred, along d and along e, is one buffer
+
+Two nodes are namesakes if they are the same expression with other names for its axes, and each name stands
+for an axis of the same extent as the other's: an axis of the same operand, or one that was declared alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tilewright.dsl.axes import base
+from tilewright.dsl.extents import axis_sites
+from tilewright.dsl.program import (
+    At,
+    Cast,
+    Const,
+    Index,
+    Map,
+    Node,
+    Order,
+    Program,
+    Read,
+    Reduce,
+    Scan,
+    Scatter,
+    Size,
+    topological,
+)
+
+
+class Namesakes:
+    """Nodes by what they are apart from the names of their axes.
+
+    The axes of a node come in an order that follows from its structure, so namesakes correspond axis by axis.
+    """
+
+    def __init__(self, program: Program):
+        self.extents = _extent_classes(program)
+        self.numbers: dict[Any, int] = {}
+        self.forms: dict[Node, int] = {}
+        for declared in program.extents:
+            self.extents.setdefault(declared.axis, ("declared", self.form(declared.size)))
+
+    def form(self, root: Node) -> int:
+        """The same number for namesakes, another one for anything else."""
+        for node in topological([root], known=[self.forms]):
+            self.forms[node] = self.numbers.setdefault(self._key(node), len(self.numbers))
+        return self.forms[root]
+
+    def _extent(self, axis: str) -> Any:
+        return self.extents.get(base(axis), base(axis))
+
+    def _key(self, node: Node) -> Any:
+        match node:
+            case Const():
+                return node
+            case Size():
+                return Size, self._extent(node.axis)
+            case Index():
+                return Index, self._extent(node.axis)
+            case Read():
+                numbers = _Numbers()
+                return Read, node.param, node.type, numbers.of(node.names), self._extents(numbers)
+            case At():
+                return self._key_of_indexing(node)
+        numbers = _Numbers()
+        args = tuple((self.forms[a], numbers.of(a.axes)) for a in node.args)
+        own = _own_fields(node, numbers)
+        return type(node), own, args, self._extents(numbers)
+
+    def _key_of_indexing(self, node: At) -> Any:
+        """The axes in `along` are bound: positions may run along others of the same name."""
+        numbers = _Numbers()
+        positions = tuple((self.forms[p], numbers.of(p.axes)) for p in node.positions)
+        free = tuple(a for a in node.arg.axes if a not in node.along)
+        along = tuple(node.arg.axes.index(a) for a in node.along)
+        return At, self.forms[node.arg], along, positions, numbers.of(free), self._extents(numbers)
+
+    def _extents(self, numbers: _Numbers) -> tuple:
+        return tuple(self._extent(axis) for axis in numbers.known)
+
+
+class _Numbers:
+    """Axes by the order in which a node meets them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def of(self, axes: Iterable[str]) -> tuple[int, ...]:
+        return tuple(self.known.setdefault(axis, len(self.known)) for axis in axes)
+
+
+def _own_fields(node: Node, numbers: _Numbers) -> tuple:
+    """What a node is besides its operands."""
+    match node:
+        case Map():
+            return (node.function,)
+        case Cast():
+            return (node.type,)
+        case Reduce():
+            return node.combine, numbers.of(node.over)
+        case Scan():
+            return node.which, node.body, numbers.of((node.axis,)), node.reverse, node.initial
+        case Order():
+            return numbers.of((node.axis,)), node.descending
+        case Scatter():
+            return numbers.of(node.over), numbers.of(node.along)
+    return (node,)
+
+
+def _extent_classes(program: Program) -> dict[str, Any]:
+    """For each axis of an operand the first (operand, dimension) whose extent it must have."""
+    classes: dict[Any, Any] = {}
+
+    def first(key: Any) -> Any:
+        while classes.get(key, key) != key:
+            key = classes[key]
+        return key
+
+    sites = axis_sites(program)
+    for sources in sites.values():
+        for source in sources:
+            classes[first(source)] = first(sources[0])
+    return {axis: first(sources[0]) for axis, sources in sites.items()}
