@@ -80,7 +80,8 @@ _UNBOUNDED = {
     "round",
     "trunc",
 }
-_UNBOUNDED |= {"atan", "tanh", "asinh", "sigmoid", "softplus", "isnan", "isinf", "isfinite", "stop_gradient"}
+_UNBOUNDED |= {"atan", "tanh", "asinh", "sigmoid", "softplus", "isnan", "isinf", "isfinite"}
+_UNBOUNDED |= {"stop_gradient", "recomputed", "kept"}
 
 # Functions whose results are operands (or parts of them) as they are, to the last bit.
 COPYING = {
@@ -90,6 +91,8 @@ COPYING = {
     "maximum",
     "where",
     "stop_gradient",
+    "recomputed",
+    "kept",
     "sign",
     "floor",
     "ceil",
@@ -191,7 +194,7 @@ class _Builder:
     def unary(self) -> None:
         value = self._any()
         rows = [r for rule in self._rules(value.dtype) for r in _rows(rule, 1, self.functions)]
-        rows += _rows(scalars.stop_gradient.types, 1, self.functions)
+        rows += _rows(scalars.marking, 1, self.functions)
         self._apply(rows, [value])
 
     def binary(self) -> None:

@@ -87,6 +87,11 @@ def predicate(name: str, operands: tuple[DType, ...]) -> DType:
     return bool_
 
 
+def marking(name: str, operands: tuple[DType, ...]) -> DType:
+    """Of functions that hand their operand on and say something to the derivative."""
+    return operands[0]
+
+
 def comparison(name: str, operands: tuple[DType, ...]) -> DType:
     _same(name, operands)
     return bool_
@@ -149,7 +154,10 @@ def _np_lgamma(x: Any) -> Any:
             return np.inf if v == -np.inf else v
         if v <= 0 and v == np.floor(v):
             return np.inf
-        return math.lgamma(v)
+        try:
+            return math.lgamma(v)
+        except OverflowError:
+            return np.inf
 
     return np.vectorize(one, otypes=[np.float64])(x) if np.size(x) else np.asarray(x, np.float64)
 
@@ -446,14 +454,10 @@ where = scalar(
     "where", 3, numpy=np.where, types=choice, grad=lambda y, c, a, b: (None, where(c, 1, 0), where(c, 0, 1))
 )
 
-stop_gradient = scalar(
-    "stop_gradient", numpy=lambda x: x, types=lambda name, operands: operands[0], grad=lambda y, x: (None,)
-)
+stop_gradient = scalar("stop_gradient", numpy=lambda x: x, types=marking, grad=lambda y, x: (None,))
 
 # What the user has decided about the backward: the same value, computed there again, or kept for it.
-recomputed = scalar(
-    "recomputed", numpy=lambda x: x, types=lambda name, operands: operands[0], grad=lambda y, x: (1.0,)
-)
-kept = scalar("kept", numpy=lambda x: x, types=lambda name, operands: operands[0], grad=lambda y, x: (1.0,))
+recomputed = scalar("recomputed", numpy=lambda x: x, types=marking, grad=lambda y, x: (1.0,))
+kept = scalar("kept", numpy=lambda x: x, types=marking, grad=lambda y, x: (1.0,))
 
 COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or", "xor"})

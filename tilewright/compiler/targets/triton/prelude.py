@@ -548,13 +548,21 @@ def remainder_steps(a, b, steps):
 ''')
 
 _define('''
+def remainder_by_multiple(a, b):
+    """a mod b for a ≥ 0, b > 0 and a / b < 2⁷²⁸, exact; a where b is infinite."""
+    finite = b < float("inf")
+    return tl.where(finite, remainder_steps(a, tl.where(finite, b, 1.0), 14), a)
+''')
+
+_define('''
 def fmod_f64(x, y):
-    """The remainder of x by y with the sign of x, exact for |x / y| < 2¹⁰²³ and NaN beyond."""
+    """The remainder of x by y with the sign of x, exact: by multiples of y first, as x / y may overflow."""
     a = tl.abs(x)
     b = tl.abs(y)
-    r = remainder_steps(a, b, 21)
-    r = tl.where((b == float("inf")) & (a < float("inf")), a, r)
-    return copysign_f64(r, x)
+    far = b * 5.260135901548374e210  # 2⁷⁰⁰
+    r = remainder_by_multiple(remainder_by_multiple(a, far * 5.260135901548374e210), far)
+    r = remainder_by_multiple(tl.where(a < float("inf"), r, a - a), b)
+    return copysign_f64(tl.where(b == b, r, b), x)
 ''')
 
 _define('''
