@@ -333,7 +333,7 @@ class Collector:
         """Σ term where it is zero, known, or of something that does not vary along `over`; else None."""
         outside, inside = parted(over, term)
         here = over & inside.axes
-        outside = outside * self._extents(over - here, dtype)
+        outside = outside * self.extents(over - here, dtype)
         if not here:
             return (outside,)
         known = self.sums.get((here, inside.factors, inside.masks))
@@ -348,12 +348,12 @@ class Collector:
         outside, inside = parted(over, term)
         here = over & inside.axes
         if not here:
-            return outside * self._extents(over, dtype)
+            return outside * self.extents(over, dtype)
         axes = inside.axes - here
         factor = self.factor("reduce", ("sum", here, (inside,)), axes, dtype)
-        return outside * self._extents(over - here, dtype) * alone(factor)[0]
+        return outside * self.extents(over - here, dtype) * alone(factor)[0]
 
-    def _extents(self, axes: frozenset[str], dtype: DType) -> Term:
+    def extents(self, axes: frozenset[str], dtype: DType) -> Term:
         result = UNIT
         for axis in sorted(axes):
             size = cast(Expr(Size(axis)), dtype)

@@ -189,9 +189,14 @@ class Recogniser:
         if not over:
             return body
         inside = Term(ONE, varies, body.masks)
-        axes = inside.axes - over
-        factor = self.collector.factor("reduce", ("sum", over & inside.axes, (inside,)), axes, like.dtype)
-        return Term(body.coefficient, body.factors - varies) * alone(factor)[0]
+        here = over & inside.axes
+        outside = Term(body.coefficient, body.factors - varies) * self.collector.extents(
+            over - here, like.dtype
+        )
+        if not here:
+            return outside * inside
+        factor = self.collector.factor("reduce", ("sum", here, (inside,)), inside.axes - over, like.dtype)
+        return outside * alone(factor)[0]
 
     def _exponential(self, term: Term) -> Term:
         """exp(a) · s⁻¹, or s⁻¹ · Σ g · exp(a)"""
