@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Kernel
-from tilewright.compiler.targets.cpu.schedule import Layout, Schedule, default_schedule, lane_axes
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule, lane_axes
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 
 

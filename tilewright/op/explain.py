@@ -205,10 +205,18 @@ def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
         return "scalar code: there is no axis to run vectors along"
     axis = words.axis_label(schedule.lane_axis)
     if kernel.contraction:
+        from tilewright.compiler.targets.cpu.blocks import Walk
+
         columns = schedule.block_columns * schedule.lanes
+        direct = Walk.of(kernel, schedule, specialised.layout).direct
+        packed = (
+            "the factor with vectors is packed, the other read where it lies"
+            if direct
+            else ("both factors are packed into panels")
+        )
         return (
-            f"both factors are packed into panels; register blocks of {schedule.block_rows} × {columns} "
-            f"results, vectors of {schedule.lanes} along {axis}"
+            f"{packed}; register blocks of {schedule.block_rows} × {columns} results, vectors of "
+            f"{schedule.lanes} along {axis}"
         )
     parts = [f"vectors of {schedule.lanes} along {axis}, {schedule.unroll} of them a step"]
     if kernel.row and schedule.lane_axis not in kernel.row:

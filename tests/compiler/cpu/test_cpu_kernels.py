@@ -15,7 +15,8 @@ from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
-from tilewright.compiler.targets.cpu.schedule import Layout, Schedule, default_schedule
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.errors import MemoryLimitError
 from tilewright.runtime import memory
 from tilewright.runtime.guard import guarded, run_forked

@@ -2,41 +2,46 @@
 
     for item in the thread's range:                a block of BLOCK_M × BLOCK_N results
         for each BLOCK_K of the summed axes:
-            pack the right side  k × n  into panels of n-vectors          (prologue applied here, once)
-            for MIDDLE rows of the block:
-                pack the left side m × k into panels of `rows` values     (prologue applied here, once)
-                for each panel pair: rows × columns accumulators in registers, one fused multiply-add an
-                element
-                    last BLOCK_K: epilogue on the finished sums, and store; else: keep the sums
+            for each CHUNK_N columns of the block:
+                pack the right side  k × n  into panels of n-vectors      (prologue applied here, once)
+                for each CHUNK_M rows of the block:
+                    pack the left side m × k into panels of `rows` values (prologue applied here, once)
+                    for each panel pair: rows × columns accumulators in registers, one fused multiply-add an
+                    element
+                        last BLOCK_K: epilogue on the finished sums, and store; else: keep the sums
 
-The side that owns the lane axis is the right one (the sides are swapped if need be). Each side is packed
-along its own contiguous axis: straight copies if that is m or n, transposed in registers if it is a
-summed axis.
+The side that owns the lane axis is the right one (the sides are swapped if need be). A left side of one chunk
+is packed once for all chunks of columns. How a side is packed is told in `panels`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, evaluated
-from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N
-from tilewright.compiler.targets.cpu.schedule import UNIT, Layout, Schedule, walked_by_one
-from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
-from tilewright.compiler.targets.cpu.spelling import value_type
+from tilewright.compiler.nest import ACCUMULATOR, Kernel
+from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
+from tilewright.compiler.targets.cpu.direct import Addresses, readable
+from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
+from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
+from tilewright.compiler.targets.cpu.layout import ONE, Layout
+from tilewright.compiler.targets.cpu.panels import Packing, Range, Side, summed_order
+from tilewright.compiler.targets.cpu.schedule import Schedule
+from tilewright.compiler.targets.cpu.scope import Scope
+from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import At, Node, Read
+from tilewright.dsl.program import Read, topological
 
-MIDDLE = 128  # rows of the left side that are packed at a time; a multiple of every register block
-
-
-@dataclass(frozen=True)
-class Side:
-    """One factor of the product: its expression, and the axes that it alone has."""
-
-    node: Node
-    own: tuple[str, ...]
+DEEPEST = 1024  # summed positions of a block
+MIDDLE = 128  # the fewest rows of a chunk, if there are that many
+RESIDENT = 64 << 10  # elements of the left side that are packed at a time: they stay in the second cache
+STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
+LARGEST, SUMMED = (
+    1 << 14,
+    1024,
+)  # rows and columns of a block; the latter if its sums wait between blocks of k
+MARGIN = 4  # elements a row: its addresses need more room than a panel of very few summed positions
+UNROLLED = 12.0  # the cost of an epilogue that is written out for every vector of the register block
 
 
 class Blocks:
@@ -48,228 +53,121 @@ class Blocks:
         assert kernel.contraction is not None
         self.b = b
         self.kernel = kernel
-        self.layout = scope.layout
         self.contraction = kernel.contraction
-        self.left, self.right = oriented(kernel.contraction, schedule)
         self.top = scope
-        self.workspace = workspace
         self.rows = schedule.block_rows
         self.lanes = schedule.lanes
         self.columns = schedule.block_columns
         self.width = self.lanes * self.columns
         self.type = value_type(self.contraction.root.dtype)
         self.size = self.type.bytes
-        self.block_m, self.block_n, self.block_k = (
-            b.load(b.offset(frame, 8 * slot), I64) for slot in (BLOCK_M, BLOCK_N, BLOCK_K)
+        self.block_m, self.block_n, self.block_k, self.chunk_m, self.chunk_n = (
+            b.load(b.offset(frame, 8 * slot), I64) for slot in (BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N)
         )
-        self.m = self._extent(self.left.own)
-        self.n = self._extent(self.right.own)
-        self.k = self._extent(self.contraction.k)
+        self.walk = walk = Walk.of(kernel, schedule, scope.layout)
+        self.left, self.right, self.summed, self.batch = (
+            Group(b, scope, axes, scope.layout)
+            for axes in (walk.left.own, walk.right.own, walk.summed, self.contraction.batch)
+        )
+        self.m, self.n, self.k = self.left.size(), self.right.size(), self.summed.size()
         self.tile = b.alloca(self.rows * self.width * self.size)
+        self.pack_left = Packing(b, walk.left, self.left, self.summed, self.rows, 1, self.size)
+        self.pack_right = Packing(b, walk.right, self.right, self.summed, self.lanes, self.columns, self.size)
+        self._divide(workspace)
 
-    def _extent(self, axes: Sequence[str]) -> Value:
-        total = self.b.constant(1, I64)
-        for axis in axes:
-            total = self.b.mul(total, self.top.extent(axis))
-        return total
-
-    def _blocks(self, extent: Value, size: Value) -> Value:
-        return self.b.div(self.b.add(extent, self.b.sub(size, 1)), size, signed=False)
+    def _divide(self, workspace: Value) -> None:
+        """The workspace: coordinates of rows, zeros, right panels, left panels or addresses, waiting sums."""
+        b = self.b
+        self.places = Noted(b, self.left, workspace, self.chunk_m)
+        at = b.offset(workspace, b.mul(self.chunk_m, 8 * len(self.walk.left.own)))
+        self.direct = None
+        if self.walk.direct:
+            self.direct = Addresses(b, self.walk.left.node, self.summed, self.rows, self.size, at)
+            self.direct.clear()
+            at = b.offset(at, b.mul(b.add(self.summed.extents[self.summed.last], 8), self.size))
+        self.right_panels = at
+        right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
+        self.left_panels = b.offset(at, right)
+        left = b.add(b.mul(b.add(self.block_k, MARGIN), self.chunk_m), self.rows * self.rows)
+        left = b.mul(left, self.size)
+        self.sums = b.offset(self.left_panels, left)
 
     # --- one work item ----------------------------------------------------------------------------
 
     def item(self, index: Value) -> None:
         b = self.b
-        blocks_n = self._blocks(self.n, self.block_n)
-        blocks_m = self._blocks(self.m, self.block_m)
+        blocks_n = _blocks(b, self.n, self.block_n)
+        blocks_m = _blocks(b, self.m, self.block_m)
         n_low = b.mul(b.rem(index, blocks_n, signed=False), self.block_n)
         rest = b.div(index, blocks_n, signed=False)
         m_low = b.mul(b.rem(rest, blocks_m, signed=False), self.block_m)
-        batch = b.div(rest, blocks_m, signed=False)
-        scope = self.top.child(self._decode(batch, self.contraction.batch))
-        n_high = b.minimum(b.add(n_low, self.block_n), self.n)
-        m_high = b.minimum(b.add(m_low, self.block_m), self.m)
-        scope.hoist(
-            (self.left.node, self.right.node), frozenset(self.left.own + self.right.own + self.contraction.k)
-        )
-        with b.loop(0, b.maximum(self.k, self.b.constant(1, I64)), self.block_k) as sums:
-            k_low = sums.index
-            k_high = b.minimum(b.add(k_low, self.block_k), self.k)
-            self._pack_right(scope, n_low, n_high, k_low, k_high)
-            with b.loop(m_low, m_high, MIDDLE) as middle:
-                top = b.minimum(b.add(middle.index, MIDDLE), m_high)
-                self._pack_left(scope, middle.index, top, k_low, k_high)
-                self._panels(scope, (m_low, middle.index, top), (n_low, n_high), (k_low, k_high))
+        scope = self.top.child(self.batch.decode(b.div(rest, blocks_m, signed=False)))
+        n = n_low, b.minimum(b.add(n_low, self.block_n), self.n)
+        m = m_low, b.minimum(b.add(m_low, self.block_m), self.m)
+        moving = (*self.left.axes, *self.right.axes, *self.summed.axes)
+        scope.hoist((self.walk.left.node, self.walk.right.node), frozenset(moving))
+        with b.loop(0, b.maximum(self.k, 1), self.block_k) as sums:
+            k = sums.index, b.minimum(b.add(sums.index, self.block_k), self.k)
+            with b.loop(*n, self.chunk_n) as chunk:
+                columns = chunk.index, b.minimum(b.add(chunk.index, self.chunk_n), n[1])
+                self.pack_right.pack(scope, self.right_panels, columns, k)
+                self._rows(scope, m, n, columns, k)
 
-    # --- workspace: right panels, left panels, sums of earlier blocks -----------------------------
-
-    def _right_panels(self) -> Value:
-        return self.workspace
-
-    def _left_panels(self) -> Value:
+    def _rows(self, scope: Scope, m: Range, n: Range, columns: Range, k: Range) -> None:
+        """All rows of a block for some of its columns."""
         b = self.b
-        right = b.mul(b.add(b.mul(self.block_k, self.block_n), self.lanes * self.width), self.size)
-        return b.offset(self.workspace, right)
+        several = b.cmp("lt", self.chunk_m, b.sub(m[1], m[0]))
+        missing = b.or_(several, b.cmp("eq", columns[0], n[0]))
+        with b.loop(*m, self.chunk_m) as chunk:
+            rows = chunk.index, b.minimum(b.add(chunk.index, self.chunk_m), m[1])
+            with b.if_(missing):
+                self.places.note(*rows, self.rows)
+                if self.direct:
+                    self._note_addresses(self.direct, scope, rows, k)
+                else:
+                    self.pack_left.pack(scope, self.left_panels, rows, k)
+            self._panels(scope, (m[0], n[0]), rows, columns, k)
 
-    def _sums(self, row: Value, column: Value) -> Value:
+    def _note_addresses(self, direct: Addresses, scope: Scope, rows: Range, k: Range) -> None:
         b = self.b
-        left = b.mul(b.add(b.mul(self.block_k, MIDDLE), self.rows * self.rows), self.size)
-        start = b.offset(self._left_panels(), left)
-        return b.offset(start, b.mul(b.add(b.mul(row, self.block_n), column), self.size))
+        with b.loop(*rows, self.rows) as panel:
+            places = self.places.several(panel.index, *rows, self.rows)
+            direct.note(scope, self.left_panels, self._number(panel.index, rows), places, k)
 
-    # --- packing ----------------------------------------------------------------------------------
-
-    def _pack_right(self, scope: Scope, low: Value, high: Value, k_low: Value, k_high: Value) -> None:
-        self._pack(
-            scope, self.right, self._right_panels(), (low, high), (k_low, k_high), self.lanes, self.columns
-        )
-
-    def _pack_left(self, scope: Scope, low: Value, high: Value, k_low: Value, k_high: Value) -> None:
-        self._pack(scope, self.left, self._left_panels(), (low, high), (k_low, k_high), self.rows, 1)
-
-    def _pack(
-        self,
-        scope: Scope,
-        side: Side,
-        panels: Value,
-        own: tuple[Value, Value],
-        k: tuple[Value, Value],
-        lanes: int,
-        vectors: int,
-    ) -> None:
-        """Panels of `vectors · lanes` positions of the side's own axes, all of k within each."""
-        b = self.b
-        width = lanes * vectors
-        depth = b.sub(k[1], k[0])
-        scope = Scope(b, scope.loaded, scope.layout, lanes, scope.coordinates, values=dict(scope.values))
-        along_k = contiguous_along_k(side, self.contraction, self.layout)
-        with b.loop(own[0], own[1], width) as panel:
-            number = b.div(b.sub(panel.index, own[0]), b.constant(width, I64), signed=False)
-            start = b.offset(panels, b.mul(b.mul(number, depth), width * self.size))
-            pack = self._pack_transposed if along_k else self._pack_straight
-            pack(scope, side, start, panel.index, own[1], k, lanes, vectors)
-
-    def _pack_straight(
-        self,
-        scope: Scope,
-        side: Side,
-        start: Value,
-        first: Value,
-        high: Value,
-        k: tuple[Value, Value],
-        lanes: int,
-        vectors: int,
-    ) -> None:
-        b = self.b
-        whole = b.cmp("le", b.add(first, lanes * vectors), high)
-        with b.if_(whole) as choice:
-            self._straight_panel(scope, side, start, first, None, k, lanes, vectors)
-            choice.otherwise()
-            self._straight_panel(scope, side, start, first, high, k, lanes, vectors)
-
-    def _straight_panel(
-        self,
-        scope: Scope,
-        side: Side,
-        start: Value,
-        first: Value,
-        high: Value | None,
-        k: tuple[Value, Value],
-        lanes: int,
-        vectors: int,
-    ) -> None:
-        b = self.b
-        columns = []
-        for vector in range(vectors):
-            at = b.add(first, vector * lanes)
-            columns.append(self._lane_scope(scope, side.own, at, high, lanes))
-        with b.loop(k[0], k[1]) as loop:
-            summed = self._decode(loop.index, self.contraction.k)
-            row = b.offset(start, b.mul(b.sub(loop.index, k[0]), lanes * vectors * self.size))
-            for vector, column in enumerate(columns):
-                inner = column.child(summed)
-                value = inner.full(inner.evaluate(side.node))
-                b.store(value, b.offset(row, vector * lanes * self.size))
-
-    def _pack_transposed(
-        self,
-        scope: Scope,
-        side: Side,
-        start: Value,
-        first: Value,
-        high: Value,
-        k: tuple[Value, Value],
-        lanes: int,
-        vectors: int,
-    ) -> None:
-        b = self.b
-        inside = b.cmp("le", b.add(first, lanes * vectors), high)
-        depth = b.sub(k[1], k[0])
-        middle = b.add(k[0], b.mul(b.div(depth, b.constant(lanes, I64), signed=False), lanes))
-        middle = b.select(inside, middle, k[0])
-        with b.loop(k[0], middle, lanes) as loop:
-            self._transposed_tile(scope, side, start, first, None, (loop.index, k[0], None), lanes, vectors)
-        with b.loop(middle, k[1], lanes) as loop:
-            self._transposed_tile(scope, side, start, first, high, (loop.index, k[0], k[1]), lanes, vectors)
-
-    def _transposed_tile(
-        self,
-        scope: Scope,
-        side: Side,
-        start: Value,
-        first: Value,
-        high: Value | None,
-        k: tuple[Value, Value, Value | None],
-        lanes: int,
-        vectors: int,
-    ) -> None:
-        """A square of `lanes` positions × `lanes` of k.
-
-        Rows past the end of k fall into the next panel, which is packed later, or into the padding behind the
-        last one.
-        """
-        b = self.b
-        at, k_low, k_high = k
-        for vector in range(vectors):
-            rows = []
-            for lane in range(lanes):
-                position = b.add(first, vector * lanes + lane)
-                mask = None
-                if high is not None and k_high is not None:
-                    left = b.splat(b.sub(k_high, at), lanes)
-                    mask = b.cmp("lt", b.iota(I64.vector(lanes)), left)
-                    mask = b.and_(mask, b.splat(b.cmp("lt", position, high), lanes))
-                    position = b.minimum(position, b.sub(high, 1))
-                fixed = scope.child(self._decode(position, side.own))
-                inner = self._lane_scope(fixed, self.contraction.k, at, None, lanes)
-                inner.mask = mask
-                rows.append(inner.full(inner.evaluate(side.node)))
-            target = b.offset(start, b.mul(b.sub(at, k_low), lanes * vectors * self.size))
-            for step, row in enumerate(b.transpose(rows)):
-                b.store(row, b.offset(target, (step * vectors + vector) * lanes * self.size))
+    def _number(self, row: Value, rows: Range) -> Value:
+        """The number of a row's panel in its chunk."""
+        return self.b.div(self.b.sub(row, rows[0]), self.b.constant(self.rows, I64), signed=False)
 
     # --- register blocks --------------------------------------------------------------------------
 
     def _panels(
-        self, scope: Scope, m: tuple[Value, Value, Value], n: tuple[Value, Value], k: tuple[Value, Value]
+        self, scope: Scope, origin: tuple[Value, Value], rows: Range, columns: Range, k: Range
     ) -> None:
         b = self.b
         depth = b.sub(k[1], k[0])
-        m_start, m_low, m_high = m
-        with b.loop(n[0], n[1], self.width) as column:
-            number = b.div(b.sub(column.index, n[0]), b.constant(self.width, I64), signed=False)
-            right = b.offset(self._right_panels(), b.mul(b.mul(number, depth), self.width * self.size))
-            with b.loop(m_low, m_high, self.rows) as row:
-                left = b.offset(self._left_panels(), b.mul(b.mul(b.sub(row.index, m_low), depth), self.size))
-                kept = self._sums(b.sub(row.index, m_start), b.sub(column.index, n[0]))
-                sums = self._multiply(left, right, depth, self._start(kept, k[0]))
-                last = b.cmp("ge", k[1], self.k)
-                with b.if_(last) as choice:
-                    self._finish(scope, sums, row.index, m_high, column.index, n[1])
+        with b.loop(*columns, self.width) as column:
+            number = b.div(b.sub(column.index, columns[0]), b.constant(self.width, I64), signed=False)
+            right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.width * self.size))
+            finish = _Finish(self, scope, column.index, columns[1], rows)
+            with b.loop(*rows, self.rows) as row:
+                kept = self._kept(b.sub(row.index, origin[0]), b.sub(column.index, origin[1]))
+                start = self._start(kept, k[0])
+                if self.direct:
+                    sums = self._multiply_direct(self.direct, self._number(row.index, rows), right, k, start)
+                else:
+                    left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.size)
+                    sums = self._multiply(b.offset(self.left_panels, left), right, depth, start)
+                with b.if_(b.cmp("ge", k[1], self.k)) as choice:
+                    finish.store(sums, row.index)
                     choice.otherwise()
                     self._each(kept, self.block_n, lambda place, at: b.store(sums[place], at))
 
-    def _each(self, start: Value, row_elements: Value, visit) -> None:
+    def _kept(self, row: Value, column: Value) -> Value:
+        """Where the sums of a register block wait for the next block of k."""
+        b = self.b
+        return b.offset(self.sums, b.mul(b.add(b.mul(row, self.block_n), column), self.size))
+
+    def _each(self, start: Value, row_elements: Value, visit: Callable[[int, Value], object]) -> None:
         for row in range(self.rows):
             line = self.b.offset(start, self.b.mul(row_elements, row * self.size))
             for column in range(self.columns):
@@ -290,145 +188,198 @@ class Blocks:
         return choice.results
 
     def _multiply(self, left: Value, right: Value, depth: Value, start: list[Value]) -> list[Value]:
+        """One panel of each side."""
         b = self.b
-        with b.loop(0, depth, 1, start) as loop:
+        with b.loop(0, depth, 1, start, unroll=False) as loop:
             a = b.offset(left, b.mul(loop.index, self.rows * self.size))
-            c = b.offset(right, b.mul(loop.index, self.width * self.size))
-            columns = [
-                b.load(b.offset(c, v * self.lanes * self.size), self.type.vector(self.lanes))
-                for v in range(self.columns)
-            ]
-            results = []
-            for row in range(self.rows):
-                value = b.splat(b.load(b.offset(a, row * self.size), self.type), self.lanes)
-                for column in range(self.columns):
-                    old = loop.carried[row * self.columns + column]
-                    results.append(self._multiply_add(value, columns[column], old))
-            loop.yield_(*results)
+            rows = [b.offset(a, row * self.size) for row in range(self.rows)]
+            loop.yield_(*self._step(rows, right, loop.index, loop.carried))
         return loop.results
+
+    def _multiply_direct(
+        self, direct: Addresses, panel: Value, right: Value, k: Range, start: list[Value]
+    ) -> list[Value]:
+        """One panel of the right side, and rows that begin at the addresses of each run."""
+        b = self.b
+        with b.loop(*self.summed.run_numbers(*k), 1, start) as runs:
+            run = self.summed.run(runs.index, *k)
+            places = direct.of_run(self.left_panels, panel, runs.index, k)
+            at = b.offset(right, b.mul(run.offset, self.width * self.size))
+            with b.loop(0, run.count, 1, runs.carried, unroll=False) as loop:
+                rows = [b.offset(place, b.mul(loop.index, self.size)) for place in places]
+                loop.yield_(*self._step(rows, at, loop.index, loop.carried))
+            runs.yield_(*loop.results)
+        return runs.results
+
+    def _step(self, rows: list[Value], right: Value, k: Value, sums: list[Value]) -> list[Value]:
+        """One summed position: each row's element times the vectors of the right panel."""
+        b = self.b
+        line = b.offset(right, b.mul(k, self.width * self.size))
+        vector = self.type.vector(self.lanes)
+        columns = [b.load(b.offset(line, v * self.lanes * self.size), vector) for v in range(self.columns)]
+        results = []
+        for row, place in enumerate(rows):
+            value = b.splat(b.load(place, self.type), self.lanes)
+            for column, other in enumerate(columns):
+                results.append(self._multiply_add(value, other, sums[row * self.columns + column]))
+        return results
 
     def _multiply_add(self, x: Value, y: Value, total: Value) -> Value:
         return self.b.fma(x, y, total) if self.type.is_float else self.b.add(self.b.mul(x, y), total)
 
-    def _finish(
-        self, scope: Scope, sums: list[Value], row: Value, row_high: Value, column: Value, column_high: Value
-    ) -> None:
-        """The epilogue, row by row of the register block, and the stores."""
-        b = self.b
-        width = b.constant(self.width, I64)
-        self._each(self.tile, width, lambda place, at: b.store(sums[place], at))
-        stop = b.minimum(b.add(row, self.rows), row_high)
-        root = self.contraction.root
-        accumulator = Read(ACCUMULATOR, root.axes, root.dtype)
-        columns = [
-            self._lane_scope(scope, self.right.own, b.add(column, v * self.lanes), column_high, self.lanes)
-            for v in range(self.columns)
-        ]
-        roots = [o.node for o in self.kernel.outputs]
-        for inner in columns:
-            inner.values[accumulator] = b.constant(0, self.type.vector(self.lanes))
-            inner.hoist(roots, frozenset(self.left.own))
-        with b.loop(row, stop) as loop:
-            line = b.offset(self.tile, b.mul(b.sub(loop.index, row), self.width * self.size))
-            coordinates = self._decode(loop.index, self.left.own)
-            for position, outer in enumerate(columns):
-                inner = outer.child(coordinates)
-                at = b.offset(line, position * self.lanes * self.size)
-                inner.values[accumulator] = b.load(at, self.type.vector(self.lanes))
-                values = [inner.evaluate(output.node) for output in self.kernel.outputs]
-                for output, value in zip(self.kernel.outputs, values, strict=True):
-                    inner.write(output.buffer.name, output.buffer.dtype, output.buffer.axes, value)
 
-    # --- positions in a group of axes -------------------------------------------------------------
+class _Finish:
+    """The epilogue of a panel's register blocks, and the stores.
 
-    def _decode(self, index: Value, axes: Sequence[str]) -> dict[str, Coordinate]:
-        coordinates: dict[str, Coordinate] = {}
-        for axis in reversed(axes[1:]):
-            extent = self.top.extent(axis)
-            coordinates[axis] = self.b.rem(index, extent, signed=False)
-            index = self.b.div(index, extent, signed=False)
-        if axes:
-            coordinates[axes[0]] = index
-        return coordinates
-
-    def _lane_scope(
-        self, scope: Scope, axes: Sequence[str], first: Value, high: Value | None, lanes: int
-    ) -> Scope:
-        """A scope whose lanes stand at consecutive positions of a group of axes from `first`; masked at
-        `high`.
-        """
-        b = self.b
-        iota = b.iota(I64.vector(lanes))
-        mask = None
-        if high is not None:
-            mask = b.cmp("lt", iota, b.splat(b.sub(high, first), lanes))
-        if len(axes) == 1:
-            return scope.child({axes[0]: Lanes(first)}, mask)
-        coordinates: dict[str, Coordinate] = {}
-        flat = b.add(b.splat(first, lanes), iota)
-        for axis in reversed(axes[1:]):
-            extent = b.splat(self.top.extent(axis), lanes)
-            coordinates[axis] = Lanes(positions=b.rem(flat, extent, signed=False))
-            flat = b.div(flat, extent, signed=False)
-        coordinates[axes[0]] = Lanes(positions=flat)
-        return scope.child(coordinates, mask)
-
-
-def oriented(contraction: Contraction, schedule: Schedule) -> tuple[Side, Side]:
-    """(left, right) such that the lane axis is the right side's own."""
-    left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
-    return (right, left) if schedule.lane_axis in contraction.m else (left, right)
-
-
-def contiguous_along_k(side: Side, contraction: Contraction, layout: Layout) -> bool:
-    """Whether most of what a side reads lies contiguous along the last summed axis, not along the side's
-    own.
+    Whole blocks whose columns lie on one stretch each are stored from registers. Others, and those whose
+    epilogue is too long to be written out for every vector, wait in memory and are taken from there row by
+    row, stretch by stretch.
     """
-    score = 0
-    for node in evaluated([side.node]):
-        if isinstance(node, At):
-            axes, rank = walked_by_one(node, layout), len(node.arg.axes)
-        elif isinstance(node, Read) and node.param in layout.classes:
-            steps = enumerate(node.names)
-            axes = tuple(axis for dimension, axis in steps if layout.of(node.param, dimension) == UNIT)
-            rank = len(node.names)
-        else:
-            continue
-        score += rank * ((contraction.k[-1] in axes) - (side.own[-1] in axes))
-    return score > 0 and len(contraction.k) == 1
+
+    def __init__(self, blocks: Blocks, scope: Scope, column: Value, high: Value, rows: Range):
+        self.blocks = blocks
+        self.b = b = blocks.b
+        self.rows = rows
+        self.outputs = blocks.kernel.outputs
+        root = blocks.contraction.root
+        self.accumulator = Read(ACCUMULATOR, root.axes, root.dtype)
+        work = sum(cost(node) for node in topological(o.node for o in self.outputs))
+        self.short = work <= UNROLLED
+        firsts = [b.add(column, v * blocks.lanes) for v in range(blocks.columns)]
+        self.steady = b.constant(True, I1)
+        for first in firsts:
+            self.steady = b.and_(self.steady, blocks.right.steady(first, blocks.lanes, high))
+        inside = [b.minimum(first, b.sub(high, 1)) for first in firsts]
+        self.whole = [self._columns(scope, blocks.right.along(first), None) for first in inside]
+        self.pieces = [
+            [self._columns(scope, at, mask) for at, mask in blocks.right.stretches(first, blocks.lanes, high)]
+            for first in firsts
+        ]
+
+    def _columns(self, scope: Scope, coordinates: Coordinates, mask: Value | None) -> Scope:
+        """Some columns, with all of the epilogue that is the same for every row."""
+        found = scope.child(coordinates, mask)
+        found.hoist([o.node for o in self.outputs], frozenset(self.blocks.left.axes))
+        return found
+
+    def store(self, sums: list[Value], row: Value) -> None:
+        b = self.b
+        if not self.short:
+            self._from_memory(sums, row)
+            return
+        whole = b.cmp("le", b.add(row, self.blocks.rows), self.rows[1])
+        with b.if_(b.and_(self.steady, whole)) as choice:
+            for number in range(self.blocks.rows):
+                at = self.blocks.places.one(b.add(row, number), self.rows[0])
+                for column, place in enumerate(self.whole):
+                    self._write(place.child(at), sums[number * self.blocks.columns + column])
+            choice.otherwise()
+            self._from_memory(sums, row)
+
+    def _from_memory(self, sums: list[Value], row: Value) -> None:
+        b, blocks = self.b, self.blocks
+        blocks._each(blocks.tile, b.constant(blocks.width, I64), lambda n, at: b.store(sums[n], at))
+        stop = b.minimum(b.add(row, blocks.rows), self.rows[1])
+        with b.loop(row, stop) as loop:
+            line = b.offset(blocks.tile, b.mul(b.sub(loop.index, row), blocks.width * blocks.size))
+            at = blocks.places.one(loop.index, self.rows[0])
+            for column, pieces in enumerate(self.pieces):
+                place = b.offset(line, column * blocks.lanes * blocks.size)
+                value = b.load(place, blocks.type.vector(blocks.lanes))
+                for piece in pieces:
+                    self._write(piece.child(at), value)
+
+    def _write(self, place: Scope, value: Value) -> None:
+        place.values[self.accumulator] = value
+        values = [place.evaluate(output.node) for output in self.outputs]
+        for output, found in zip(self.outputs, values, strict=True):
+            place.write(output.buffer.name, output.buffer.dtype, output.buffer.axes, found)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Which side the vectors run along, the order of the sums, whether rows are read where they lie."""
+
+    left: Side
+    right: Side
+    summed: tuple[str, ...]
+    direct: bool
+
+    @classmethod
+    def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
+        assert kernel.contraction is not None
+        contraction = kernel.contraction
+        left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
+        if schedule.lane_axis in contraction.m:
+            left, right = right, left
+        summed = summed_order(contraction.k, (left.node, right.node), layout)
+        last = [a for a in summed if layout.length(a) != ONE][-1:] or summed[-1:]
+        direct = readable(left.node, last[0], contraction.root.dtype, layout)
+        return cls(left, right, summed, direct)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Work items; how many rows, columns and summed positions are worked on at a time; how many sums wait."""
+
+    items: int
+    block_m: int
+    block_n: int
+    block_k: int
+    chunk_m: int
+    chunk_n: int
+    waiting: int
+
+    def slots(self) -> tuple[int, ...]:
+        """What a frame holds of them, in its order."""
+        return self.block_m, self.block_n, self.block_k, self.chunk_m, self.chunk_n
 
 
 def block_sizes(
-    kernel: Kernel, schedule: Schedule, extents: Mapping[str, int], threads: int
-) -> tuple[int, int, int, int]:
-    """(work items, BLOCK_M, BLOCK_N, BLOCK_K) for these extents; BLOCK_K, which orders the sums, knows no
-    threads.
-    """
-    contraction = kernel.contraction
-    assert contraction is not None
-    left, right = oriented(contraction, schedule)
+    kernel: Kernel, schedule: Schedule, layout: Layout, extents: Mapping[str, int], threads: int
+) -> Sizes:
+    """The sizes for these extents; BLOCK_K, which orders the sums, knows no threads."""
+    assert kernel.contraction is not None
+    walk = Walk.of(kernel, schedule, layout)
     m, n, k, batch = (
-        _product(extents, axes) for axes in (left.own, right.own, contraction.k, contraction.batch)
+        _product(extents, axes)
+        for axes in (walk.left.own, walk.right.own, walk.summed, kernel.contraction.batch)
     )
-    width = schedule.lanes * schedule.block_columns
-    passes = max(1, -(-k // 1024))
+    width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
+    passes = max(1, -(-k // DEEPEST))
     block_k = max(1, -(-k // passes))
-    block_n = _round_up(max(1, min(n, 1024)), width)
-    block_m = _round_up(max(1, min(m, 1024)), schedule.block_rows)
+    limit = LARGEST if passes == 1 else SUMMED
+    block_m = _round_up(max(1, min(m, limit)), rows)
+    block_n = _round_up(max(1, min(n, limit)), width)
     if threads > 1 and batch * -(-m // block_m) * -(-n // block_n) < 2 * threads:
-        block_m = _round_up(max(1, min(block_m, -(-m // threads))), schedule.block_rows)
+        if m >= n:
+            block_m = _round_up(max(1, min(block_m, -(-m // threads))), rows)
+        else:
+            block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
+    chunk_m = min(block_m, _round_up(max(MIDDLE, RESIDENT // max(1, block_k)), rows))
+    chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
     items = batch * -(-m // block_m) * -(-n // block_n) if m and n and batch else 0
-    return items, block_m, block_n, block_k
+    waiting = 0 if passes == 1 else (block_m + rows) * block_n + width
+    return Sizes(items, block_m, block_n, block_k, chunk_m, chunk_n, waiting)
 
 
-def workspace_bytes(schedule: Schedule, item_bytes: int, blocks: tuple[int, int, int]) -> int:
+def workspace_bytes(
+    kernel: Kernel, schedule: Schedule, layout: Layout, extents: Mapping[str, int], sizes: Sizes
+) -> int:
     """What one thread needs for its panels and sums."""
-    block_m, block_n, block_k = blocks
-    width = schedule.lanes * schedule.block_columns
-    right = block_k * block_n + schedule.lanes * width
-    left = block_k * MIDDLE + schedule.block_rows * schedule.block_rows
-    sums = (block_m + schedule.block_rows) * block_n + width
-    return (right + left + sums) * item_bytes + 4096
+    assert kernel.contraction is not None
+    walk = Walk.of(kernel, schedule, layout)
+    item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
+    width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
+    right = sizes.block_k * sizes.chunk_n + schedule.lanes * width
+    left = (sizes.block_k + MARGIN) * sizes.chunk_m + rows * rows
+    noted = 8 * sizes.chunk_m * len(walk.left.own)
+    zeros = max(extents[base(axis)] for axis in walk.summed) + 8 if walk.direct else 0
+    return noted + (zeros + right + left + sizes.waiting) * item_bytes + 4096
+
+
+def _blocks(b: Builder, extent: Value, size: Value) -> Value:
+    return b.div(b.add(extent, b.sub(size, 1)), size, signed=False)
 
 
 def _product(extents: Mapping[str, int], axes: Sequence[str]) -> int:

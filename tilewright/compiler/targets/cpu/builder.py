@@ -20,7 +20,7 @@ constant of the other operand's type, and a scalar is broadcast against a vector
     logic        cmp(op, a, b) is_nan any select and_ or_ xor not_ shl shr
     conversion   convert(v, kind, signed=) bitcast(v, kind)
     single ops   sqrt floor ceil trunc round_even abs copysign
-    memory       offset load store load_masked store_masked gather scatter prefetch
+    memory       offset integer load store load_masked store_masked gather scatter prefetch
                  alloca call intrinsic address_of
     lanes        extract insert shuffle slice concat transpose reduce(op, v)
     control      function loop if_ while_  (context managers; see each)
@@ -203,6 +203,7 @@ def _typed_list(values: Sequence[Value]) -> str:
     return f" {', '.join(map(str, values))} : {', '.join(str(v.type) for v in values)}"
 
 
+ONCE = "#llvm.loop_annotation<unroll = <disable = true>>"
 FLOAT_REDUCE = {"add": "add", "mul": "mul", "min": "minimum", "max": "maximum"}
 COMPARE_NAMES = ("eq", "ne", "lt", "le", "gt", "ge")
 
@@ -633,6 +634,10 @@ class Builder:
             result, f"llvm.getelementptr {pointer}[{byte_offset}] : ({pointer.type}, {index}) -> {result}, i8"
         )
 
+    def integer(self, pointer: Value) -> Value:
+        """The address as an i64."""
+        return self._op(I64, f"llvm.ptrtoint {pointer} : !llvm.ptr to i64")
+
     def load(self, pointer: Value, type: Type, align: int | None = None) -> Value:
         """A scalar or a contiguous vector; `align` in bytes, the element's size unless told."""
         return self._op(
@@ -785,9 +790,17 @@ class Builder:
 
     @contextmanager
     def loop(
-        self, lower: Operand, upper: Operand, step: Operand = 1, carried: Sequence[Value] = ()
+        self,
+        lower: Operand,
+        upper: Operand,
+        step: Operand = 1,
+        carried: Sequence[Value] = (),
+        unroll: bool = True,
     ) -> Iterator[Loop]:
-        """for index in range(lower, upper, step), step > 0; carried values move on by `yield_`."""
+        """for index in range(lower, upper, step), step > 0; carried values move on by `yield_`.
+
+        LLVM may unroll the loop unless told not to: where its body fills the registers.
+        """
         low, high, stride = (self._as(x, I64) for x in (lower, upper, step))
         index = self._fresh(I64, "i")
         inner = [self._fresh(v.type, "a") for v in carried]
@@ -801,7 +814,7 @@ class Builder:
         yield loop
         if carried and not loop.yielded:
             raise InternalError("a loop that carries values ended without `yield_`")
-        self._dedent("}")
+        self._dedent("}" if unroll else f"}} {{loop_annotation = {ONCE}}}")
 
     @contextmanager
     def if_(self, condition: Value, results: Sequence[Type] = ()) -> Iterator[Choice]:

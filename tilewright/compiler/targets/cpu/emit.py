@@ -10,10 +10,11 @@ from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.blocks import Blocks
 from tilewright.compiler.targets.cpu.builder import I32, I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS, WORKSPACE, WORKSPACE_BYTES, Frame
+from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.loops import RowLoops
 from tilewright.compiler.targets.cpu.orders import Orders
 from tilewright.compiler.targets.cpu.scatters import Scatters
-from tilewright.compiler.targets.cpu.schedule import Layout, Schedule
+from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 

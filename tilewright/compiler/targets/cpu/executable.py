@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import threading
 from array import array
@@ -16,6 +15,7 @@ from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.targets.cpu import blocks, frame, keep, orders, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
+from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, contiguous_strides, layout_of
 from tilewright.compiler.targets.cpu.recipe import (
     NOTHING,
     CompiledKernel,
@@ -25,11 +25,10 @@ from tilewright.compiler.targets.cpu.recipe import (
     lies_as,
     span,
 )
-from tilewright.compiler.targets.cpu.schedule import STRIDED, UNIT, ZERO, Layout, Schedule, default_schedule
+from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base
-from tilewright.dsl.dtypes import DType
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import topological
 from tilewright.dsl.text import to_text
@@ -122,7 +121,7 @@ class CpuExecutable:
         strides = {name: a.strides for name, a in zip(self._names, operands, strict=True)}
         for buffer in buffers:
             shapes[buffer.name] = tuple(extents[base(a)] for a in buffer.axes)
-            strides[buffer.name] = _contiguous_strides(shapes[buffer.name], buffer.dtype)
+            strides[buffer.name] = contiguous_strides(shapes[buffer.name], buffer.dtype)
         number = {name: n for n, name in enumerate(shapes)}
         steps = (
             self._step(kernel, n, shapes, strides, extents, number, fresh)
@@ -132,7 +131,7 @@ class CpuExecutable:
             tuple(s for s in steps if s is not None),
             tuple((shapes[b.name], b.dtype.numpy) for b in buffers),
             len(self.plan.results),
-            (*map(span, operands), *((0, _bytes(shapes[b.name], b.dtype)) for b in buffers)),
+            (*map(span, operands), *((0, bytes_of(shapes[b.name], b.dtype)) for b in buffers)),
             frozenset(
                 (number[result.name], position)
                 for result in self.plan.results
@@ -152,12 +151,12 @@ class CpuExecutable:
         number: Mapping[str, int],
         fresh: bool,
     ) -> Step | None:
-        layout = Layout({p.name: _classes(shapes[p.name], strides[p.name], p.dtype) for p in kernel.tiles})
+        layout = layout_of(kernel, shapes, strides, extents)
         compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, shapes))
         slots = compiled.frame
         template = array("q", bytes(8 * slots.size))
         workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
-        items, sizes, workspace = _work_items(kernel, compiled.schedule, extents, workers)
+        items, sizes, workspace = _work_items(compiled, extents, workers)
         if items == 0:
             return None
         workers = max(1, min(workers, items))
@@ -166,7 +165,7 @@ class CpuExecutable:
             items,
             workspace,
         )
-        template[frame.BLOCK_M], template[frame.BLOCK_N], template[frame.BLOCK_K] = sizes
+        template[frame.SIZES : frame.SIZES + len(sizes)] = array("q", sizes)
         for axis, slot in slots.extent_slot.items():
             template[slot] = extents[axis]
         addresses = []
@@ -251,19 +250,15 @@ def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
     Only blocks of the memory pool begin at a cache line, as such stores must.
     """
-    total = sum(_bytes(shapes[p.name], p.dtype) for p in kernel.tiles)
+    total = sum(bytes_of(shapes[p.name], p.dtype) for p in kernel.tiles)
     for output in kernel.outputs:
         shape, dtype = shapes[output.buffer.name], output.buffer.dtype
-        total += _bytes(shape, dtype)
+        total += bytes_of(shape, dtype)
         if output.accumulate is None and shape and shape[-1] * dtype.itemsize % CACHE_LINE:
             return False
-        if output.accumulate is None and _bytes(shape, dtype) < memory.POOLED_FROM:
+        if output.accumulate is None and bytes_of(shape, dtype) < memory.POOLED_FROM:
             return False
     return total > STREAM_FROM * toolchain.caches().l3
-
-
-def _bytes(shape: Sequence[int], dtype: DType) -> int:
-    return math.prod(shape) * dtype.itemsize
 
 
 def _work(kernel: Kernel, extents: Mapping[str, int]) -> float:
@@ -277,14 +272,13 @@ def _work(kernel: Kernel, extents: Mapping[str, int]) -> float:
 
 
 def _work_items(
-    kernel: Kernel, schedule: Schedule, extents: Mapping[str, int], workers: int
-) -> tuple[int, tuple[int, int, int], int]:
+    compiled: CompiledKernel, extents: Mapping[str, int], workers: int
+) -> tuple[int, tuple[int, ...], int]:
     """(work items, block sizes, workspace bytes a thread)."""
+    kernel, schedule, layout = compiled.kernel, compiled.schedule, compiled.layout
     if kernel.contraction:
-        items, *sizes = blocks.block_sizes(kernel, schedule, extents, workers)
-        m, n, k = sizes
-        item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
-        return items, (m, n, k), blocks.workspace_bytes(schedule, item_bytes, (m, n, k))
+        sizes = blocks.block_sizes(kernel, schedule, layout, extents, workers)
+        return sizes.items, sizes.slots(), blocks.workspace_bytes(kernel, schedule, layout, extents, sizes)
     items = 1
     if kernel.split:
         items = extents[kernel.split.axis]
@@ -294,28 +288,6 @@ def _work_items(
             extent = extents[base(axis)]
             items *= -(-extent // schedule.tile) if axis == lane else extent
     if kernel.order:
-        return items, (0, 0, 0), orders.workspace_bytes(kernel, extents)
+        return items, (), orders.workspace_bytes(kernel, extents)
     count = len(keep.kept_nodes(kernel)) if schedule.lane_axis in kernel.row else 0
-    return items, (0, 0, 0), keep.workspace_bytes(kernel, count, extents) if count else 0
-
-
-def _contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:
-    strides = []
-    step = dtype.itemsize
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= max(1, extent)
-    return tuple(reversed(strides))
-
-
-def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
-    """The stride class of each dimension; a dimension of one element counts as what it would be if
-    contiguous.
-    """
-    contiguous = _contiguous_strides(shape, dtype)
-    text = ""
-    for extent, stride, natural in zip(shape, strides, contiguous, strict=True):
-        if extent <= 1:
-            stride = natural if natural == dtype.itemsize else stride
-        text += UNIT if stride == dtype.itemsize else ZERO if stride == 0 else STRIDED
-    return text
+    return items, (), keep.workspace_bytes(kernel, count, extents) if count else 0

@@ -2,7 +2,7 @@
 
 A kernel is `void kernel(int64 *frame)`. The frame's slots are, in this order:
 
-    threads, items, workspace address, workspace bytes a thread, three block sizes (contractions),
+    threads, items, workspace address, workspace bytes a thread, five sizes of blocks (contractions),
     the extent of each axis of the kernel,
     for each tile read and each buffer written: address, then the stride of each dimension in bytes,
     each scalar: the bits of its float64, or its int64
@@ -17,8 +17,9 @@ from functools import cached_property
 
 from tilewright.compiler.nest import Kernel
 
-THREADS, ITEMS, WORKSPACE, WORKSPACE_BYTES, BLOCK_M, BLOCK_N, BLOCK_K = range(7)
-HEADER = 7
+THREADS, ITEMS, WORKSPACE, WORKSPACE_BYTES, BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N = range(9)
+SIZES = BLOCK_M  # the slot of the first of them
+HEADER = 9
 
 
 @dataclass(frozen=True)

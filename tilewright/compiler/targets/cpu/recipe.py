@@ -15,7 +15,8 @@ from tilewright.compiler.in_place import Out, deliver
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu import frame
 from tilewright.compiler.targets.cpu.launch import Entry, Range, enter
-from tilewright.compiler.targets.cpu.schedule import Layout, Schedule
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.dsl.dtypes import DType
 from tilewright.runtime import memory
 from tilewright.runtime.addresses import address

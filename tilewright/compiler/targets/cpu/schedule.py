@@ -1,35 +1,20 @@
 """The CPU schedule: the axis of the vectors, how far loops are unrolled, how contractions are blocked.
 
-`Layout` is what a schedule may know of a call besides the kernel: for each operand and dimension whether
-the stride is one element, zero, or anything else. Extents stay symbolic.
+A schedule may know a call's `Layout` besides the kernel; extents stay symbolic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
+from tilewright.compiler.targets.cpu.layout import UNIT, Layout
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Read, topological
 
-UNIT, ZERO, STRIDED = "1", "0", "s"
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The stride class of every dimension of every operand that a kernel reads: `1`, `0` or `s`."""
-
-    classes: Mapping[str, str]
-
-    def of(self, name: str, dimension: int) -> str:
-        return self.classes[name][dimension]
-
-    def text(self) -> str:
-        return " ".join(f"{name}:{text}" for name, text in sorted(self.classes.items()))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from tilewright.compiler.nest import needed
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
-from tilewright.compiler.targets.cpu.schedule import UNIT, ZERO, Layout
+from tilewright.compiler.targets.cpu.layout import UNIT, ZERO, Layout
 from tilewright.compiler.targets.cpu.spelling import (
     convert,
     expansion,
@@ -192,21 +192,40 @@ class Scope:
 
     def read_at(self, node: At) -> Value:
         """An operand at computed positions; nothing outside of it is touched."""
-        assert isinstance(node.arg, Read)
-        walks = {a: self._walk(p) for a, p in zip(node.along, node.positions, strict=True)}
-        inside = self._inside(walks)
-        operand = self.loaded.operands[node.arg.param, False]
-        places = tuple(walks.get(axis) or self.coordinates[axis] for axis in node.arg.names)
-        varies = any(isinstance(place, Lanes) for place in places)
+        operand, places, inside = self._places_at(node)
+        if inside is None:
+            return self._read_places(operand, places, node.dtype)
         _, step = self._address(operand, places)
         if step is not None and inside.lanes:
             mask = inside if self.mask is None else self.b.and_(self.mask, inside)
             return replace(self, mask=mask)._read_places(operand, places, node.dtype)
         one = self._if_inside(self.b.any(inside), operand, places, node.dtype)
-        if not varies or not inside.lanes:
+        if not inside.lanes or not any(isinstance(place, Lanes) for place in places):
             return one
         zero = self.b.constant(0, value_type(node.dtype, self.lanes))
         return self.b.select(inside, self.full(one), zero)
+
+    def _places_at(self, node: At) -> tuple[Operand, tuple[Coordinate, ...], Value | None]:
+        """What is read, where, and whether that is inside; None where it always is."""
+        assert isinstance(node.arg, Read)
+        walks = {a: self._walk(p) for a, p in zip(node.along, node.positions, strict=True)}
+        operand = self.loaded.operands[node.arg.param, False]
+        places = tuple(walks.get(axis) or self.coordinates[axis] for axis in node.arg.names)
+        proven = self.layout.inside.get(node, frozenset())
+        return operand, places, self._inside({a: walk for a, walk in walks.items() if a not in proven})
+
+    def addresses(self, node: Read | At) -> tuple[Value, Value | None]:
+        """Where each lane reads, as integers, and which lanes are inside; None where all are."""
+        for position in needed(node):
+            self.evaluate(position)
+        if isinstance(node, At):
+            operand, places, inside = self._places_at(node)
+        else:
+            operand, inside = self.loaded.operands[node.param, False], None
+            places = tuple(self.coordinates[axis] for axis in node.names)
+        pointer, steps = self._address(operand, places)
+        assert isinstance(steps, Value)
+        return self.b.add(self.b.integer(pointer), steps), inside
 
     def _if_inside(
         self, inside: Value, operand: Operand, places: Sequence[Coordinate], dtype: DType
@@ -232,8 +251,8 @@ class Scope:
             return Lanes(start.evaluate(position))
         return Lanes(positions=self.values[position])
 
-    def _inside(self, walks: Mapping[str, Coordinate]) -> Value:
-        """Whether every position is inside its axis: one unsigned comparison each."""
+    def _inside(self, walks: Mapping[str, Coordinate]) -> Value | None:
+        """Whether every position is inside its axis: one unsigned comparison each; None of none."""
         b = self.b
         inside: Value | None = None
         for axis, walk in walks.items():
@@ -249,7 +268,6 @@ class Scope:
             if inside is not None and one.lanes != inside.lanes:
                 one, inside = self.full(one), self.full(inside)
             inside = one if inside is None else b.and_(inside, one)
-        assert inside is not None
         return inside
 
     def write(self, name: str, dtype: DType, axes: tuple[str, ...], value: Value) -> None:

@@ -1,0 +1,121 @@
+"""Contractions with sides read at computed positions: all ways to walk, pack and read them, on guard pages.
+
+The extents of a call decide on how many lines of an image a vector stands, whether windows can leave it, and
+whether rows are read where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.checks import backward_of, extents_of, with_cotangents
+from tests.support.indexing_ops import conv2d
+from tilewright.compiler.pipeline import Executable, compile_program
+from tilewright.compiler.targets.cpu.blocks import Walk
+from tilewright.dsl.reference import reference
+from tilewright.op.check import relative_error
+from tilewright.runtime import guard, memory
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@tw.op
+def channels_last(
+    x: tw.Tile["... h w c"], k: tw.Tile["o r s c"], *, stride=1, pad=0
+) -> tw.Tile["... oh ow o"]:
+    oh = tw.axis("oh", (tw.size("h") + 2 * pad - tw.size("r")) // stride + 1)
+    ow = tw.axis("ow", (tw.size("w") + 2 * pad - tw.size("s")) // stride + 1)
+    window = x.at(h=oh * stride + tw.index("r") - pad, w=ow * stride + tw.index("s") - pad)
+    return tw.sum(window * k, "c r s")
+
+
+@tw.op
+def dressed(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], a: tw.Tile["n"], z: tw.Tile["n o oh ow"]):
+    """A prologue and an epilogue that read operands of their own."""
+    oh, ow = tw.index("oh") + tw.index("r") - 1, tw.index("ow") + tw.index("s") - 1
+    window = (tw.maximum(x, 0) * a).at(h=oh, w=ow)
+    return tw.sigmoid(tw.sum(window * k, "c r s") + z) * a
+
+
+def on_guard_pages(op: tw.Op, *shapes: tuple[int, ...], dtype: str = "float32", **constants: int) -> None:
+    """Values and gradients, every operand, result and workspace between pages without access."""
+    rng = np.random.default_rng(0)
+    operands = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    call = op.bind(op.arguments(tuple(operands), constants))
+    arrays = dict(call.arrays)
+    backward = backward_of(call.program)
+    given = with_cotangents(backward, arrays, extents_of(call.program, arrays))
+    for program in (call.program, backward):
+        mine = {p.name: given[p.name] for p in program.tiles}
+        executable = compile_program(program)
+        executable.run(mine)  # compiled before the child is forked
+        for side in ("end", "start"):
+            touch = partial(_touch, executable, mine, reference(program, mine), side)
+            outcome = guard.run_forked(touch, 60)
+            assert outcome.kind == "returned", f"{program.name} at the {side}: {outcome.report}"
+
+
+def _touch(
+    executable: Executable, arrays: Arrays, expected: tuple[np.ndarray, ...], side: guard.Side
+) -> None:
+    memory.empty = lambda shape, kind: guard.poisoned(shape, kind, side)
+    results = executable.run({name: guard.guarded(array, side) for name, array in arrays.items()})
+    for result, wanted in zip(results, expected, strict=True):
+        assert relative_error(result, wanted) < (1e-13 if result.dtype == np.float64 else 1e-5)
+
+
+WINDOWS = [{}, {"stride": 2, "pad": 1}, {"dilation": 2, "pad": 2}, {"pad": 4}]
+
+
+@pytest.mark.parametrize("width", [1, 3, 6, 13, 17, 32])
+def test_vectors_across_lines_of_every_length(width: int):
+    on_guard_pages(conv2d, (2, 3, 5, width), (9, 3, 3, 3), pad=1)
+
+
+@pytest.mark.parametrize(
+    "constants", [{}, {"stride": 2, "pad": 1}, {"dilation": 2, "pad": 2}, {"pad": 4}], ids=str
+)
+def test_windows(constants: dict[str, int]):
+    on_guard_pages(conv2d, (3, 2, 9, 21), (5, 2, 3, 2), **constants)
+
+
+@pytest.mark.parametrize("channels", [1, 7, 16, 19])
+def test_rows_where_they_lie(channels: int):
+    on_guard_pages(channels_last, (2, 5, 7, channels), (37, 3, 3, channels), pad=1)
+    on_guard_pages(channels_last, (2, 6, 9, channels), (5, 3, 2, channels), stride=2)
+
+
+def test_several_blocks_of_sums():
+    on_guard_pages(conv2d, (1, 150, 4, 9), (3, 150, 3, 3), pad=1)
+    on_guard_pages(channels_last, (1, 4, 9, 150), (3, 3, 3, 150), pad=1)
+
+
+def test_prologues_and_epilogues():
+    on_guard_pages(dressed, (3, 2, 6, 11), (20, 2, 3, 3), (3,), (3, 20, 6, 11))
+
+
+def test_float64():
+    on_guard_pages(conv2d, (2, 3, 5, 13), (9, 3, 3, 3), dtype="float64", pad=1)
+    on_guard_pages(channels_last, (2, 5, 7, 19), (37, 3, 3, 19), dtype="float64", pad=1)
+
+
+def test_rows_of_channels_last_are_read_where_they_lie():
+    x, k = np.zeros((1, 6, 6, 32), np.float32), np.zeros((4, 3, 3, 32), np.float32)
+    call = channels_last.bind(channels_last.arguments((x, k), {"pad": 1}))
+    (compiled,) = compile_program(call.program).compiled(dict(call.arrays))
+    walk = Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
+    assert walk.direct and walk.summed == ("r", "s", "c")
+
+
+def test_positions_that_cannot_leave_are_known():
+    for pad, known in ((0, {"h", "w"}), (1, set())):
+        x, k = np.zeros((1, 2, 6, 6), np.float32), np.zeros((4, 2, 3, 3), np.float32)
+        call = conv2d.bind(conv2d.arguments((x, k), {"pad": pad}))
+        (compiled,) = compile_program(call.program).compiled(dict(call.arrays))
+        (inside,) = compiled.layout.inside.values()
+        assert inside == known

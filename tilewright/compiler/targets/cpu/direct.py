@@ -1,0 +1,89 @@
+"""Reading the rows of a contraction where they lie, with no packing.
+
+A row's elements for the innermost summed axis lie side by side: what the register block needs to know of
+them is where they begin. A table holds that address for each row and each run of the innermost axis; where a
+window reaches outside of its operand, the address is that of zeros.
+
+    for each run of the summed axes:  addresses = table[panel][run]
+        for k in run:  sums[row] += addresses[row][k] · right[k]
+"""
+
+from __future__ import annotations
+
+from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
+from tilewright.compiler.targets.cpu.groups import Coordinates, Group
+from tilewright.compiler.targets.cpu.layout import SHORT, TINY, Layout
+from tilewright.compiler.targets.cpu.panels import Range, unit_axes
+from tilewright.compiler.targets.cpu.scope import Scope
+from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.program import At, Node, Read
+
+
+def readable(node: Node, summed: str, dtype: DType, layout: Layout) -> bool:
+    """Whether a side can be read where it lies: an operand of the sum's own type, contiguous along the
+    innermost summed axis, and never left in the middle of a run.
+    """
+    operand = node.arg if isinstance(node, At) else node
+    if not isinstance(operand, Read) or operand.param not in layout.classes:
+        return False
+    if operand.dtype != dtype or memory_kind(dtype) != value_type(dtype).kind:
+        return False
+    if summed not in unit_axes(node, layout)[0] or layout.length(summed) in (TINY, SHORT):
+        return False
+    if not isinstance(node, At):
+        return True
+    proven = layout.inside.get(node, frozenset())
+    return all(
+        axis in proven or summed not in position.axes
+        for axis, position in zip(node.along, node.positions, strict=True)
+    )
+
+
+class Addresses:
+    """Writes the table of a chunk's rows, and reads it."""
+
+    def __init__(self, b: Builder, node: Node, summed: Group, rows: int, size: int, zeros: Value):
+        assert isinstance(node, (Read, At))
+        self.b = b
+        self.node = node
+        self.layout = summed.layout
+        self.summed = summed
+        self.rows = rows
+        self.size = size
+        self.zeros = zeros
+
+    def clear(self) -> None:
+        """Write the zeros that stand for what is outside."""
+        b = self.b
+        proven = self.layout.inside.get(self.node, frozenset()) if isinstance(self.node, At) else frozenset()
+        if not isinstance(self.node, At) or proven >= set(self.node.along):
+            return
+        zero = b.constant(0, I64)
+        with b.loop(0, b.mul(b.add(self.summed.extents[self.summed.last], 1), self.size), 8) as loop:
+            b.store(zero, b.offset(self.zeros, loop.index))
+
+    def note(self, scope: Scope, table: Value, panel: Value, places: Coordinates, k: Range) -> None:
+        """Write down the addresses of one panel of rows, whose coordinates differ from lane to lane."""
+        b = self.b
+        scope = Scope(
+            b, scope.loaded, scope.layout, self.rows, scope.coordinates, values=dict(scope.values)
+        ).child(places)
+        with self.summed.runs(*k) as run:
+            here = scope.child({**run.coordinates, self.summed.last: run.first})
+            addresses, inside = here.addresses(self.node)
+            if inside is not None:
+                outside = b.splat(b.integer(self.zeros), self.rows)
+                addresses = b.select(here.full(inside), addresses, outside)
+            b.store(addresses, self._line(table, panel, run.number, k))
+
+    def _line(self, table: Value, panel: Value, run: Value, k: Range) -> Value:
+        b = self.b
+        first, end = self.summed.run_numbers(*k)
+        line = b.add(b.mul(panel, b.sub(end, first)), b.sub(run, first))
+        return b.offset(table, b.mul(line, 8 * self.rows))
+
+    def of_run(self, table: Value, panel: Value, run: Value, k: Range) -> list[Value]:
+        """Where the rows of a panel begin in a run."""
+        line = self._line(table, panel, run, k)
+        return [self.b.load(self.b.offset(line, 8 * row), PTR) for row in range(self.rows)]

@@ -1,0 +1,113 @@
+"""What a kernel is specialised by: how its operands lie in memory, and what can be said of its extents.
+
+Extents themselves stay symbolic: a kernel serves all calls of one layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.dsl.axes import base
+from tilewright.dsl.bounds import stays_inside
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.program import At
+
+UNIT, ZERO, STRIDED = "1", "0", "s"
+
+ONE, TINY, SHORT, MEDIUM, LONG, WHOLE = "1", "t", "s", "m", "l", "w"
+LEAST = {TINY: 2, SHORT: 5, MEDIUM: 8, LONG: 15}  # the fewest elements of each class of extents
+WIDEST = 16  # no vector is a fraction of more than this many elements
+
+
+@dataclass(frozen=True)
+class Layout:
+    """classes: the stride of every dimension of every operand that is read: `1` element, `0`, or else `s`.
+
+    lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
+    medium (8 to 14), long, or whole vectors. inside: the axes along which an operand read at computed
+    positions is never left.
+    """
+
+    classes: Mapping[str, str]
+    lengths: Mapping[str, str] = field(default_factory=dict)
+    inside: Mapping[At, frozenset[str]] = field(default_factory=dict)
+
+    def of(self, name: str, dimension: int) -> str:
+        return self.classes[name][dimension]
+
+    def length(self, axis: str) -> str:
+        return self.lengths.get(base(axis), LONG)
+
+    def stretches(self, axis: str, lanes: int) -> int:
+        """The most pieces into which the ends of `axis` can cut a vector that runs on through them."""
+        length = self.length(axis)
+        if length == WHOLE:
+            return 1
+        return 1 + -(-(lanes - 1) // LEAST.get(length, 1))
+
+    def text(self) -> str:
+        parts = [f"{name}:{text}" for name, text in sorted(self.classes.items())]
+        parts += [f"{axis}={length}" for axis, length in sorted(self.lengths.items())]
+        parts += [f"inside {','.join(sorted(axes))}" for axes in self.inside.values()]
+        return " ".join(parts)
+
+
+def layout_of(
+    kernel: Kernel,
+    shapes: Mapping[str, Sequence[int]],
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+) -> Layout:
+    """The layout of a call; strides are in bytes."""
+    classes = {p.name: _classes(shapes[p.name], strides[p.name], p.dtype) for p in kernel.tiles}
+    inside = {
+        node: frozenset(axis for axis in node.along if stays_inside(node, axis, extents))
+        for node in indexed_reads(kernel)
+    }
+    return Layout(classes, _lengths(kernel, extents), inside)
+
+
+def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
+    """Those of axes that a contraction walks together with others."""
+    if not kernel.contraction:
+        return {}
+    c = kernel.contraction
+    groups = [group for group in (c.m, c.n, c.k) if len(group) > 1]
+    return {base(axis): length_class(extents[base(axis)]) for group in groups for axis in group}
+
+
+def length_class(extent: int) -> str:
+    if extent == 1:
+        return ONE
+    if extent % WIDEST == 0:
+        return WHOLE
+    return next((name for name, least in reversed(LEAST.items()) if extent >= least), TINY)
+
+
+def contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:
+    strides = []
+    step = dtype.itemsize
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(1, extent)
+    return tuple(reversed(strides))
+
+
+def bytes_of(shape: Sequence[int], dtype: DType) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
+def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
+    """The stride class of each dimension; a dimension of one element counts as what it would be if
+    contiguous.
+    """
+    contiguous = contiguous_strides(shape, dtype)
+    text = ""
+    for extent, stride, natural in zip(shape, strides, contiguous, strict=True):
+        if extent <= 1:
+            stride = natural if natural == dtype.itemsize else stride
+        text += UNIT if stride == dtype.itemsize else ZERO if stride == 0 else STRIDED
+    return text

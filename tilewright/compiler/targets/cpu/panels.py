@@ -1,0 +1,193 @@
+"""Packing: one side of a contraction laid out as the register blocks read it.
+
+A panel holds `vectors · lanes` positions of the side's own axes for each summed position in turn:
+
+    panel[k][own]       straight      vectors along the side's own axes are read and written as they are
+                        transposed    vectors along a summed axis, turned in registers, square by square
+
+What is pointwise inside the side is applied here, once an element. Loops over summed axes are nested, so that
+all that depends on the outer ones (where a window starts, which of its lanes are inside) is known before the
+innermost one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tilewright.compiler.nest import evaluated
+from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Run
+from tilewright.compiler.targets.cpu.layout import LONG, MEDIUM, ONE, SHORT, TINY, UNIT, WHOLE, Layout
+from tilewright.compiler.targets.cpu.schedule import walked_by_one
+from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.dsl.program import At, Node, Read
+
+Range = tuple[Value, Value]
+MERIT = {ONE: 0, TINY: 1, SHORT: 2, MEDIUM: 3, LONG: 4, WHOLE: 4}  # of a length as an inner loop
+
+
+@dataclass(frozen=True)
+class Side:
+    """One factor of the product: its expression, and the axes that it alone has."""
+
+    node: Node
+    own: tuple[str, ...]
+
+
+class Packing:
+    """Writes the code that packs a range of one side."""
+
+    def __init__(
+        self, b: Builder, side: Side, own: Group, summed: Group, lanes: int, vectors: int, size: int
+    ):
+        self.b = b
+        self.node = side.node
+        self.own = own
+        self.summed = summed
+        self.lanes = lanes
+        self.vectors = vectors
+        self.width = lanes * vectors
+        self.size = size
+
+    def pack(self, scope: Scope, panels: Value, own: Range, k: Range) -> None:
+        """The positions `own` for the summed positions `k`, panel after panel."""
+        b = self.b
+        depth = b.sub(k[1], k[0])
+        scope = Scope(b, scope.loaded, scope.layout, self.lanes, scope.coordinates, values=dict(scope.values))
+        turned = contiguous_along(self.summed.last, self.node, self.own.last, scope.layout)
+        panel = self._transposed if turned else self._straight
+        with b.loop(own[0], own[1], self.width) as loop:
+            number = b.div(b.sub(loop.index, own[0]), b.constant(self.width, I64), signed=False)
+            start = b.offset(panels, b.mul(b.mul(number, depth), self.width * self.size))
+            panel(scope, start, loop.index, own[1], k)
+
+    # --- straight ---------------------------------------------------------------------------------
+
+    def _straight(self, scope: Scope, start: Value, first: Value, high: Value, k: Range) -> None:
+        b = self.b
+        firsts = [b.add(first, vector * self.lanes) for vector in range(self.vectors)]
+        steady = self.own.steady(firsts[0], self.lanes, high)
+        for position in firsts[1:]:
+            steady = b.and_(steady, self.own.steady(position, self.lanes, high))
+        with b.if_(steady) as choice:
+            whole = [[(self.own.along(position), None)] for position in firsts]
+            self._copied(scope, whole, start, k)
+            choice.otherwise()
+            with b.loop(0, self.vectors) as vector:
+                position = b.add(first, b.mul(vector.index, self.lanes))
+                pieces = self.own.stretches(position, self.lanes, high)
+                at = b.offset(start, b.mul(vector.index, self.lanes * self.size))
+                self._copied(scope, [pieces], at, k)
+
+    def _copied(
+        self,
+        scope: Scope,
+        vectors: Sequence[Sequence[tuple[Coordinates, Value | None]]],
+        start: Value,
+        k: Range,
+    ) -> None:
+        """Vectors, each of one or several stretches, one row of the panel a summed position."""
+        b = self.b
+        places = [[scope.child(at, mask) for at, mask in pieces] for pieces in vectors]
+        self._hoist([place for pieces in places for place in pieces], frozenset(self.summed.axes))
+        with self.summed.runs(*k) as run:
+            inner = [[place.child(run.coordinates) for place in pieces] for pieces in places]
+            self._hoist([place for pieces in inner for place in pieces], frozenset({self.summed.last}))
+            rows = b.offset(start, b.mul(run.offset, self.width * self.size))
+            with b.loop(0, run.count) as step:
+                here: Coordinates = {self.summed.last: b.add(run.first, step.index)}
+                row = b.offset(rows, b.mul(step.index, self.width * self.size))
+                for number, pieces in enumerate(inner):
+                    value = self._joined([place.child(here) for place in pieces])
+                    b.store(value, b.offset(row, number * self.lanes * self.size))
+
+    def _hoist(self, scopes: list[Scope], varying: frozenset[str]) -> None:
+        for scope in scopes:
+            scope.hoist([self.node], varying)
+
+    def _joined(self, pieces: list[Scope]) -> Value:
+        """The lanes of each stretch from where it stands."""
+        value = pieces[0].full(pieces[0].evaluate(self.node))
+        for piece in pieces[1:]:
+            assert piece.mask is not None
+            value = self.b.select(piece.mask, piece.full(piece.evaluate(self.node)), value)
+        return value
+
+    # --- transposed -------------------------------------------------------------------------------
+
+    def _transposed(self, scope: Scope, start: Value, first: Value, high: Value, k: Range) -> None:
+        """Squares of `lanes` own positions × `lanes` summed ones.
+
+        Positions past the end repeat the last one. Rows past the end of a run fall where the next run, or the
+        next panel, is packed later, or into the padding behind the last one.
+        """
+        b, lanes = self.b, self.lanes
+        with b.loop(0, self.vectors) as vector:
+            at = b.add(first, b.mul(vector.index, lanes))
+            column = b.offset(start, b.mul(vector.index, lanes * self.size))
+            places = [
+                scope.child(self.own.decode(b.minimum(b.add(at, lane), b.sub(high, 1))))
+                for lane in range(lanes)
+            ]
+            self._hoist(places, frozenset(self.summed.axes))
+            with self.summed.runs(*k) as run:
+                rows = b.offset(column, b.mul(run.offset, self.width * self.size))
+                self._squares([place.child(run.coordinates) for place in places], rows, run)
+
+    def _squares(self, places: list[Scope], rows: Value, run: Run) -> None:
+        b, lanes = self.b, self.lanes
+        self._hoist(places, frozenset({self.summed.last}))
+        whole = b.mul(b.div(run.count, b.constant(lanes, I64), signed=False), lanes)
+        with b.loop(0, whole, lanes) as step:
+            self._square(places, rows, run, step.index, None)
+        with b.if_(b.cmp("lt", whole, run.count)):
+            self._square(places, rows, run, whole, b.sub(run.count, whole))
+
+    def _square(self, places: list[Scope], rows: Value, run: Run, step: Value, count: Value | None) -> None:
+        b, lanes = self.b, self.lanes
+        mask = None
+        if count is not None:
+            mask = b.cmp("lt", b.iota(I64.vector(lanes)), b.splat(count, lanes))
+        here: Coordinates = {self.summed.last: Lanes(b.add(run.first, step))}
+        values = []
+        for place in places:
+            inner = place.child(here, mask)
+            values.append(inner.full(inner.evaluate(self.node)))
+        for number, row in enumerate(b.transpose(values)):
+            b.store(row, b.offset(rows, b.mul(b.add(step, number), self.width * self.size)))
+
+
+def contiguous_along(summed: str, side: Node, own: str, layout: Layout) -> bool:
+    """Whether most of what a side reads lies contiguous along a summed axis, not along one of its own, for
+    long enough to be turned in registers.
+    """
+    score = 0
+    for node in evaluated([side]):
+        axes, rank = unit_axes(node, layout)
+        score += rank * ((summed in axes) - (own in axes))
+    return score > 0 and layout.length(summed) not in (TINY, SHORT)
+
+
+def unit_axes(node: Node, layout: Layout) -> tuple[tuple[str, ...], int]:
+    """The axes along which one step moves a read by one element, and the rank of what is read."""
+    if isinstance(node, At):
+        return walked_by_one(node, layout), len(node.arg.axes)
+    if isinstance(node, Read) and node.param in layout.classes:
+        axes = (axis for n, axis in enumerate(node.names) if layout.of(node.param, n) == UNIT)
+        return tuple(axes), len(node.names)
+    return (), 0
+
+
+def summed_order(axes: tuple[str, ...], sides: tuple[Node, ...], layout: Layout) -> tuple[str, ...]:
+    """The summed axes in the order in which they are walked: innermost a long one that lies contiguous.
+
+    Sums have one order for one layout. An axis of a few elements, as a window's is, makes a poor inner loop.
+    """
+
+    def merit(axis: str) -> tuple[int, int, int]:
+        contiguous = sum(axis in unit_axes(n, layout)[0] for side in sides for n in evaluated([side]))
+        return MERIT[layout.length(axis)], contiguous, axes.index(axis)
+
+    last = max(axes, key=merit)
+    return (*(a for a in axes if a != last), last)
