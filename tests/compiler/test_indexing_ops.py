@@ -112,6 +112,17 @@ def test_the_positions_outside_are_the_fill():
     assert np.array_equal(ops.embedding(table, ids), [[0, 1], [0, 0], [0, 0], [4, 5], [0, 0], [0, 0]])
 
 
+def test_places_that_depend_on_an_axis_that_the_values_lack():
+    @tw.op
+    def spread(x: tw.Tile["n"], ids: tw.Tile["m n"]):
+        return tw.scatter_add(x, {"row": ids}, 4, over="n")
+
+    rng = np.random.default_rng(0)
+    x, ids, g = rng.standard_normal(9), rng.integers(0, 4, (3, 9)), rng.standard_normal((3, 4))
+    assert_close(spread(x, ids), spread.reference(x, ids))
+    assert_close(spread.vjp(x, ids, g), sum(g[m][ids[m]] for m in range(3)))
+
+
 def test_two_inlined_calls_share_an_axis_that_they_declare_alike():
     @tw.op
     def both(x: tw.Tile["t"], y: tw.Tile["t"]):

@@ -74,7 +74,7 @@ def campaign(check: Check, examples: int, **options: Any) -> Callable[[], None]:
     return run
 
 
-def derivatives(check: Check, examples: int) -> Callable[[], None]:
+def derivatives(check: Check, examples: int, **options: Any) -> Callable[[], None]:
     """Backwards, and backwards of backwards, of random Programs."""
 
     @settings(
@@ -86,7 +86,8 @@ def derivatives(check: Check, examples: int) -> Callable[[], None]:
     )
     @given(st.data())
     def run(data: st.DataObject) -> None:
-        program = data.draw(programs(dtypes=(float64, float32, int64), max_nodes=7, max_results=1))
+        dtypes = (float64, float32, int64)
+        program = data.draw(programs(dtypes=dtypes, max_nodes=7, max_results=1, **options))
         sizes = data.draw(extents(program, SIZES))
         shapes = {p.name: tuple(sizes[a] for a in p.axes) for p in program.params}
         sizes = bind_extents(program, shapes)  # of renamed axes too, along which cotangents run

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from tilewright.dsl import language as tw
 from tilewright.dsl import scalars
-from tilewright.dsl.axes import base, batch_axes, is_batch_axis
+from tilewright.dsl.axes import base, batch_axes, is_batch_axis, union
 from tilewright.dsl.dtypes import DType, bool_, float16, float32, float64, int8, int32, int64
 from tilewright.dsl.expression import Expr, cast, constant
-from tilewright.dsl.program import COMBINES, Index, Param, Program, Read, Result, Size
+from tilewright.dsl.program import COMBINES, Index, Param, Program, Read, Result, Size, scattered
 from tilewright.dsl.scalars import SCALARS, ScalarFunction
 from tilewright.dsl.verify import verify
 
@@ -148,6 +148,7 @@ class _Builder:
         self.steps += [self.rename] * bool(options["renames"])
         self.steps += [self.reduce] * (2 * bool(options["reductions"]))
         self.steps += [self.scan] * (2 * bool(options["scans"]))
+        self.steps += [self.index, self.index, self.sort, self.scatter] * (5 * bool(options["indexing"]))
         self.steps += [self.contract] * (2 * bool(options["contractions"] and options["reductions"]))
 
     # --- leaves -----------------------------------------------------------------------------------------
@@ -299,6 +300,79 @@ class _Builder:
             low, high = min(low, 0), max(high, 0)
         exact = combine not in ("sum", "prod") or not value.dtype.is_float
         self._add(expression, low, high, exact=exact and value.exact)
+
+    # --- indexing ---------------------------------------------------------------------------------------
+
+    def index(self) -> None:
+        """A value at shifted, reversed, strided, windowed or read positions, some of them outside."""
+        value = self._any(lambda v: bool(set(v.axes) & set(self._extents())))
+        if value is None:
+            return
+        axis = self.draw(st.sampled_from([a for a in value.axes if a in self._extents()]))
+        position = self._position(axis)
+        if position is None or len({*value.axes, *position.axes}) > self.max_rank:
+            return
+        fill = self.draw(st.sampled_from((0, 1))) if not value.dtype.is_bool else 0
+        expression = value.expression.at(fill=fill, **{axis: position})
+        self._add(expression, min(value.low, 0), max(value.high, 1), value.exact)
+
+    def _extents(self) -> list[str]:
+        return sorted({axis for param in self.params for axis in param.axes if axis in AXES})
+
+    def _position(self, axis: str) -> Expr | None:
+        kinds = ("shift", "shift", "reverse", "stride", "window", "read", "quotient")
+        kind = self.draw(st.sampled_from(kinds))
+        along = Expr(Index(self.draw(st.sampled_from(self._extents()))))
+        amount = self.draw(st.integers(-2, 3))
+        if kind == "shift":
+            return along + amount
+        if kind == "reverse":
+            return Expr(Size(axis)) - 1 - along
+        if kind == "stride":
+            return along * 2 + amount
+        if kind == "window":
+            return along + Expr(Index(self.draw(st.sampled_from(self._extents())))) + amount
+        if kind == "quotient":
+            return (along + amount) // 2
+        places = self._places()
+        return None if places is None else cast(places.expression, int64)
+
+    def _places(self) -> Value | None:
+        """Whole numbers to stand for positions: those of the program, else made of a position."""
+        places = self._any(lambda v: v.dtype.is_integer and v.exact and bool(v.axes))
+        if places is not None or not self._extents():
+            return places
+        along = Expr(Index(self.draw(st.sampled_from(self._extents()))))
+        factor = self.draw(st.integers(1, 5))
+        return Value(along * factor % 7 - 1, -1, 6, exact=True)
+
+    def sort(self) -> None:
+        value = self._any(lambda v: v.exact and bool(set(v.axes) & set(self._extents())))
+        if value is None:
+            return
+        axis = self.draw(st.sampled_from([a for a in value.axes if a in self._extents()]))
+        descending = self.draw(st.booleans())
+        if self.draw(st.booleans()):
+            ordered = tw.sort(value.expression, axis, descending=descending)
+            self._add(ordered, value.low, value.high, exact=True)
+        else:
+            order = tw.argsort(value.expression, axis, descending=descending)
+            self._add(order, 0, LONGEST_EXTENT, exact=True)
+
+    def scatter(self) -> None:
+        value = self._any(lambda v: v.dtype.is_float and bool(v.axes))
+        places = self._places()
+        if value is None or places is None:
+            return
+        inside = union(value.axes, places.axes)
+        over = tuple(self.draw(st.lists(st.sampled_from(inside), unique=True, min_size=1, max_size=2)))
+        free = [a for a in self._extents() if a not in inside or a in over]
+        if not free:
+            return
+        position = cast(places.expression, int64).node
+        node = scattered((self.draw(st.sampled_from(free)),), over, value.expression.node, (position,))
+        count = LONGEST_EXTENT ** len(over)
+        self._add(Expr(node), min(0.0, value.low * count), max(0.0, value.high * count), exact=False)
 
     # --- scans ------------------------------------------------------------------------------------------
 
@@ -460,6 +534,7 @@ def programs(
     *,
     reductions: bool = True,
     scans: bool = False,
+    indexing: bool = False,
     contractions: bool = True,
     renames: bool = True,
     positions: bool = True,

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 
 from tilewright.autograd.inversion import Extents, transposed
 from tilewright.autograd.scalar import Partial, partials, scaled
-from tilewright.dsl.axes import fresh
+from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.expression import reduce as reduce_
 from tilewright.dsl.program import (
@@ -65,7 +65,9 @@ def pull_back(node: Node, cotangent: Expr, extents: Extents) -> Iterator[tuple[N
         case At():
             yield node.arg, transposed(node, cotangent, extents)
         case Scatter():
-            yield node.arg, Expr(indexed(cotangent.node, dict(zip(node.along, node.positions, strict=True))))
+            back = indexed(cotangent.node, dict(zip(node.along, node.positions, strict=True)))
+            everywhere = union(node.over, *(p.axes for p in node.positions))
+            yield node.arg, sum_over(Expr(back), tuple(a for a in everywhere if a not in node.arg.axes))
 
 
 def _pull_back_map(node: Map, cotangent: Expr) -> Iterator[tuple[Node, Expr]]:

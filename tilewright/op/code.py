@@ -21,6 +21,7 @@ import numpy as np
 from tilewright.autograd.derive import vjp
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import compile_program, lower
+from tilewright.compiler.ranking import without_orders
 from tilewright.dsl.formula import formula
 from tilewright.dsl.program import Program
 from tilewright.errors import ArgumentError, TargetError
@@ -79,7 +80,7 @@ def _commented(lines: Any, mark: str) -> str:
 def _gpu(program: Program, arrays: Mapping[str, np.ndarray], target: str) -> Iterator[str]:
     kind, _, architecture = target.partition(":")
     mark = "//" if kind == "ptx" else COMMENT["triton"]
-    plan = lower(program)
+    plan = without_orders(lower(program))
     yield _commented([program.name, *formula(program).split("\n")], mark)
     extents = extents_of(plan, {name: a.shape for name, a in arrays.items()})
     writers = {o.buffer.name: k.name for k in plan.kernels for o in k.outputs}

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.campaigns import KINDS, campaign, derivatives, on
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.dsl.dtypes import float32, float64, int64
 
 
 def check_in_place(
@@ -29,21 +30,27 @@ def check_in_place(
 check = on(CpuExecutable, check_in_place)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+INDEXING = {"dtypes": (float32, float64, int64), "max_nodes": 8, "indexing": True}
+ALL = {**KINDS, "indexing": INDEXING}
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_random_programs(kind: str):
-    campaign(check, 25, **KINDS[kind])()
+    campaign(check, 25, **ALL[kind])()
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_many_random_programs(kind: str):
-    campaign(check, 600, **KINDS[kind])()
+    campaign(check, 600, **ALL[kind])()
 
 
-def test_random_derivatives():
-    derivatives(check, 15)()
+@pytest.mark.parametrize("indexing", (False, True))
+def test_random_derivatives(indexing: bool):
+    derivatives(check, 15, indexing=indexing)()
 
 
 @pytest.mark.exhaustive
-def test_many_random_derivatives():
-    derivatives(check, 400)()
+@pytest.mark.parametrize("indexing", (False, True))
+def test_many_random_derivatives(indexing: bool):
+    derivatives(check, 400, indexing=indexing)()

@@ -11,6 +11,7 @@ import numpy as np
 from tilewright.compiler.in_place import Out, deliver
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import Run
+from tilewright.compiler.ranking import without_orders
 from tilewright.compiler.targets.triton.binaries import compile_step
 from tilewright.compiler.targets.triton.driver import LoadedKernel
 from tilewright.compiler.targets.triton.interpreter import interpret
@@ -35,7 +36,7 @@ class _Executable:
     """What interpreted and launched Plans share: recipes by shapes and strides."""
 
     def __init__(self, plan: Plan, target: Target | str = DEFAULT_TARGET):
-        self.plan = plan
+        self.plan = without_orders(plan)
         self.target = Target.parse(target) if isinstance(target, str) else target
         self._recipes = Recipes(plan, self.target)
         self._found: dict[tuple, Recipe] = {}

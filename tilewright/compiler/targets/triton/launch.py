@@ -13,6 +13,7 @@ import numpy as np
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.nest import Buffer, Kernel, Plan
+from tilewright.compiler.ranking import without_orders
 from tilewright.compiler.targets.triton.emit import Emitted, emit
 from tilewright.compiler.targets.triton.parameters import POINTER, SCALAR, Parameter, integer_value
 from tilewright.compiler.targets.triton.schedule import (
@@ -85,7 +86,7 @@ class Recipes:
     """Makes recipes; texts are shared by calls that differ in extents alone."""
 
     def __init__(self, plan: Plan, target: Target):
-        self.plan = plan
+        self.plan = without_orders(plan)
         self.target = target
         self._texts: dict[tuple, Emitted] = {}
 
