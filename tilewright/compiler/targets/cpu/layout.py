@@ -38,6 +38,9 @@ class Layout:
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
 
+    def is_unit(self, name: str, dimension: int) -> bool:
+        return self.of(name, dimension) == UNIT
+
     def length(self, axis: str) -> str:
         return self.lengths.get(base(axis), LONG)
 

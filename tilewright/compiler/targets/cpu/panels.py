@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import evaluated
+from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Run
 from tilewright.compiler.targets.cpu.layout import LONG, MEDIUM, ONE, SHORT, TINY, UNIT, WHOLE, Layout
-from tilewright.compiler.targets.cpu.schedule import walked_by_one
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.program import At, Node, Read
 
@@ -172,7 +172,7 @@ def contiguous_along(summed: str, side: Node, own: str, layout: Layout) -> bool:
 def unit_axes(node: Node, layout: Layout) -> tuple[tuple[str, ...], int]:
     """The axes along which one step moves a read by one element, and the rank of what is read."""
     if isinstance(node, At):
-        return walked_by_one(node, layout), len(node.arg.axes)
+        return walked_by_one(node, layout.is_unit), len(node.arg.axes)
     if isinstance(node, Read) and node.param in layout.classes:
         axes = (axis for n, axis in enumerate(node.names) if layout.of(node.param, n) == UNIT)
         return tuple(axes), len(node.names)

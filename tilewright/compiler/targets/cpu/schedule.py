@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
+from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.layout import UNIT, Layout
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
-from tilewright.dsl.affine import affine
-from tilewright.dsl.program import At, Read, topological
+from tilewright.dsl.program import topological
 
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
@@ -95,7 +95,7 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
             if axis in scores and layout.of(read.param, dimension) == UNIT:
                 scores[axis] += LARGER_BY_AXIS ** len(read.names)
     for node in indexed_reads(kernel):
-        for axis in walked_by_one(node, layout):
+        for axis in walked_by_one(node, layout.is_unit):
             if axis in scores:
                 scores[axis] += LARGER_BY_AXIS ** len(node.arg.axes)
     for output in kernel.outputs:
@@ -104,22 +104,6 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
             scores[last[0]] += 2 * LARGER_BY_AXIS ** len(output.buffer.axes)
     best = max(scores.values())
     return [a for a in candidates if scores[a] == best][-1]
-
-
-def walked_by_one(node: At, layout: Layout) -> tuple[str, ...]:
-    """The axes along which one step moves an indexed operand by one element."""
-    assert isinstance(node.arg, Read)
-    at = dict(zip(node.along, node.positions, strict=True))
-    found = []
-    for dimension, axis in enumerate(node.arg.names):
-        if layout.of(node.arg.param, dimension) != UNIT:
-            continue
-        if axis not in at:
-            found.append(axis)
-            continue
-        form = affine(at[axis])
-        found.extend(a for a in at[axis].axes if form.step(a) == 1)
-    return tuple(found)
 
 
 def _contraction_lane_axis(kernel: Kernel) -> str:

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 from tilewright.compiler.nest import ACCUMULATOR, Contraction
 from tilewright.compiler.targets.triton import spelling
-from tilewright.compiler.targets.triton.schedule import Schedule, is_narrow, uses_dot
+from tilewright.compiler.targets.triton.schedule import Schedule, narrow, uses_dot
 from tilewright.compiler.targets.triton.scope import Place, Scope, Writer, group_name
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
-from tilewright.dsl.program import Cast, Node, Read
+from tilewright.dsl.program import At, Node, Read
 
 
 class Dots:
@@ -32,25 +32,28 @@ class Dots:
         self.names = writer.names
         block = writer.parameters.block
         c = self.contraction
-        self.block_m = block("BLOCK_" + group_name(c.m).upper(), schedule.block_rows)
-        self.block_n = block("BLOCK_" + group_name(c.n).upper(), schedule.block_columns)
-        self.block_k = block("BLOCK_" + group_name(c.k).upper(), schedule.block_depth)
+        self.m, self.n, self.k = schedule.rows, schedule.columns, schedule.depth
+        self.block_m = block("BLOCK_" + group_name(self.m).upper(), schedule.block_rows)
+        self.block_n = block("BLOCK_" + group_name(self.n).upper(), schedule.block_columns)
+        self.block_k = block("BLOCK_" + group_name(self.k).upper(), schedule.block_depth)
         self.dot = uses_dot(writer.kernel)
-        sides = (c.left, c.right)
-        self.narrow = self.dot and all(map(is_narrow, sides)) and len({s.args[0].dtype for s in sides}) == 1
+        halves = [half for side in (c.left, c.right) if (half := narrow(side)) is not None]
+        self.narrow = self.dot and len(halves) == 2 and halves[0].dtype == halves[1].dtype
 
     def write(self) -> None:
         c, schedule = self.contraction, self.schedule
         batch, tile_m, tile_n = self._tile()
         top = Scope(self.writer, self.top, None, [batch] if batch else [])
-        m = self._positions(self.top, c.m, f"{tile_m} * {self.block_m}", self.block_m, schedule.even_rows)
-        n = self._positions(self.top, c.n, f"{tile_n} * {self.block_n}", self.block_n, schedule.even_columns)
+        m = self._positions(self.top, self.m, f"{tile_m} * {self.block_m}", self.block_m, schedule.even_rows)
+        n = self._positions(
+            self.top, self.n, f"{tile_n} * {self.block_n}", self.block_n, schedule.even_columns
+        )
         acc = self.names.fresh("acc")
         kind = spelling.TYPES[c.root.dtype.short]
         self.top.add(f"{acc} = tl.zeros(({self.block_m}, {self.block_n}), {kind})")
         start = self.names.fresh("start")
-        loop = Block(f"for {start} in range(0, {self.writer.size(c.k)}, {self.block_k}):")
-        k = self._positions(loop, c.k, start, self.block_k, schedule.even_depth)
+        loop = Block(f"for {start} in range(0, {self.writer.size(self.k)}, {self.block_k}):")
+        k = self._positions(loop, self.k, start, self.block_k, schedule.even_depth)
         write = self._dot if self.dot else self._product
         loop.add(f"{acc} = {write(top, loop, m, n, k, acc)}")
         self.top.add(loop)
@@ -70,8 +73,8 @@ class Dots:
         c, add, fresh = self.contraction, self.top.add, self.names.fresh
         pid, tiles_m, tiles_n = fresh("pid"), fresh("tiles_m"), fresh("tiles_n")
         add(f"{pid} = tl.program_id(0)" + (".to(tl.int64)" if self.writer.layout.wide else ""))
-        add(f"{tiles_m} = tl.cdiv({self.writer.size(c.m)}, {self.block_m})")
-        add(f"{tiles_n} = tl.cdiv({self.writer.size(c.n)}, {self.block_n})")
+        add(f"{tiles_m} = tl.cdiv({self.writer.size(self.m)}, {self.block_m})")
+        add(f"{tiles_n} = tl.cdiv({self.writer.size(self.n)}, {self.block_n})")
         place = None
         if c.batch:
             flat = fresh(group_name(c.batch))
@@ -107,17 +110,17 @@ class Dots:
         outer = Scope(self.writer, self.top, top, [own], {id(own): dims[id(own)]}, 2)
         inner = Scope(self.writer, loop, outer, [k], {id(k): dims[id(k)]}, 2)
         if self.narrow:
-            assert isinstance(node, Cast)
-            node = node.arg
-        value = inner.evaluate(node)
+            node = narrow(node) or node
+        value = inner.typed(node)
         mask = inner.mask(frozenset({dims[id(k)]}))
-        if mask is not None and not (_zero_outside(node) and dims[id(k)] in value.dims):
+        if mask is not None and not (inner.outside(node) == 0 and dims[id(k)] in value.dims):
             value = Value(f"tl.where({mask.text}, {value.text}, 0.0)", ATOM, value.dims | mask.dims)
         if value.dims != {0, 1}:
             value = Value(f"tl.broadcast_to({value.text}, ({shape[0]}, {shape[1]}))", ATOM, frozenset({0, 1}))
         if value.is_name:
             return value.text
-        name = self.names.fresh("left" if own.axes == self.contraction.m else "right")
+        side = "left" if own.axes == self.m else "right"
+        name = self.names.fresh(inner.wish(node) if isinstance(node, (At, Read)) else side, loop)
         loop.add(f"{name} = {value.text}")
         return name
 
@@ -126,10 +129,12 @@ class Dots:
         outer = Scope(self.writer, self.top, top, [m, n], {i: d for i, d in dims.items() if i != id(k)}, 3)
         inner = Scope(self.writer, loop, outer, [k], dims, 3)
         dtype = self.contraction.root.dtype
-        left, right = inner.evaluate(self.contraction.left), inner.evaluate(self.contraction.right)
+        left, right = inner.typed(self.contraction.left), inner.typed(self.contraction.right)
         product = spelling.infix("mul", left, right, dtype)
         mask = inner.mask(frozenset({1}))
-        if mask is not None:
+        sides = ((self.contraction.left, left), (self.contraction.right, right))
+        zero = all(inner.outside(node) == 0 and 1 in value.dims for node, value in sides)
+        if mask is not None and not zero:
             zero = spelling.identity_text("sum", dtype)
             product = Value(f"tl.where({mask.text}, {product.text}, {zero})", ATOM, product.dims | mask.dims)
         if product.dims != {0, 1, 2}:
@@ -147,10 +152,3 @@ class Dots:
         values = [scope.evaluate(o.node) for o in outputs]
         for output, value in zip(outputs, values, strict=True):
             scope.write(output.buffer.name, output.buffer.axes, output.node, value)
-
-
-def _zero_outside(node: Node) -> bool:
-    """Whether the load of a value that varies along k gives zero for positions outside."""
-    while isinstance(node, Cast):
-        node = node.arg
-    return isinstance(node, Read)

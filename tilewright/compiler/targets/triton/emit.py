@@ -8,20 +8,21 @@ arguments.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import ACCUMULATOR, Kernel
+from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.targets.triton import spelling
 from tilewright.compiler.targets.triton.dots import Dots
 from tilewright.compiler.targets.triton.parameters import Parameter, Parameters
 from tilewright.compiler.targets.triton.rows import Rows
 from tilewright.compiler.targets.triton.schedule import Layout, Schedule
-from tilewright.compiler.targets.triton.scope import Writer
-from tilewright.compiler.targets.triton.writer import WIDTH, Block, Names, identifier
+from tilewright.compiler.targets.triton.scope import Writer, conjunction
+from tilewright.compiler.targets.triton.writer import WIDTH, Block, Names, axis_name, identifier
 from tilewright.dsl.formula import formula
-from tilewright.dsl.program import Cast, Node, Program, Read, Result
+from tilewright.dsl.program import At, Cast, Map, Node, Program, Read, Result
 
 LONGEST_FORMULA = 400
 HEADER = "import triton\nimport triton.language as tl\n"
@@ -44,7 +45,10 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     parameters = Parameters(kernel, layout, names)
     uses = _uses(kernel)
     widened = {n.arg: uses[n.arg] == 1 for n in kernel.nodes() if isinstance(n, Cast)}
-    writer = Writer(kernel, layout, names, parameters, uses, widened, Block())
+    tests = frozenset(test for node in indexed_reads(kernel) for test in conjunction(node.inside()))
+    writer = Writer(kernel, layout, names, parameters, uses, widened, Block(), set(layout.facts.small), tests)
+    for node in indexed_reads(kernel):
+        writer.wishes.update(_position_names(node))
     if kernel.contraction:
         Dots(writer, schedule).write()
     else:
@@ -56,6 +60,12 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     helpers = spelling.helpers_for(body)
     text = "\n\n".join(part for part in (HEADER, helpers, function) if part)
     return Emitted(text, name, ordered, dict(parameters.blocks))
+
+
+def _position_names(node: At) -> dict[Node, str]:
+    """Computed positions have the name of the axis that they run along; that all are inside has one, too."""
+    pairs = zip(node.along, node.positions, strict=True)
+    return {node.inside(): "inside"} | {p: axis_name(a) for a, p in pairs if isinstance(p, Map)}
 
 
 def _uses(kernel: Kernel) -> Counter[Node]:
@@ -96,4 +106,10 @@ def _comments(kernel: Kernel) -> list[str]:
     for output in kernel.outputs:
         if output.accumulate:
             lines.append(f"# {output.buffer.name} is the {output.accumulate} over this part's rows")
-    return lines
+    return [part for line in lines for part in _comment(line)]
+
+
+def _comment(line: str) -> list[str]:
+    return textwrap.wrap(
+        line, WIDTH, subsequent_indent="#     ", break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip

@@ -15,6 +15,7 @@ from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.nest import Buffer, Kernel, Plan
 from tilewright.compiler.ranking import without_orders
 from tilewright.compiler.targets.triton.emit import Emitted, emit
+from tilewright.compiler.targets.triton.facts import facts_of
 from tilewright.compiler.targets.triton.parameters import POINTER, SCALAR, Parameter, integer_value
 from tilewright.compiler.targets.triton.schedule import (
     APART,
@@ -171,6 +172,8 @@ def normal_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, .
 def layout_of(kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]) -> Layout:
     classes, joins = [], []
     reach = max(total(loop_axes(kernel), extents), total(kernel.row, extents))
+    if kernel.scatter:
+        reach = max(reach, total(kernel.scatter.along, extents))
     if kernel.contraction:
         reach = max(reach, total(kernel.contraction.k, extents))
     for name, shape in shapes.items():
@@ -179,7 +182,8 @@ def layout_of(kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[
         follows = [a == b * extent for a, b, extent in zip(steps, steps[1:], shape[1:], strict=False)]
         joins.append((name, "".join(JOINED if f else APART for f in follows)))
         reach = max(reach, sum(abs(s) * max(0, e - 1) for s, e in zip(steps, shape, strict=True)))
-    return Layout(tuple(classes), tuple(joins), reach >= NARROW_LIMIT)
+    wide = reach >= NARROW_LIMIT
+    return Layout(tuple(classes), tuple(joins), wide, facts_of(kernel, extents, wide))
 
 
 __all__ = [

@@ -18,7 +18,7 @@ from tilewright.compiler.targets.triton.schedule import Schedule
 from tilewright.compiler.targets.triton.scope import Place, Scope, Writer, group_name
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import Reduce
+from tilewright.dsl.program import Reduce, combine_identity
 
 
 class Rows:
@@ -248,7 +248,7 @@ class Rows:
         columns = self._place(loop, self.schedule.columns, self._start, self.block_columns, bound)
         inner = self._scope(loop, scope, None, columns)
         for reduction, name in carried.items():
-            value = self._inside(inner, reduction.combine, reduction.dtype, inner.evaluate(reduction.arg))
+            value = self._argument(inner, reduction)
             loop.add(f"{name} = {spelling.step(reduction.combine, Value(name), value, reduction.dtype).text}")
         self._store(inner, phase.stores)
         self._close(scope.block, loop)
@@ -278,16 +278,24 @@ class Rows:
         value = spelling.typed(value, dtype)
         return Value(f"tl.broadcast_to({value.text}, ({shape}))", ATOM, frozenset(range(self.rank)))
 
+    def _argument(self, scope: Scope, node: Reduce) -> Value:
+        """What a reduction is over, the identity of its combine outside of the row."""
+        value = scope.typed(node.arg)
+        outside = scope.outside(node.arg)
+        if self.rank - 1 in value.dims and outside == combine_identity(node.combine, node.dtype):
+            return value
+        return self._inside(scope, node.combine, node.dtype, value)
+
     def _reduced(self, scope: Scope, node: Reduce) -> str:
         """A reduction of a row that is held in registers."""
-        value = self._inside(scope, node.combine, node.dtype, scope.evaluate(node.arg))
+        value = self._argument(scope, node)
         return spelling.reduction(node.combine, value.text, node.dtype, self.rank - 1, self.rank)
 
     # --- stores ----------------------------------------------------------------------------------------
 
     def _store(self, scope: Scope, outputs: Sequence[Output], carried: dict[str, str] | None = None) -> None:
         """Evaluate outputs, then store them: a result may share the memory of an operand."""
-        values = [scope.evaluate(output.node) for output in outputs]
+        values = [scope.typed(o.node) if o.accumulate else scope.evaluate(o.node) for o in outputs]
         for output, value in zip(outputs, values, strict=True):
             buffer = output.buffer
             if not output.accumulate:

@@ -44,8 +44,8 @@ def _helpers(name: str, operands: str = "{0}", **others: str) -> Spelling:
     return Spelling(f32=f"{name}_f32({operands})", f64=f"{name}_f64({operands})", **others)
 
 
-def _number(text: str) -> Spelling:
-    return Spelling(f32=text, f64=text, int=text)
+def _number(text: str, int: str = "") -> Spelling:
+    return Spelling(f32=text, f64=text, int=int or text)
 
 
 def _every(text: str) -> Spelling:
@@ -74,8 +74,8 @@ SPELLINGS: dict[str, Spelling] = {
     "pow": _helpers("pow", "{0}, {1}"),
     "abs": _number("tl.abs({0})"),
     "sign": Spelling(f32="sign({0})", f64="sign({0})", int="sign_int({0})"),
-    "minimum": _number(f"tl.minimum({{0}}, {{1}}, {_NAN})"),
-    "maximum": _number(f"tl.maximum({{0}}, {{1}}, {_NAN})"),
+    "minimum": _number(f"tl.minimum({{0}}, {{1}}, {_NAN})", int="tl.minimum({0}, {1})"),
+    "maximum": _number(f"tl.maximum({{0}}, {{1}}, {_NAN})", int="tl.maximum({0}, {1})"),
     "fma": _same("tl.fma({0}, {1}, {2})"),
     # exponentials and powers
     "exp": Spelling(f32="exp_f32({0})", f64="tl.exp({0})", fast="tl.exp({0})"),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from tilewright.compiler.nest import Kernel, reads_of
+from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
+from tilewright.compiler.strides import walked_by_one
+from tilewright.compiler.targets.triton.facts import Facts
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Cast, Reduce
+from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, masked
 
 UNIT, ZERO, STRIDED = "1", "0", "s"
 JOINED, APART = "+", "-"
@@ -27,24 +29,23 @@ SMALLEST_GRID = 264  # programs that fill a large GPU twice
 class Layout:
     """Of every operand: each dimension's stride class (`1`, `0`, `s`), and which lie in memory as one (`+`).
 
-    `wide`: index arithmetic needs 64 bits.
+    `wide`: addresses need 64 bits. `facts`: what the extents say about positions.
     """
 
     classes: tuple[tuple[str, str], ...]
     joins: tuple[tuple[str, str], ...]
     wide: bool
+    facts: Facts = field(default_factory=Facts)
 
     def of(self, name: str, dimension: int) -> str:
         return dict(self.classes)[name][dimension]
 
+    def is_unit(self, name: str, dimension: int) -> bool:
+        return self.of(name, dimension) == UNIT
+
     def joined(self, name: str, dimension: int) -> bool:
         """Whether a step along `dimension` is as far as the whole of the dimension after it."""
         return dict(self.joins)[name][dimension] == JOINED
-
-    def text(self) -> str:
-        joins = dict(self.joins)
-        described = " ".join(f"{name}:{text}:{joins[name]}" for name, text in self.classes)
-        return f"{described} {64 if self.wide else 32}"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Schedule:
 
     pointwise     rows and columns divide the parallel axes
     row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks
-    contraction   rows are m, columns n, and `block_depth` positions of k are multiplied at a time; `group`
-                  tiles of rows run before the next column of tiles
+    contraction   rows are m, columns n, and `block_depth` positions of `depth` (k) are multiplied at a time;
+                  `group` tiles of rows run before the next column of tiles
 
     `even_*`: the extent is a multiple of the block, so no mask is needed.
     """
@@ -64,6 +65,7 @@ class Schedule:
     block_rows: int = 1
     block_columns: int = 1
     block_depth: int = 0
+    depth: tuple[str, ...] = ()
     looped: bool = False
     even_rows: bool = False
     even_columns: bool = False
@@ -91,12 +93,31 @@ def _even(extent: int, block: int) -> bool:
 
 
 def loop_axes(kernel: Kernel) -> tuple[str, ...]:
-    """The parallel axes, and those that a result has beyond its value (it is repeated along them)."""
+    """The parallel axes, and those that a result has beyond its value (it is repeated along them).
+
+    They come in the order of the first result's dimensions, so that neighbours in memory are neighbours.
+    """
     if kernel.split:
         return kernel.parallel
     written = dict.fromkeys(a for o in kernel.outputs for a in o.buffer.axes)
-    found = [*kernel.parallel, *(a for a in written if a not in kernel.parallel and a not in kernel.row)]
-    return tuple(found)
+    return as_written(kernel, [a for a in (*kernel.parallel, *written) if a not in kernel.row])
+
+
+def as_written(kernel: Kernel, axes: Sequence[str]) -> tuple[str, ...]:
+    """Axes in the order of the first result's dimensions; those that it lacks come first."""
+    order = kernel.outputs[0].buffer.axes
+    found = dict.fromkeys(axes)
+    return (*(a for a in found if a not in order), *(a for a in order if a in found))
+
+
+def as_read(kernel: Kernel, layout: Layout, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Axes in the order of the dimensions of the operand that has most of them, a contiguous one last."""
+    most = max(reads_of(kernel), key=lambda r: len(set(axes) & set(r.names)), default=None)
+    if most is None or most.param not in dict(layout.classes):
+        return axes
+    found = [d for d, axis in enumerate(most.names) if axis in axes and most.names.index(axis) == d]
+    found.sort(key=lambda d: layout.is_unit(most.param, d))
+    return (*(a for a in axes if a not in most.names), *(most.names[d] for d in found))
 
 
 def default_schedule(kernel: Kernel, layout: Layout, extents: Mapping[str, int], target: Target) -> Schedule:
@@ -108,7 +129,7 @@ def default_schedule(kernel: Kernel, layout: Layout, extents: Mapping[str, int],
 
 def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
     if kernel.contraction:
-        return _contraction(kernel, extents)
+        return _contraction(kernel, layout, extents)
     if kernel.split and kernel.split.of == "row":
         return _row_chunks(kernel, extents)
     if kernel.row:
@@ -130,6 +151,10 @@ def fast_axes(kernel: Kernel, layout: Layout, candidates: Sequence[str]) -> list
         for dimension, axis in enumerate(read.names):
             if axis in scores and layout.of(read.param, dimension) == UNIT:
                 scores[axis] += len(read.names)
+    for node in indexed_reads(kernel):
+        for axis in walked_by_one(node, layout.is_unit):
+            if axis in scores:
+                scores[axis] += len(node.arg.axes)
     for output in kernel.outputs:
         last = output.buffer.axes[-1:]
         if last and last[0] in scores:
@@ -178,10 +203,20 @@ def _joins(kernel: Kernel, layout: Layout, axis: str, columns: tuple[str, ...]) 
             continue
         if not joined_run(layout, read.param, read.names, (axis, columns[0])):
             return False
+    for node in indexed_reads(kernel):
+        name, names = indexed_names(node)
+        if {axis, columns[0]} & set(names) and not joined_run(layout, name, names, (axis, columns[0])):
+            return False
     for output in kernel.outputs:
         if not joined_run(layout, output.buffer.name, output.buffer.axes, (axis, columns[0])):
             return False
     return True
+
+
+def indexed_names(node: At) -> tuple[str, tuple[str, ...]]:
+    """The operand of an indexed read and its dimensions' axes; the empty name where a position is computed."""
+    assert isinstance(node.arg, Read)
+    return node.arg.param, tuple("" if axis in node.along else axis for axis in node.arg.names)
 
 
 def joined_run(layout: Layout, name: str, names: Sequence[str], axes: Sequence[str]) -> bool:
@@ -244,7 +279,8 @@ def _columns(
 def _row_values(kernel: Kernel) -> int:
     """How many values of a whole row live at once, about: the operands read along it and partial results."""
     row = set(kernel.row)
-    read = {(r.param, r.names) for r in reads_of(kernel) if row & set(r.names)}
+    direct = {(r.param, r.names) for r in reads_of(kernel) if row & set(r.names)}
+    read = direct | {node for node in indexed_reads(kernel) if row & set(node.axes)}
     partial = sum(o.accumulate is not None for o in kernel.outputs)
     return max(1, len(read) + partial)
 
@@ -280,14 +316,14 @@ def uses_dot(kernel: Kernel) -> bool:
     return kernel.contraction.root.dtype.short == "f32"
 
 
-def _contraction(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
+def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
     contraction = kernel.contraction
     assert contraction is not None
     m, n, k = (total(axes, extents) for axes in (contraction.m, contraction.n, contraction.k))
-    narrow = is_narrow(contraction.left) and is_narrow(contraction.right)
+    half = narrow(contraction.left) is not None and narrow(contraction.right) is not None
     if not uses_dot(kernel):
         largest, depth = (32, 32), 8
-    elif narrow:
+    elif half:
         largest, depth = (128, 128), 64
     else:
         largest, depth = (64, 64), 32
@@ -299,15 +335,23 @@ def _contraction(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
             block_m, block_n = (block_m // 2, block_n) if block_m >= block_n else (block_m, block_n // 2)
         depth = min(depth, max(16, power_of_two(k)))
     return Schedule(
-        contraction.m, contraction.n, block_m, block_n, depth, looped=True,
+        as_written(kernel, contraction.m), as_written(kernel, contraction.n), block_m, block_n, depth,
+        as_read(kernel, layout, contraction.k), looped=True,
         even_rows=_even(m, block_m), even_columns=_even(n, block_n), even_depth=_even(k, depth),
-        group=8, num_warps=8 if block_m * block_n >= 128 * 128 else 4, num_stages=3 if narrow else 2,
+        group=8, num_warps=8 if block_m * block_n >= 128 * 128 else 4, num_stages=3 if half else 2,
     )  # fmt: skip
 
 
-def is_narrow(node: object) -> bool:
-    """Whether a side of a product is a half-precision value widened to float32."""
-    return isinstance(node, Cast) and node.dtype.short == "f32" and node.arg.dtype.short in ("f16", "bf16")
+def narrow(node: Node) -> Node | None:
+    """The half-precision value that a side of a product widens to float32, None where it is no such side."""
+    if isinstance(node, Cast) and node.dtype.short == "f32" and node.arg.dtype.short in ("f16", "bf16"):
+        return node.arg
+    if isinstance(node, Map) and node.function == "where":
+        condition, value, other = node.operands
+        half = narrow(value)
+        if half is not None and isinstance(other, Const) and other.value == 0:
+            return masked(condition, half)
+    return None
 
 
 # --- grids --------------------------------------------------------------------------------------------

@@ -6,19 +6,23 @@ scope that binds all its axes.
 
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)                  a place; `in_m = m < size_m` is its mask
     a = tl.load(a_ptr + m[:, None] * stride_a_m + k[None, :], …)  a read in a scope with the dimensions (m, k)
+    h = oh[:, None] + r[None, :]                                  a computed position; it is tested by the mask
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tilewright.compiler.nest import Kernel
+from tilewright.compiler.nest import Kernel, needed
 from tilewright.compiler.targets.triton import spelling
 from tilewright.compiler.targets.triton.parameters import Parameters
-from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, Layout, joined_run
+from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, Layout, indexed_names, joined_run
 from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, Block, Names, Value, axis_name
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Read, Reduce, Size
+from tilewright.dsl.affine import Affine, affine, from_affine
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Size
 from tilewright.errors import InternalError
 
 LONGEST = 64  # characters of an expression that is not given a name
@@ -37,15 +41,22 @@ _WISHES = {
 
 @dataclass
 class Writer:
-    """What all scopes of one kernel share."""
+    """What all scopes of one kernel share.
+
+    small: int64 values that are held in 32 bits. tests: comparisons of positions, too short for a name.
+    wishes: what some values should be called.
+    """
 
     kernel: Kernel
     layout: Layout
     names: Names
     parameters: Parameters
-    uses: Mapping[Node, int]
+    uses: Counter[Node]
     cast_alone: Mapping[Node, bool]
     top: Block
+    small: set[Node] = field(default_factory=set)
+    tests: Collection[Node] = ()
+    wishes: dict[Node, str] = field(default_factory=dict)
     sizes: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def size(self, axes: Sequence[str]) -> str:
@@ -62,6 +73,26 @@ class Writer:
 
 def group_name(axes: Sequence[str]) -> str:
     return "_".join(axis_name(a) for a in axes) or "one"
+
+
+def _is_zero(node: Node) -> bool:
+    return isinstance(node, Const) and node.value == 0
+
+
+def conjunction(condition: Node) -> tuple[Node, ...]:
+    """The conditions of which one is made by `and`."""
+    if isinstance(condition, Map) and condition.function == "and":
+        return tuple(part for operand in condition.operands for part in conjunction(operand))
+    return (condition,)
+
+
+def both(*conditions: Value | None) -> Value | None:
+    """All of some masks; None is one that always holds."""
+    masks = [mask for mask in conditions if mask is not None]
+    if len(masks) < 2:
+        return masks[0] if masks else None
+    dims = frozenset[int]().union(*(mask.dims for mask in masks))
+    return Value(" & ".join(mask.at(_AND) for mask in masks), _AND, dims)
 
 
 @dataclass(eq=False)
@@ -110,6 +141,7 @@ class Scope:
         self.writer = writer
         self.block = block
         self.parent = parent
+        self.depth: int = parent.depth + 1 if parent else 0
         self.rank = rank
         self.dims: dict[int, int] = {**(parent.dims if parent else {}), **(dims or {})}
         self.places: dict[str, Place] = dict(parent.places) if parent else {}
@@ -143,16 +175,16 @@ class Scope:
             if self.lookup(node) is not None:
                 stack.pop()
                 continue
-            expanded = spelling.expansion(node) if isinstance(node, Map) else None
-            needed = (expanded,) if expanded is not None else self._needed(node)
-            missing = [a for a in needed if self.lookup(a) is None]
+            rewritten = self._rewritten(node)
+            wanted = (rewritten,) if rewritten is not None else self._needed(node)
+            missing = [a for a in wanted if self.lookup(a) is None]
             if missing:
                 stack.extend(reversed(missing))
                 continue
             stack.pop()
             home = self.home(node)
-            if expanded is not None:
-                home.values[node] = home._operand(expanded)
+            if rewritten is not None:
+                home.values[node] = home._operand(rewritten)
             elif isinstance(node, Reduce):
                 assert self.reduce is not None
                 home.assign(node, Value(self.reduce(self, node)))
@@ -171,10 +203,32 @@ class Scope:
             return value
         return self.home(node).assign(node, value, wish)
 
+    def typed(self, node: Node) -> Value:
+        """The value of a node in its own dtype, which literals and small numbers lack."""
+        value = spelling.typed(self.evaluate(node), node.dtype)
+        return self._widened(value) if node in self.writer.small else value
+
     def _needed(self, node: Node) -> tuple[Node, ...]:
         if isinstance(node, Reduce) and self.reduce is None:
             raise InternalError(f"a reduction is needed before its loop has run: {node!r}")
-        return node.args
+        masked = self._masked_read(node)
+        if masked is not None:
+            return (*needed(masked), *self._tests(masked, node.args[0]), node.args[2])
+        return (*needed(node), *self._tests(node)) if isinstance(node, At) else needed(node)
+
+    def _rewritten(self, node: Node) -> Node | None:
+        """The node in other terms, if it is to be computed so."""
+        if not isinstance(node, Map):
+            return None
+        true = self.writer.layout.facts.true
+        if node.function == "and" and true & set(node.operands):
+            one, other = node.operands
+            return other if one in true else one
+        if node.function == "where" and node.operands[0] in true:
+            return node.operands[1]
+        if node in self.writer.small and node.function in ("add", "sub"):
+            return self._regrouped(node)
+        return spelling.expansion(node)
 
     def _dims_of(self, node: Node) -> frozenset[int]:
         """The tile dimensions that a node's axes are bound to."""
@@ -196,22 +250,30 @@ class Scope:
         return self.values[node]
 
     def _worth_a_name(self, node: Node, value: Value) -> bool:
-        if value.literal or value.is_name:
+        if value.literal or value.is_name or node in self.writer.tests:
             return False
-        if isinstance(node, Read):
+        if node in self.writer.wishes:
+            return True
+        if isinstance(node, Index) and node in self.writer.small:
+            return False
+        if isinstance(node, (Read, At)):
             return not self._cast_alone(node)
-        if isinstance(node, Cast) and isinstance(node.arg, Read):
+        if isinstance(node, Cast) and isinstance(node.arg, (Read, At)):
             return True
         return self.writer.uses.get(node, 2) > 1 or len(value.text) > LONGEST
 
-    def _cast_alone(self, node: Read) -> bool:
+    def _cast_alone(self, node: Node) -> bool:
         """Whether a read is used once, by a cast, which then has the operand's name."""
         return self.writer.cast_alone.get(node, False)
 
     def wish(self, node: Node) -> str:
         """What a person might call the value of a node."""
+        if node in self.writer.wishes:
+            return self.writer.wishes[node]
         while isinstance(node, Cast):
             node = node.arg
+        node = self._masked_read(node) or node
+        node = node.arg if isinstance(node, At) else node
         if isinstance(node, Read):
             return node.param.lstrip("#")
         if isinstance(node, Reduce):
@@ -235,19 +297,55 @@ class Scope:
                 return spelling.constant(node.value, node.dtype)
             case Read():
                 return self.read(node)
+            case At():
+                return self.read_at(node, self._tests(node))
             case Index():
-                position = self.position(node.axis)
-                return Value(f"{position.atom}.to(tl.int64)", ATOM, position.dims)
+                return self._in_64_bits(node, self.position(node.axis))
             case Size():
-                size = self.writer.parameters.size(node.axis)
-                return Value(size if self.writer.layout.wide else f"{size}.to(tl.int64)")
+                size = Value(self.writer.parameters.size(node.axis))
+                return size if self.writer.layout.wide else self._in_64_bits(node, size)
             case Cast():
-                return spelling.cast(self._operand(node.arg), node.arg.dtype, node.dtype)
+                return self._cast(node)
             case Map():
-                if spelling.repeats_operands(node):
-                    return spelling.spell(node, [self.named(a) for a in node.operands])
-                return spelling.spell(node, [self._operand(a) for a in node.operands])
+                return self._map(node)
         raise InternalError(f"a value was needed before it was computed: {node!r}")
+
+    def _in_64_bits(self, node: Node, value: Value) -> Value:
+        if node in self.writer.small or value.literal:
+            return value
+        return Value(f"{value.atom}.to(tl.int64)", ATOM, value.dims)
+
+    def _cast(self, node: Cast) -> Value:
+        value = self._operand(node.arg)
+        if node not in self.writer.small:
+            return spelling.cast(value, node.arg.dtype, node.dtype)
+        if node.arg.dtype.bits == 32 or value.literal:
+            return value
+        return Value(f"{value.atom}.to(tl.int32)", ATOM, value.dims)
+
+    def _map(self, node: Map) -> Value:
+        masked = self._masked_read(node)
+        if masked is not None:
+            fill = self._operand(node.operands[2])
+            return self.read_at(masked, self._tests(masked, node.operands[0]), fill.text)
+        natural, small = node in self.writer.layout.facts.natural, node in self.writer.small
+        get = self.named if spelling.repeats_operands(node, natural) else self._operand
+        operands = [get(a) for a in node.operands]
+        if not small and not self._widens_by_itself(node):
+            pairs = zip(node.operands, operands, strict=True)
+            operands = [self._widened(v) if a in self.writer.small else v for a, v in pairs]
+        return spelling.spell(node, operands, natural=natural, small=small)
+
+    def _widens_by_itself(self, node: Map) -> bool:
+        """Whether Triton computes in 64 bits what has small operands and must not be small itself."""
+        large = [a for a in node.operands if a not in self.writer.small and not a.dtype.is_bool]
+        if any(isinstance(a, Const) for a in large):
+            return False
+        return node.dtype.is_bool or (bool(large) and (node.function in (*spelling.INFIX, "where")))
+
+    @staticmethod
+    def _widened(value: Value) -> Value:
+        return value if value.literal else Value(f"{value.atom}.to(tl.int64)", ATOM, value.dims)
 
     # --- positions -------------------------------------------------------------------------------------
 
@@ -271,11 +369,45 @@ class Scope:
         for place in dict.fromkeys(self.places.values()):
             dim = self.dims.get(id(place))
             if place.mask is not None and dim in dims:
-                parts.append((dim, self._oriented(place, place.mask).text))
-        if not parts:
+                parts.append((dim, self._oriented(place, place.mask)))
+        return both(*(part for _, part in sorted(parts, key=lambda p: p[0])))
+
+    def _regrouped(self, node: Node) -> Node | None:
+        """A sum in which what is known further out, or along one dimension, is added up there and first.
+
+        oh * 2 + r - 1    →    h_start = oh[:, None] * 2 - 1  before the loop over r;  h_start + r[None, :]
+        """
+        form = affine(node)
+        groups: dict[tuple[int, ...], dict[Node, int]] = {}
+        keys = {term: (self.home(term).depth, *sorted(self._dims_of(term))) for term in form.terms}
+        for term in sorted(form.terms, key=lambda t: keys[t]):
+            groups.setdefault(keys[term], {})[term] = form.terms[term]
+        parts = [Affine(terms, 0) for terms in groups.values()]
+        if len(parts) < 2:
             return None
-        texts = [text for _, text in sorted(parts)]
-        return Value(" & ".join(texts), _AND if len(texts) > 1 else ATOM, frozenset(d for d, _ in parts))
+        parts[0] = Affine(parts[0].terms, form.constant)
+        if all(len(part.terms) == 1 and not part.constant for part in parts):
+            return None
+        total = self._summed(parts, self.writer.wishes.get(node))
+        if total is node:
+            return None
+        self.writer.uses[total] = self.writer.uses[node]
+        if node in self.writer.wishes:
+            self.writer.wishes[total] = self.writer.wishes[node]
+        return total
+
+    def _summed(self, parts: Sequence[Affine], wish: str | None) -> Node:
+        total: Node | None = None
+        for part in parts:
+            negative = total is not None and all(c < 0 for c in part.terms.values())
+            term = from_affine(part.scaled(-1) if negative else part)
+            total = term if total is None else Map("sub" if negative else "add", (total, term))
+            self.writer.small.update((term, total))
+            self.writer.uses.setdefault(total, 1)
+            if wish and isinstance(term, Map):
+                self.writer.wishes.setdefault(term, f"{wish}_start")
+        assert total is not None
+        return total
 
     # --- memory ----------------------------------------------------------------------------------------
 
@@ -283,18 +415,75 @@ class Scope:
         if node.param not in dict(self.writer.layout.classes):
             return Value(self.writer.parameters.scalar(node.param))
         pointer = self.address(node.param, node.names)
-        mask = self.mask(pointer.dims)
-        arguments = [pointer.text] + ([f"mask={mask.text}"] if mask else [])
+        return self._load(pointer, self.mask(pointer.dims), node.dtype)
+
+    def _load(self, pointer: Value, mask: Value | None, dtype: DType, fill: str = "") -> Value:
+        arguments = [pointer.text]
         if mask:
-            arguments.append(f"other={'0' if not node.dtype.is_float else '0.0'}")
+            arguments += [f"mask={mask.text}", f"other={fill or ('0.0' if dtype.is_float else '0')}"]
         text = f"tl.load({', '.join(arguments)})"
-        if node.dtype.is_bool:
+        if dtype.is_bool:
             return Value(f"{text} != 0", LEVEL["!="], pointer.dims)
         return Value(text, ATOM, pointer.dims)
 
+    def _masked_read(self, node: Node) -> At | None:
+        """The indexed read that `where(condition, read, constant)` reads only where the condition holds."""
+        if not isinstance(node, Map) or node.function != "where":
+            return None
+        condition, value, fill = node.operands
+        if not isinstance(value, At) or self.writer.uses[value] > 1 or not isinstance(fill, Const):
+            return None
+        rest = {*conjunction(value.inside())} - {*conjunction(condition)} - self.writer.layout.facts.true
+        fits = fill.value == 0 or not rest  # where only the position is outside there is 0
+        return value if fits and not value.dtype.is_bool else None
+
+    def _tests(self, node: At, condition: Node | None = None) -> tuple[Node, ...]:
+        """What must hold where an indexed operand is read, without what always does."""
+        found: dict[Node, None] = {}
+        covered: set[Node] = set()
+        for whole in (condition, node.inside()):
+            if whole is None or covered.issuperset(parts := conjunction(whole)):
+                continue
+            shared = self.writer.uses[whole] > (whole is condition)
+            found.update(dict.fromkeys((whole,) if shared else parts))
+            covered.update(parts)
+        return tuple(test for test in found if test not in self.writer.layout.facts.true)
+
+    def outside(self, node: Node) -> float | int | None:
+        """What a value that runs along masked dimensions is where a mask does not hold; None if anything."""
+        while isinstance(node, Cast) and node.dtype.is_float == node.arg.dtype.is_float:
+            node = node.arg
+        if self._masked_read(node) is not None:
+            fill = node.args[2]
+            assert isinstance(fill, Const)
+            return fill.value
+        if isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2]):
+            return 0 if self.outside(node.operands[1]) == 0 else None
+        return 0 if isinstance(node, (Read, At)) else None
+
+    def read_at(self, node: At, tests: Sequence[Node], fill: str = "") -> Value:
+        """An operand at computed positions, `fill` (or 0) where a test fails: nothing is touched there."""
+        at = {
+            axis: self.named(position, axis_name(axis))
+            for axis, position in zip(node.along, node.positions, strict=True)
+        }
+        name, names = indexed_names(node)
+        pointer = self.address(name, names, at=tuple(at[a] for a in node.arg.names if a in at))
+        values = [self.lookup(test) for test in tests]
+        inside = [v for v in values if v is not None and v.dims <= pointer.dims]
+        beside = [v for v in values if v is not None and not v.dims <= pointer.dims]
+        value = self._load(pointer, both(self.mask(pointer.dims), *inside), node.dtype, fill)
+        if not beside:
+            return value
+        dims = frozenset[int]().union(*(v.dims for v in beside))
+        condition = both(self.mask(dims - pointer.dims), *beside)
+        assert condition is not None
+        fill = fill or ("0.0" if node.dtype.is_float else "0")
+        return Value(f"tl.where({condition.text}, {value.text}, {fill})", ATOM, value.dims | condition.dims)
+
     def write(self, name: str, axes: tuple[str, ...], node: Node, value: Value) -> None:
         """Store a value of a node's dtype in a buffer."""
-        pointer = self.address(name, axes, value.dims)
+        pointer = self.address(name, axes)
         mask = self.mask(pointer.dims | value.dims)
         value = self._stored(name, spelling.typed(value, node.dtype))
         text = f"{value.atom}.to(tl.int8)" if node.dtype.is_bool else value.text
@@ -308,12 +497,17 @@ class Scope:
         self.block.add(f"{name} = {value.text}")
         return Value(name, ATOM, value.dims)
 
-    def address(self, name: str, names: Sequence[str], at_least: frozenset[int] = frozenset()) -> Value:
-        """A pointer to an operand's element at the current positions."""
+    def address(self, name: str, names: Sequence[str], at: Iterable[Value] = ()) -> Value:
+        """A pointer to an operand's element at the current positions; `at` are those along axes without name."""
         parameters, layout = self.writer.parameters, self.writer.layout
         terms: list[Value] = []
+        computed = iter(at)
         dimension = 0
         while dimension < len(names):
+            if not names[dimension]:
+                terms.append(self._term(name, dimension, next(computed)))
+                dimension += 1
+                continue
             place = self.places[names[dimension]]
             if (
                 len(place.axes) > 1
@@ -328,8 +522,9 @@ class Scope:
                 terms.append(self._term(name, dimension, self.position(names[dimension])))
             dimension += 1
         pointer = parameters.pointer(name)
+        terms = [term for term in terms if term.text]
         dims = frozenset().union(*(t.dims for t in terms))
-        text = " + ".join([pointer, *(t.text for t in terms if t.text)])
+        text = " + ".join([pointer, *(t.at(_SUM + 1) for t in terms)])
         return Value(text, _SUM if terms else ATOM, dims)
 
     def _term(self, name: str, dimension: int, position: Value) -> Value:

@@ -17,7 +17,7 @@ from tilewright.compiler.targets.triton import scalar_spelling
 from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, PRECEDENCE, UNARY, Value, is_call
 from tilewright.dsl.dtypes import DType, int8, int16, int32, int64, uint8
 from tilewright.dsl.expression import Expr
-from tilewright.dsl.program import Map, Node, combine_identity
+from tilewright.dsl.program import Const, Map, Node, combine_identity
 from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError
 
@@ -183,17 +183,50 @@ def reduction(combine: str, text: str, dtype: DType, axis: int, rank: int) -> st
     return f"tl.reduce({text}, {axis}, {name}{kept})"
 
 
-def spell(node: Map, operands: Sequence[Value]) -> Value:
-    """A scalar function applied to operands; half precision is computed in float32."""
+def spell(node: Map, operands: Sequence[Value], natural: bool = False, small: bool = False) -> Value:
+    """A scalar function applied to operands; half precision is computed in float32.
+
+    `natural`: a quotient or remainder of a number that is not negative by a positive one. `small`: int64
+    operands are held in 32 bits.
+    """
     values = list(operands)
-    dtypes = [a.dtype for a in node.operands]
+    dtypes = [int32 if small and a.dtype == int64 else a.dtype for a in node.operands]
     for position, dtype in enumerate(dtypes):
         if dtype.is_float and dtype.bits < 32 and not values[position].literal:
             values[position] = Value(f"{values[position].atom}.to(tl.float32)", ATOM, values[position].dims)
-    result = _spell(node, values, [d.compute for d in dtypes])
+    result = _quotient(node, values, natural) or _spell(node, values, [d.compute for d in dtypes])
     if node.dtype.is_float and node.dtype.bits < 32:
         return Value(f"{result.atom}.to({TYPES[node.dtype.short]})", ATOM, result.dims)
     return result
+
+
+def _quotient(node: Map, operands: Sequence[Value], natural: bool) -> Value | None:
+    """A quotient or remainder of whole numbers without a helper, where it rounds down in Triton as well."""
+    if not _is_quotient(node, natural):
+        return None
+    number, divisor = operands
+    dims = number.dims | divisor.dims
+    if natural:
+        operator = {"floordiv": "//", "mod": "%"}[node.function]
+        level = LEVEL[operator]
+        return Value(f"{number.at(level)} {operator} {divisor.at(level + 1)}", level, dims)
+    size = int(divisor.text)
+    if node.function == "floordiv":
+        return Value(f"{number.at(ATOM)} >> {size.bit_length() - 1}", LEVEL[">>"], dims)
+    return Value(f"{number.at(ATOM)} & {size - 1}", _COMPARISON, dims)  # in brackets wherever it stands
+
+
+def _is_quotient(node: Map, natural: bool) -> bool:
+    if node.function not in ("floordiv", "mod") or not node.dtype.is_integer:
+        return False
+    divisor = node.operands[1]
+    number = isinstance(node.operands[0], Const)
+    return natural or (
+        not number
+        and isinstance(divisor, Const)
+        and divisor.value > 0
+        and int(divisor.value).bit_count() == 1
+    )
 
 
 _LITERALS_WELCOME = frozenset({"where", "minimum", "maximum", "div"})
@@ -238,9 +271,13 @@ def _level(template: str) -> int:
     return UNARY
 
 
-def repeats_operands(node: Map) -> bool:
+def repeats_operands(node: Map, natural: bool = False) -> bool:
     """Whether the spelling names an operand twice, so that it should be a name."""
-    if node.function in INFIX or node.function in ("neg", "stop_gradient", "shl", "shr"):
+    if (
+        _is_quotient(node, natural)
+        or node.function in INFIX
+        or node.function in ("neg", "stop_gradient", "shl", "shr")
+    ):
         return False
     return _template(node.function, node.operands[-1].dtype.compute).count("{0}") > 1
 

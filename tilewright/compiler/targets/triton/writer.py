@@ -65,7 +65,7 @@ def wrapped(line: str, depth: int) -> Iterable[str]:
     if arguments:
         yield f"{indent}{head}"
         for argument in arguments:
-            yield f"{indent}{INDENT}{argument},"
+            yield from filled(f"{argument},", depth + 1)
         yield f"{indent})"
         return
     name, equals, expression = line.partition(" = ")
@@ -77,6 +77,17 @@ def wrapped(line: str, depth: int) -> Iterable[str]:
     for term in terms:
         yield f"{indent}{INDENT}{term}"
     yield f"{indent})"
+
+
+def filled(text: str, depth: int) -> Iterable[str]:
+    """An argument of a call, broken before its loosest operators where it is too long."""
+    line, indent = INDENT * depth, INDENT * depth
+    for term in _terms(text):
+        if line.strip() and len(line) + len(term) + 1 > WIDTH:
+            yield line.rstrip()
+            line = indent + INDENT
+        line += term + " "
+    yield line.rstrip()
 
 
 def _depths(text: str) -> Iterable[tuple[int, int]]:
