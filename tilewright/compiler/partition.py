@@ -323,8 +323,13 @@ class _Partitioner:
         return table
 
     def _memory_order(self, node: Node) -> tuple[str, ...]:
-        """The order of an intermediate's dimensions: as the operands declare their axes."""
+        """The order of an intermediate's dimensions: as the operands declare their axes, or a result that has
+        some that they lack.
+        """
         declared = union(*(p.axes for p in self.program.params))
+        if not set(node.axes) <= set(declared):
+            results = (r.axes for r in self.program.results)
+            declared = next((axes for axes in results if set(node.axes) <= set(axes)), declared)
         return tuple(sorted(node.axes, key=lambda a: declared.index(a) if a in declared else len(declared)))
 
     def _kernel(self, group: Group, position: int, buffers: dict[Node, tuple[Buffer, ...]]) -> Kernel:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.compiler.triton.emit_cases import blend, columns, layer, normalise, product, soften, total, turn
+from tests.support.indexing_ops import conv2d, embedding
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.triton.executable import source
 
@@ -26,12 +27,23 @@ KERNELS = {
     "chunks_of_one_row": (total, _operands((300, 300))),
     "contraction": (layer, _operands((100, 64), (50, 64), (50,))),
     "half_contraction": (product, _operands((128, 128), (128, 128), dtype=np.float16)),
+    "convolution": (conv2d, _operands((2, 16, 30, 30), (32, 16, 3, 3)), {"stride": 2, "pad": 1}),
+    "convolution_backward": (
+        conv2d.vjp,
+        _operands((2, 16, 30, 30), (32, 16, 3, 3), (2, 32, 15, 15)),
+        {"stride": 2, "pad": 1},
+    ),
+    "embedding": (embedding, (*_operands((50, 40)), np.zeros((6, 7), np.int64))),
+    "embedding_backward": (
+        embedding.vjp,
+        (*_operands((50, 40)), np.zeros((6, 7), np.int64), *_operands((6, 7, 40))),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_golden(name: str, golden: Callable[[str, str], None]):
-    op, operands = KERNELS[name]
-    call = op.bind(op.arguments(operands, {}))
+    op, operands, *constants = KERNELS[name]
+    call = op.bind(op.arguments(operands, constants[0] if constants else {}))
     texts = source(lower(call.program), call.arrays)
     golden(f"triton/{name}.py.txt", "\n\n".join(texts.values()))

@@ -114,7 +114,7 @@ def test_rows_walked_in_blocks(case: IndexingCase, monkeypatch: pytest.MonkeyPat
     check(derived("vjp", call_of(case)), InterpreterExecutable, ulps=64)
 
 
-# --- positions ------------------------------------------------------------------------------------------------
+# --- positions --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("whole", [np.int8, np.uint8, np.int16, np.int32, np.int64])
@@ -179,7 +179,75 @@ def test_values_that_are_not_finite_stay_where_they_are():
     check(call_of(case), InterpreterExecutable)
 
 
-# --- what the text must be like ---------------------------------------------------------------------------------
+# --- scatters ---------------------------------------------------------------------------------------------
+
+SCATTERS = [c for c in CASES if "scatter" in kinds(derived("vjp", call_of(c)))]
+SCATTERS += [of(ops.histogram), of(ops.batched_scatter)]
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("grid", [1, 8])
+def test_scatters_one_by_one_and_all_at_once(few: int, grid: int, monkeypatch: pytest.MonkeyPatch):
+    """Tiles of many places and of few, blocks that end within the positions."""
+    monkeypatch.setattr(schedule, "FEW_PLACES", few)
+    monkeypatch.setattr(schedule, "SMALLEST_GRID", grid)
+    monkeypatch.setattr(schedule, "SCATTERED_TILE", 64)
+    monkeypatch.setattr(schedule, "MOST_SCATTERED", 16)
+    for case in SCATTERS:
+        call = call_of(case)
+        for one in (call, derived("vjp", call)):
+            if "scatter" in kinds(one):
+                check(one, InterpreterExecutable, ulps=64)
+
+
+@tw.op
+def places_of_several_axes(x: tw.Tile["n d"], i: tw.Tile["n"], j: tw.Tile["n d"]):
+    whole = tw.cast(tw.floor(x * 100), tw.int64)
+    at = {"i": i, "j": j}
+    return tw.scatter_add(x, at, {"i": 3, "j": 5}, over="n"), tw.scatter_add(whole, at, {"i": 3, "j": 5})
+
+
+def test_places_of_several_axes_and_whole_numbers():
+    rng = np.random.default_rng(0)
+    i, j = rng.integers(-1, 4, 40), rng.integers(-1, 6, (40, 3))
+    i[:4] = 2**62, -(2**62), 2**63 - 1, -(2**63)
+    x = rng.standard_normal((40, 3))
+    call = places_of_several_axes.bind(places_of_several_axes.arguments((x, i, j), {}))
+    check(call, InterpreterExecutable)
+
+
+def test_a_place_that_does_not_depend_on_what_is_summed():
+    @tw.op
+    def fixed(x: tw.Tile["n d"], at: tw.Tile["d"]):
+        third = tw.scatter_add(x, {"m": tw.size("d") // 2}, 7, over="n")
+        return third, tw.scatter_add(x, {"m": at}, 7, over="n"), tw.scatter_add(x, {"m": 2}, 7, over="n d")
+
+    x = np.random.default_rng(0).standard_normal((16, 5))
+    check(fixed.bind(fixed.arguments((x, np.array([1, 0, 7, 3, -1])), {})), InterpreterExecutable)
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+def test_what_is_not_finite_goes_to_its_own_place(few: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(schedule, "FEW_PLACES", few)
+    x = np.ones((19, 35), np.float32)
+    x[0, 1], x[5, 2], x[7, :] = np.inf, -np.inf, np.nan
+    case = replace(of(ops.segment_mean), draws=(lambda *_: x, ops._below(4)))
+    check(call_of(case), InterpreterExecutable)
+
+
+def test_one_by_one_has_the_bits_of_a_loop_over_the_positions():
+    values = (np.random.default_rng(0).standard_normal((300, 2)) * 1e4).astype(np.float32)
+    ids = np.random.default_rng(1).integers(0, 17, 300)
+    expected = np.zeros((17, 2), np.float32)
+    for row, value in zip(ids, values, strict=True):
+        expected[row] += value
+    call = derived("vjp", call_of(replace(of(ops.embedding), shapes=((17, 2), (300,)))))
+    arrays = {**call.arrays, "ids": ids, "d_y": values}
+    (actual,) = InterpreterExecutable(lower(call.program)).run(arrays)
+    assert np.array_equal(actual, expected)
+
+
+# --- what the text must be like -----------------------------------------------------------------------------
 
 
 def test_a_convolution_that_stays_inside_tests_no_position():
@@ -215,12 +283,26 @@ def test_a_fill_is_what_the_load_gives():
     assert 'other=float("-inf")' in text and "tl.where" not in text
 
 
-# --- binaries ---------------------------------------------------------------------------------------------------
+def test_few_places_are_compared_at_once_many_are_looked_for():
+    few = call_of(replace(of(ops.segment_mean), constants={"segments": 4}))
+    many = call_of(replace(of(ops.segment_mean), constants={"segments": 4000}))
+    assert "picked" not in "".join(texts(few))
+    assert "picked" in "".join(texts(many))
+    assert "atomic" not in "".join(texts(few) + texts(many))
+
+
+# --- binaries -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", [of(ops.conv2d, pad=1), of(ops.embedding)], ids=str)
 def test_compiles(case: IndexingCase):
     compiled(call_of(case, np.float16), "cuda:90")
+
+
+def test_scatters_compile():
+    many = replace(of(ops.embedding), shapes=((64, 33), (7,)))
+    compiled(derived("vjp", call_of(many)), "cuda:90")
+    compiled(call_of(of(ops.histogram)), "cuda:90")
 
 
 @pytest.mark.exhaustive

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from tilewright.compiler.nest import ACCUMULATOR, Contraction
 from tilewright.compiler.targets.triton import spelling
+from tilewright.compiler.targets.triton.places import Place, Writer, group_name, positions, program_id
 from tilewright.compiler.targets.triton.schedule import Schedule, narrow, uses_dot
-from tilewright.compiler.targets.triton.scope import Place, Scope, Writer, group_name
+from tilewright.compiler.targets.triton.scope import Scope
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
 from tilewright.dsl.program import At, Node, Read
 
@@ -60,19 +61,12 @@ class Dots:
         self._epilogue(top, m, n, acc)
 
     def _positions(self, block: Block, axes: Sequence[str], start: str, size: str, even: bool) -> Place:
-        flat = self.names.fresh(group_name(axes), block)
-        block.add(f"{flat} = {start} + tl.arange(0, {size})")
-        mask = None
-        if not even:
-            mask = self.names.fresh(f"in_{group_name(axes)}", block)
-            block.add(f"{mask} = {flat} < {self.writer.size(axes)}")
-        return Place(self.writer, block, tuple(axes), flat, mask, vector=True)
+        return positions(self.writer, block, axes, start, size, "" if even else self.writer.size(axes))
 
     def _tile(self) -> tuple[Place | None, str, str]:
         """Which tile this program has: a few tiles of rows run through all columns before the next few."""
         c, add, fresh = self.contraction, self.top.add, self.names.fresh
-        pid, tiles_m, tiles_n = fresh("pid"), fresh("tiles_m"), fresh("tiles_n")
-        add(f"{pid} = tl.program_id(0)" + (".to(tl.int64)" if self.writer.layout.wide else ""))
+        pid, tiles_m, tiles_n = program_id(self.writer), fresh("tiles_m"), fresh("tiles_n")
         add(f"{tiles_m} = tl.cdiv({self.writer.size(self.m)}, {self.block_m})")
         add(f"{tiles_n} = tl.cdiv({self.writer.size(self.n)}, {self.block_n})")
         place = None

@@ -16,15 +16,20 @@ from dataclasses import dataclass
 from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.targets.triton import spelling
 from tilewright.compiler.targets.triton.dots import Dots
+from tilewright.compiler.targets.triton.facts import flat_place, scattered_inside
 from tilewright.compiler.targets.triton.parameters import Parameter, Parameters
+from tilewright.compiler.targets.triton.places import Writer, group_name
 from tilewright.compiler.targets.triton.rows import Rows
+from tilewright.compiler.targets.triton.scatters import Scatters
 from tilewright.compiler.targets.triton.schedule import Layout, Schedule
-from tilewright.compiler.targets.triton.scope import Writer, conjunction
+from tilewright.compiler.targets.triton.scope import conjunction
 from tilewright.compiler.targets.triton.writer import WIDTH, Block, Names, axis_name, identifier
 from tilewright.dsl.formula import formula
-from tilewright.dsl.program import At, Cast, Map, Node, Program, Read, Result
+from tilewright.dsl.program import Cast, Map, Node, Program, Read, Result, topological
+from tilewright.errors import TargetError
 
 LONGEST_FORMULA = 400
+_WRITERS = {"pointwise": Rows, "row": Rows, "contraction": Dots, "scatter": Scatters}
 HEADER = "import triton\nimport triton.language as tl\n"
 
 
@@ -45,14 +50,19 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     parameters = Parameters(kernel, layout, names)
     uses = _uses(kernel)
     widened = {n.arg: uses[n.arg] == 1 for n in kernel.nodes() if isinstance(n, Cast)}
-    tests = frozenset(test for node in indexed_reads(kernel) for test in conjunction(node.inside()))
+    inside = [node.inside() for node in indexed_reads(kernel)]
+    if kernel.scatter:
+        inside.append(scattered_inside(kernel.scatter))
+    tests = frozenset(test for whole in inside for test in conjunction(whole))
     writer = Writer(kernel, layout, names, parameters, uses, widened, Block(), set(layout.facts.small), tests)
-    for node in indexed_reads(kernel):
-        writer.wishes.update(_position_names(node))
-    if kernel.contraction:
-        Dots(writer, schedule).write()
-    else:
-        Rows(writer, schedule).write()
+    writer.wishes.update(_position_names(kernel))
+    write = _WRITERS.get(kernel.kind)
+    if write is None:
+        raise TargetError(
+            f"the Triton target has no {kernel.kind} kernels yet, which {kernel.name} needs; run it on the "
+            f'target "cpu"'
+        )
+    write(writer, schedule).write()
     ordered = parameters.ordered()
     arguments = [p.name for p in ordered] + [f"{b}: tl.constexpr" for b in parameters.blocks]
     body = "\n".join(writer.top.render(1))
@@ -62,18 +72,24 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     return Emitted(text, name, ordered, dict(parameters.blocks))
 
 
-def _position_names(node: At) -> dict[Node, str]:
+def _position_names(kernel: Kernel) -> dict[Node, str]:
     """Computed positions have the name of the axis that they run along; that all are inside has one, too."""
-    pairs = zip(node.along, node.positions, strict=True)
-    return {node.inside(): "inside"} | {p: axis_name(a) for a, p in pairs if isinstance(p, Map)}
+    names: dict[Node, str] = {}
+    for node in indexed_reads(kernel):
+        names[node.inside()] = "inside"
+        names |= {p: axis_name(a) for a, p in zip(node.along, node.positions, strict=True)}
+    if kernel.scatter:
+        pairs = zip(kernel.scatter.along, kernel.scatter.positions, strict=True)
+        names |= {p: f"to_{axis_name(a)}" for a, p in pairs}
+        names.setdefault(flat_place(kernel.scatter), "to_" + group_name(kernel.scatter.along))
+    return {node: name for node, name in names.items() if isinstance(node, Map)}
 
 
 def _uses(kernel: Kernel) -> Counter[Node]:
     """How often each node is an operand, or a result."""
-    uses: Counter[Node] = Counter(kernel.roots)
-    if kernel.contraction:
-        uses.update((kernel.contraction.left, kernel.contraction.right))
-    for node in kernel.nodes():
+    uses: Counter[Node] = Counter(kernel.leading)
+    places = (flat_place(kernel.scatter),) if kernel.scatter else ()
+    for node in topological((*kernel.leading, *places)):
         uses.update(node.args)
     return uses
 
@@ -100,7 +116,7 @@ def _comments(kernel: Kernel) -> list[str]:
         product = formula(kernel.contraction.root, longest=LONGEST_FORMULA)
         lines.append(f"# acc = {product}")
         names = {n: "acc" for n in kernel.nodes() if isinstance(n, Read) and n.param == ACCUMULATOR}
-    results = tuple(Result(o.buffer.name, o.node, o.buffer.axes) for o in kernel.outputs)
+    results = tuple(Result(o.buffer.name, kernel.own or o.node, o.buffer.axes) for o in kernel.outputs)
     program = Program(kernel.name, kernel.inputs, results)
     lines.extend(f"# {line}" for line in formula(program, names, longest=LONGEST_FORMULA).split("\n"))
     for output in kernel.outputs:

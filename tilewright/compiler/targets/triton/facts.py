@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.ranges import ARITHMETIC, Extents, Range, everything, ranges
 from tilewright.dsl.dtypes import int32, int64
-from tilewright.dsl.program import Cast, Const, Index, Map, Node, Size
+from tilewright.dsl.program import Cast, Const, Index, Map, Node, Scatter, Size, within
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class Facts:
 
 def facts_of(kernel: Kernel, extents: Extents, wide: bool) -> Facts:
     """The facts of a kernel at these extents; `wide`: its positions have 64 bits."""
-    known = ranges((*kernel.leading, *(node.inside() for node in indexed_reads(kernel))), extents)
+    tests = [node.inside() for node in indexed_reads(kernel)]
+    if kernel.scatter:
+        tests += [scattered_inside(kernel.scatter), flat_place(kernel.scatter)]
+    known = ranges((*kernel.leading, *tests), extents)
     small: set[Node] = set()
     for node, found in known.items():
         if not wide and found.within(everything(int32)) and _is_small(node, small):
@@ -40,6 +43,19 @@ def facts_of(kernel: Kernel, extents: Extents, wide: bool) -> Facts:
         frozenset(small),
         frozenset(node for node in known if _is_natural(node, known)),
     )
+
+
+def scattered_inside(scatter: Scatter) -> Node:
+    """Whether every place of a scatter is one along its axis."""
+    return within(dict(zip(scatter.along, scatter.positions, strict=True)))
+
+
+def flat_place(scatter: Scatter) -> Node:
+    """The place of a scatter along all its axes as one, the last the fastest."""
+    flat = scatter.positions[0]
+    for axis, position in zip(scatter.along[1:], scatter.positions[1:], strict=True):
+        flat = Map("add", (Map("mul", (flat, Size(axis))), position))
+    return flat
 
 
 def _is_small(node: Node, small: Collection[Node]) -> bool:

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase
 from tilewright.compiler.targets.triton import spelling
+from tilewright.compiler.targets.triton.places import Place, Writer, group_name, positions, program_id
 from tilewright.compiler.targets.triton.schedule import Schedule
-from tilewright.compiler.targets.triton.scope import Place, Scope, Writer, group_name
+from tilewright.compiler.targets.triton.scope import Scope
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import Reduce, combine_identity
@@ -56,28 +57,6 @@ class Rows:
 
     # --- places ----------------------------------------------------------------------------------------
 
-    def _program(self) -> str:
-        name = self.names.fresh("pid")
-        self.top.add(f"{name} = tl.program_id(0)" + (".to(tl.int64)" if self.writer.layout.wide else ""))
-        return name
-
-    def _place(self, block: Block, axes: Sequence[str], start: str, size: str, bound: str) -> Place:
-        """Positions from `start` on along a group of axes: a vector of `size`, or one where it is empty.
-
-        `bound` is what positions must be below; empty when all are inside.
-        """
-        flat = self.names.fresh(group_name(axes), block)
-        if not size:
-            block.add(f"{flat} = {start or '0'}")
-            return Place(self.writer, block, tuple(axes), flat)
-        lanes = f"tl.arange(0, {size})"
-        block.add(f"{flat} = {start} + {lanes}" if start else f"{flat} = {lanes}")
-        mask = None
-        if bound:
-            mask = self.names.fresh(f"in_{group_name(axes)}", block)
-            block.add(f"{mask} = {flat} < {bound}")
-        return Place(self.writer, block, tuple(axes), flat, mask, vector=True)
-
     def _scope(self, block: Block, parent: Scope | None, rows: Place | None, columns: Place | None) -> Scope:
         """A scope whose tile has the rows first and the columns last."""
         places = [p for p in (rows, columns) if p is not None]
@@ -98,7 +77,9 @@ class Rows:
         if not self.schedule.rows:
             return None
         start = f"{index} * {self.block_rows}" if self.block_rows else index
-        return self._place(self.top, self.schedule.rows, start, self.block_rows, self._rows_bound())
+        return positions(
+            self.writer, self.top, self.schedule.rows, start, self.block_rows, self._rows_bound()
+        )
 
     # --- kinds of kernels ------------------------------------------------------------------------------
 
@@ -107,7 +88,7 @@ class Rows:
         if not schedule.columns:
             self._store(Scope(self.writer, self.top), self.kernel.phases[0].stores)
             return
-        pid = self._program()
+        pid = program_id(self.writer)
         tile_rows, tile_columns = pid, pid
         if schedule.rows:
             tiles, tile_rows, tile_columns = (
@@ -118,17 +99,21 @@ class Rows:
             self.top.add(f"{tile_columns} = {pid} % {tiles}")
         rows = self._tile_of_rows(tile_rows)
         start = f"{tile_columns} * {self.block_columns}"
-        columns = self._place(self.top, schedule.columns, start, self.block_columns, self._columns_bound())
+        columns = positions(
+            self.writer, self.top, schedule.columns, start, self.block_columns, self._columns_bound()
+        )
         self._store(self._scope(self.top, None, rows, columns), self.kernel.phases[0].stores)
 
     def _row(self) -> None:
-        rows = self._tile_of_rows(self._program()) if self.schedule.rows else None
+        rows = self._tile_of_rows(program_id(self.writer)) if self.schedule.rows else None
         if self.schedule.looped:
             self._looped_phases(
                 self._scope(self.top, None, rows, None), "0", self.writer.size(self.schedule.columns)
             )
             return
-        columns = self._place(self.top, self.schedule.columns, "", self.block_columns, self._columns_bound())
+        columns = positions(
+            self.writer, self.top, self.schedule.columns, "", self.block_columns, self._columns_bound()
+        )
         scope = self._scope(self.top, None, rows, columns)
         scope.reduce = self._reduced
         self._store(scope, [o for phase in self.kernel.phases for o in (*phase.stores, *phase.finals)])
@@ -158,7 +143,9 @@ class Rows:
         if self.schedule.looped:
             self._chunk_in_memory(chunk, outputs, low, high)
             return
-        columns = self._place(self.top, self.schedule.columns, "", self.block_columns, self._columns_bound())
+        columns = positions(
+            self.writer, self.top, self.schedule.columns, "", self.block_columns, self._columns_bound()
+        )
         whole = self._scope(self.top, chunk, None, columns)
         carried = {o.buffer.name: self.names.fresh(f"{o.buffer.name}_sum") for o in outputs}
         for output in outputs:
@@ -180,7 +167,7 @@ class Rows:
             return loop, Place(self.writer, loop, self.schedule.rows, flat)
         start = self.names.fresh("start")
         loop = Block(f"for {start} in range({low}, {high}, {self.block_rows}):")
-        return loop, self._place(loop, self.schedule.rows, start, self.block_rows, high)
+        return loop, positions(self.writer, loop, self.schedule.rows, start, self.block_rows, high)
 
     def _finish_partial(
         self, part: Place, columns: Place, outputs: Sequence[Output], carried: dict[str, str]
@@ -199,8 +186,8 @@ class Rows:
     def _chunk_in_memory(self, chunk: Scope, outputs: Sequence[Output], low: str, high: str) -> None:
         """The row does not fit: this program's partial results live in its own row of the buffer."""
         fill = self._loop("0", self.writer.size(self.schedule.columns))
-        columns = self._place(
-            fill, self.schedule.columns, self._start, self.block_columns, self._columns_bound()
+        columns = positions(
+            self.writer, fill, self.schedule.columns, self._start, self.block_columns, self._columns_bound()
         )
         scope = self._scope(fill, chunk, None, columns)
         for output in outputs:
@@ -245,7 +232,7 @@ class Rows:
             scope.block.add(f"{carried[reduction]} = {self._filled(reduction.combine, reduction.dtype)}")
         loop = self._loop(low, high)
         bound = "" if self.schedule.even_columns else high
-        columns = self._place(loop, self.schedule.columns, self._start, self.block_columns, bound)
+        columns = positions(self.writer, loop, self.schedule.columns, self._start, self.block_columns, bound)
         inner = self._scope(loop, scope, None, columns)
         for reduction, name in carried.items():
             value = self._argument(inner, reduction)

@@ -56,6 +56,8 @@ class Schedule:
     row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks
     contraction   rows are m, columns n, and `block_depth` positions of `depth` (k) are multiplied at a time;
                   `group` tiles of rows run before the next column of tiles
+    scatter       rows are the places, columns the axes that places do not depend on; `block_depth` summed
+                  positions of `depth` are looked at together, and added one by one if `sparse`
 
     `even_*`: the extent is a multiple of the block, so no mask is needed.
     """
@@ -67,6 +69,7 @@ class Schedule:
     block_depth: int = 0
     depth: tuple[str, ...] = ()
     looped: bool = False
+    sparse: bool = False
     even_rows: bool = False
     even_columns: bool = False
     even_depth: bool = False
@@ -130,6 +133,8 @@ def default_schedule(kernel: Kernel, layout: Layout, extents: Mapping[str, int],
 def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
     if kernel.contraction:
         return _contraction(kernel, layout, extents)
+    if kernel.scatter:
+        return _scatter(kernel, layout, extents)
     if kernel.split and kernel.split.of == "row":
         return _row_chunks(kernel, extents)
     if kernel.row:
@@ -214,7 +219,7 @@ def _joins(kernel: Kernel, layout: Layout, axis: str, columns: tuple[str, ...]) 
 
 
 def indexed_names(node: At) -> tuple[str, tuple[str, ...]]:
-    """The operand of an indexed read and its dimensions' axes; the empty name where a position is computed."""
+    """The operand of an indexed read and its dimensions' axes, nameless where a position is computed."""
     assert isinstance(node.arg, Read)
     return node.arg.param, tuple("" if axis in node.along else axis for axis in node.arg.names)
 
@@ -354,6 +359,44 @@ def narrow(node: Node) -> Node | None:
     return None
 
 
+# --- scatters -----------------------------------------------------------------------------------------
+
+FEW_PLACES = 16  # up to so many, comparing all of them with all positions is less work than finding some
+SCATTERED_TILE = 8192  # elements of a tile
+MOST_SCATTERED = 1024  # positions that are looked at together
+
+
+def moving_axes(kernel: Kernel) -> tuple[str, ...]:
+    """The axes that are not summed and that the places of a scatter depend on."""
+    assert kernel.scatter is not None
+    moving = {axis for position in kernel.scatter.positions for axis in position.axes}
+    return tuple(a for a in as_written(kernel, kernel.parallel) if a in moving)
+
+
+def _scatter(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+    scatter = kernel.scatter
+    assert scatter is not None
+    still = [a for a in as_written(kernel, kernel.parallel) if a not in moving_axes(kernel)]
+    fast = fast_axes(kernel, layout, still)[:1]
+    columns = (*(a for a in still if a not in fast), *fast)
+    places, width, summed = (total(axes, extents) for axes in (scatter.along, columns, scatter.over))
+    batch = total(moving_axes(kernel), extents)
+    sparse = bool(columns) and places > FEW_PLACES
+    widest = 1024 if sparse else 32
+    block_columns = min(widest, power_of_two(width)) if columns else 1
+    block_places = min(power_of_two(places), SCATTERED_TILE // block_columns if sparse else 64)
+    tiles = batch * ceiling(width, block_columns)
+    while block_places > 1 and tiles * ceiling(places, block_places) < SMALLEST_GRID:
+        block_places //= 2
+    most = MOST_SCATTERED if sparse else max(16, SCATTERED_TILE // (block_places * block_columns))
+    depth = min(most, MOST_SCATTERED, max(16, power_of_two(summed)))
+    return Schedule(
+        scatter.along, columns, block_places, block_columns, depth, scatter.over, looped=True, sparse=sparse,
+        even_rows=_even(places, block_places), even_columns=_even(width, block_columns),
+        even_depth=_even(summed, depth), num_warps=4,
+    )  # fmt: skip
+
+
 # --- grids --------------------------------------------------------------------------------------------
 
 
@@ -362,6 +405,9 @@ def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> 
     if kernel.split:
         return extents[kernel.split.axis]
     tiles = ceiling(total(schedule.rows, extents), schedule.block_rows)
+    if kernel.scatter:
+        columns = ceiling(total(schedule.columns, extents), schedule.block_columns)
+        return total(moving_axes(kernel), extents) * tiles * columns
     if kernel.contraction:
         batch = total(kernel.contraction.batch, extents)
         return batch * tiles * ceiling(total(schedule.columns, extents), schedule.block_columns)

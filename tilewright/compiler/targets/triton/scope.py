@@ -1,25 +1,21 @@
 """Evaluating nodes at a place in a kernel: which coordinates are bound, and what has been computed there.
 
-A `Place` is where a group of axes is bound to positions: a scalar, or a vector of a tile's dimension. A
-`Scope` is a region of the text with one arrangement of tile dimensions; a node is computed in the outermost
-scope that binds all its axes.
+A `Scope` is a region of the text with one arrangement of tile dimensions; a node is computed in the
+outermost scope that binds all its axes.
 
-    m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)                  a place; `in_m = m < size_m` is its mask
     a = tl.load(a_ptr + m[:, None] * stride_a_m + k[None, :], …)  a read in a scope with the dimensions (m, k)
-    h = oh[:, None] + r[None, :]                                  a computed position; it is tested by the mask
+    h = oh[:, None] + r[None, :]                                  a computed position, tested in the mask
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tilewright.compiler.nest import Kernel, needed
+from tilewright.compiler.nest import needed
 from tilewright.compiler.targets.triton import spelling
-from tilewright.compiler.targets.triton.parameters import Parameters
-from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, Layout, indexed_names, joined_run
-from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, Block, Names, Value, axis_name
+from tilewright.compiler.targets.triton.places import Place, Writer, group_name
+from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, indexed_names, joined_run
+from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, Block, Value, axis_name
 from tilewright.dsl.affine import Affine, affine, from_affine
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Size
@@ -37,42 +33,6 @@ _WISHES = {
     "where": "chosen",
     "neg": "negated",
 }
-
-
-@dataclass
-class Writer:
-    """What all scopes of one kernel share.
-
-    small: int64 values that are held in 32 bits. tests: comparisons of positions, too short for a name.
-    wishes: what some values should be called.
-    """
-
-    kernel: Kernel
-    layout: Layout
-    names: Names
-    parameters: Parameters
-    uses: Counter[Node]
-    cast_alone: Mapping[Node, bool]
-    top: Block
-    small: set[Node] = field(default_factory=set)
-    tests: Collection[Node] = ()
-    wishes: dict[Node, str] = field(default_factory=dict)
-    sizes: dict[tuple[str, ...], str] = field(default_factory=dict)
-
-    def size(self, axes: Sequence[str]) -> str:
-        """The number of positions along a group of axes."""
-        if len(axes) == 1:
-            return self.parameters.size(axes[0])
-        key = tuple(axes)
-        if key not in self.sizes:
-            name = self.names.fresh("size_" + group_name(axes))
-            self.sizes[key] = name
-            self.top.add(f"{name} = " + (" * ".join(self.parameters.size(a) for a in axes) or "1"))
-        return self.sizes[key]
-
-
-def group_name(axes: Sequence[str]) -> str:
-    return "_".join(axis_name(a) for a in axes) or "one"
 
 
 def _is_zero(node: Node) -> bool:
@@ -93,42 +53,6 @@ def both(*conditions: Value | None) -> Value | None:
         return masks[0] if masks else None
     dims = frozenset[int]().union(*(mask.dims for mask in masks))
     return Value(" & ".join(mask.at(_AND) for mask in masks), _AND, dims)
-
-
-@dataclass(eq=False)
-class Place:
-    """A group of axes at flattened positions `flat`; coordinates of its axes are worked out when asked for.
-
-    `mask` says which positions are inside (None: all). `vector`: a tile dimension, not one position.
-    """
-
-    writer: Writer
-    block: Block
-    axes: tuple[str, ...]
-    flat: str
-    mask: str | None = None
-    vector: bool = False
-    coordinates: dict[str, str] = field(default_factory=dict)
-
-    def coordinate(self, axis: str) -> str:
-        if len(self.axes) == 1:
-            return self.flat
-        if axis not in self.coordinates:
-            self._decode(axis)
-        return self.coordinates[axis]
-
-    def _decode(self, axis: str) -> None:
-        position = self.axes.index(axis)
-        text = self.flat
-        inner = self.axes[position + 1 :]
-        if inner:
-            text = f"{text} // {self.writer.size(inner)}"
-        if position:
-            size = self.writer.size((axis,))
-            text = f"{text} % {size}"
-        name = self.writer.names.fresh(axis_name(axis), self.block)
-        self.block.add(f"{name} = {text}")
-        self.coordinates[axis] = name
 
 
 class Scope:
@@ -286,7 +210,7 @@ class Scope:
         """The value of an operand; named where it stands if that is further out than here."""
         value = self.lookup(node)
         assert value is not None
-        if value.is_name or value.literal:
+        if value.is_name or value.literal or (isinstance(node, Index) and node in self.writer.small):
             return value
         home = self.home(node)
         return value if home is self else home.assign(node, value)
@@ -341,7 +265,7 @@ class Scope:
         large = [a for a in node.operands if a not in self.writer.small and not a.dtype.is_bool]
         if any(isinstance(a, Const) for a in large):
             return False
-        return node.dtype.is_bool or (bool(large) and (node.function in (*spelling.INFIX, "where")))
+        return node.dtype.is_bool or (bool(large) and node.function in (*spelling.INFIX, "where"))
 
     @staticmethod
     def _widened(value: Value) -> Value:
@@ -397,17 +321,22 @@ class Scope:
         return total
 
     def _summed(self, parts: Sequence[Affine], wish: str | None) -> Node:
-        total: Node | None = None
-        for part in parts:
-            negative = total is not None and all(c < 0 for c in part.terms.values())
-            term = from_affine(part.scaled(-1) if negative else part)
-            total = term if total is None else Map("sub" if negative else "add", (total, term))
-            self.writer.small.update((term, total))
+        total = self._part(parts[0], wish)
+        for part in parts[1:]:
+            negative = all(coefficient < 0 for coefficient in part.terms.values())
+            term = self._part(part.scaled(-1) if negative else part, wish)
+            total = Map("sub" if negative else "add", (total, term))
+            self.writer.small.add(total)
             self.writer.uses.setdefault(total, 1)
-            if wish and isinstance(term, Map):
-                self.writer.wishes.setdefault(term, f"{wish}_start")
-        assert total is not None
         return total
+
+    def _part(self, part: Affine, wish: str | None) -> Node:
+        node = from_affine(part)
+        self.writer.small.add(node)
+        if wish and (len(part.terms) > 1 or part.constant):
+            self.writer.wishes.setdefault(node, f"{wish}_start")
+        self.writer.uses.setdefault(node, 1)
+        return node
 
     # --- memory ----------------------------------------------------------------------------------------
 
@@ -463,21 +392,19 @@ class Scope:
 
     def read_at(self, node: At, tests: Sequence[Node], fill: str = "") -> Value:
         """An operand at computed positions, `fill` (or 0) where a test fails: nothing is touched there."""
-        at = {
-            axis: self.named(position, axis_name(axis))
-            for axis, position in zip(node.along, node.positions, strict=True)
-        }
+        assert isinstance(node.arg, Read)
+        pairs = zip(node.along, node.positions, strict=True)
+        at = {axis: self.named(position, axis_name(axis)) for axis, position in pairs}
         name, names = indexed_names(node)
-        pointer = self.address(name, names, at=tuple(at[a] for a in node.arg.names if a in at))
+        pointer = self.address(name, names, at=[at[axis] for axis in node.arg.names if axis in at])
         values = [self.lookup(test) for test in tests]
         inside = [v for v in values if v is not None and v.dims <= pointer.dims]
         beside = [v for v in values if v is not None and not v.dims <= pointer.dims]
         value = self._load(pointer, both(self.mask(pointer.dims), *inside), node.dtype, fill)
-        if not beside:
+        condition = both(*beside)
+        if condition is None:
             return value
-        dims = frozenset[int]().union(*(v.dims for v in beside))
-        condition = both(self.mask(dims - pointer.dims), *beside)
-        assert condition is not None
+        condition = both(self.mask(condition.dims - pointer.dims), condition) or condition
         fill = fill or ("0.0" if node.dtype.is_float else "0")
         return Value(f"tl.where({condition.text}, {value.text}, {fill})", ATOM, value.dims | condition.dims)
 
@@ -498,7 +425,7 @@ class Scope:
         return Value(name, ATOM, value.dims)
 
     def address(self, name: str, names: Sequence[str], at: Iterable[Value] = ()) -> Value:
-        """A pointer to an operand's element at the current positions; `at` are those along axes without name."""
+        """A pointer to an operand's element at the current positions; `at` are those along nameless axes."""
         parameters, layout = self.writer.parameters, self.writer.layout
         terms: list[Value] = []
         computed = iter(at)

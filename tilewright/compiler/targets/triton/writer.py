@@ -61,12 +61,13 @@ def wrapped(line: str, depth: int) -> Iterable[str]:
     if len(indent) + len(line) <= WIDTH:
         yield (indent + line).rstrip()
         return
-    head, arguments = _outermost_call(line)
+    call, tail = _without_conversion(line)
+    head, arguments = _outermost_call(call)
     if arguments:
         yield f"{indent}{head}"
         for argument in arguments:
             yield from filled(f"{argument},", depth + 1)
-        yield f"{indent})"
+        yield f"{indent}){tail}"
         return
     name, equals, expression = line.partition(" = ")
     terms = _terms(expression)
@@ -97,6 +98,12 @@ def _depths(text: str) -> Iterable[tuple[int, int]]:
         depth -= letter in ")]"
         yield position, depth
         depth += letter in "(["
+
+
+def _without_conversion(line: str) -> tuple[str, str]:
+    """`x = f(…).to(tl.float32)` as `x = f(…)` and what follows."""
+    found = re.search(r"(?<=\))\.to\([\w.]+\)$", line)
+    return (line[: found.start()], found.group()) if found else (line, "")
 
 
 def _outermost_call(line: str) -> tuple[str, list[str]]:
