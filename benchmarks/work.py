@@ -17,6 +17,7 @@ import tilewright as tw
 from tests.support.cases import Case
 from tilewright.autograd.derive import vjp
 from tilewright.compiler.pipeline import lower
+from tilewright.dsl.extents import bind_extents
 from tilewright.op import costs
 from tilewright.op.check import relative_error
 from tilewright.op.op import Op
@@ -157,9 +158,7 @@ def _both(case: Case) -> Work:
 
     bound = case.call(arrays)
     derivative = vjp(bound.program)
-    extents = {
-        a: e for p in bound.program.tiles for a, e in zip(p.axes, bound.arrays[p.name].shape, strict=True)
-    }
+    extents = bind_extents(bound.program, {name: array.shape for name, array in bound.arrays.items()})
     backward = {
         p.name: np.empty([extents[a] for a in p.axes], p.dtype.numpy) for p in derivative.backward.tiles
     }

@@ -1,5 +1,5 @@
 """One file a family; each has `BENCHES`."""
 
-from benchmarks.families import elementwise, products, rows, training
+from benchmarks.families import convolutions, elementwise, products, rows, training
 
-BENCHES = [*products.BENCHES, *elementwise.BENCHES, *rows.BENCHES, *training.BENCHES]
+BENCHES = [*products.BENCHES, *convolutions.BENCHES, *elementwise.BENCHES, *rows.BENCHES, *training.BENCHES]

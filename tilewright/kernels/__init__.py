@@ -16,6 +16,13 @@ from tilewright.kernels.activations import (
     tanh,
 )
 from tilewright.kernels.attention import attention
+from tilewright.kernels.convolution import (
+    conv1d,
+    conv2d,
+    conv2d_channels_last,
+    conv3d,
+    depthwise_conv2d,
+)
 from tilewright.kernels.linear import bilinear, linear, matmul
 from tilewright.kernels.losses import bce_with_logits, cross_entropy, huber, kl_div, l1, mse
 from tilewright.kernels.norms import layer_norm, rms_norm
@@ -39,13 +46,23 @@ from tilewright.kernels.optim import (
     rprop_step,
     sgd_step,
 )
+from tilewright.kernels.pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from tilewright.kernels.softmax import log_softmax, logsumexp, softmax
 
 __all__ = [
     "ACTIVATIONS", "adadelta_step", "adafactor_step", "adafactor_vector_step", "adagrad_step",
-    "adam_step", "adamax_step", "adamw_step", "asgd_step", "attention", "bce_with_logits", "bilinear",
-    "cross_entropy", "elu", "geglu", "gelu", "hardswish", "huber", "kl_div", "l1", "lamb_step",
-    "lars_step", "layer_norm", "leaky_relu", "linear", "lion_step", "log_softmax", "logsumexp", "matmul",
-    "mish", "mse", "muon_step", "nadam_momentum", "nadam_step", "radam_step", "relu", "rms_norm",
-    "rmsprop_step", "rprop_step", "sgd_step", "sigmoid", "silu", "softmax", "softplus", "swiglu", "tanh",
+    "adam_step", "adamax_step", "adamw_step", "asgd_step", "attention", "avg_pool1d", "avg_pool2d",
+    "avg_pool3d", "bce_with_logits", "bilinear", "conv1d", "conv2d", "conv2d_channels_last", "conv3d",
+    "cross_entropy", "depthwise_conv2d", "elu", "geglu", "gelu", "hardswish", "huber", "kl_div", "l1",
+    "lamb_step", "lars_step", "layer_norm", "leaky_relu", "linear", "lion_step", "log_softmax",
+    "logsumexp", "matmul", "max_pool1d", "max_pool2d", "max_pool3d", "mish", "mse", "muon_step",
+    "nadam_momentum", "nadam_step", "radam_step", "relu", "rms_norm", "rmsprop_step", "rprop_step",
+    "sgd_step", "sigmoid", "silu", "softmax", "softplus", "swiglu", "tanh",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ Steps = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Sliding:
-    """Along the axis `over`: out·stride + tap·dilation - padding, for every position `out` and every `tap`."""
+    """Positions along the axis `over`: out·stride + tap·dilation - padding for every window and tap."""
 
     over: str
     out: str

@@ -1,0 +1,141 @@
+"""Convolutions and pools against torch: values and gradients, every option, every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tilewright as tw
+from tests.support.checks import assert_close
+from tilewright import kernels as K
+from tilewright.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+def channels_last(x, weight, bias=None, **options):
+    x, weight = x.movedim(-1, -3), weight.movedim(-1, -3)
+    return F.conv2d(x, weight, bias, **options).movedim(-3, -1)
+
+
+def depthwise(x, weight, bias=None, **options):
+    return F.conv2d(x, weight[:, None], bias, groups=len(weight), **options)
+
+
+def pool(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda x, window, **options: function(x, window, **options)
+
+
+@dataclass(frozen=True)
+class Against:
+    """An op and torch's function for the same, on operands of these shapes."""
+
+    op: tw.Op
+    torch: Callable[..., torch.Tensor]
+    shapes: tuple[Shape, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join(
+            [self.op.name, *map(str, self.shapes), *(f"{k}={v}" for k, v in self.options.items())]
+        )
+
+    def operands(self, dtype: str) -> list[np.ndarray]:
+        rng = np.random.default_rng(0)
+        return [rng.standard_normal(shape).astype(dtype) for shape in self.shapes]
+
+
+CASES = [
+    Against(K.conv1d, F.conv1d, ((2, 3, 23), (5, 3, 4), (5,)), {"stride": 2, "padding": 3, "dilation": 2}),
+    Against(K.conv2d, F.conv2d, ((2, 3, 7, 13), (5, 3, 3, 2))),
+    Against(K.conv2d, F.conv2d, ((2, 17, 11, 7), (19, 17, 3, 3), (19,)), {"padding": 1}),
+    Against(
+        K.conv2d, F.conv2d, ((2, 3, 9, 8), (5, 3, 3, 2), (5,)),
+        {"stride": (2, 3), "padding": (1, 2), "dilation": (2, 1)},
+    ),
+    Against(K.conv2d, F.conv2d, ((2, 4, 6, 6), (3, 4, 1, 1))),
+    Against(K.conv3d, F.conv3d, ((1, 2, 5, 4, 7), (3, 2, 2, 3, 3), (3,)), {"padding": 1}),
+    Against(K.conv2d_channels_last, channels_last, ((2, 7, 6, 16), (5, 3, 3, 16), (5,)), {"padding": 1}),
+    Against(K.depthwise_conv2d, depthwise, ((2, 5, 7, 19), (5, 3, 3), (5,)), {"stride": 2, "padding": 1}),
+    Against(K.max_pool1d, pool(F.max_pool1d), ((2, 3, 19),), {"window": 3, "stride": 1, "dilation": 2}),
+    Against(K.max_pool2d, pool(F.max_pool2d), ((2, 3, 8, 11),), {"window": 2}),
+    Against(K.max_pool2d, pool(F.max_pool2d), ((2, 8, 11),), {"window": (3, 2), "stride": 2, "padding": 1}),
+    Against(K.max_pool3d, pool(F.max_pool3d), ((1, 2, 4, 5, 6),), {"window": 2}),
+    Against(K.avg_pool1d, pool(F.avg_pool1d), ((2, 3, 19),), {"window": 4, "padding": 1}),
+    Against(K.avg_pool2d, pool(F.avg_pool2d), ((2, 3, 8, 11),), {"window": 3, "stride": 2, "padding": 1}),
+    Against(
+        K.avg_pool2d, pool(F.avg_pool2d), ((2, 3, 8, 11),),
+        {"window": (3, 2), "padding": 1, "count_include_pad": False},
+    ),
+    Against(K.avg_pool3d, pool(F.avg_pool3d), ((1, 2, 4, 5, 6),), {"window": 2}),
+]  # fmt: skip
+EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def compare(case: Against, operands: list[np.ndarray]) -> None:
+    tensors = [
+        torch.tensor(np.ascontiguousarray(a), dtype=torch.float64, requires_grad=True) for a in operands
+    ]
+    expected = case.torch(*tensors, **case.options)
+    assert_close(case.op(*operands, **case.options), expected.detach().numpy(), 64, str(case))
+    cotangent = np.random.default_rng(1).standard_normal(tuple(expected.shape)).astype(operands[0].dtype)
+    expected.backward(torch.tensor(cotangent, dtype=torch.float64))
+    gradients = case.op.vjp(*operands, d_y=cotangent, **case.options)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    for mine, tensor in zip(gradients, tensors, strict=True):
+        assert tensor.grad is not None
+        assert_close(mine, tensor.grad.numpy(), 256, str(case), floor=1.0)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_agrees_with_torch(case: Against, dtype: str):
+    compare(case, case.operands(dtype))
+
+
+def reversed_everywhere(a: np.ndarray) -> np.ndarray:
+    return a[tuple(slice(None, None, -1) for _ in a.shape)]
+
+
+def channels_innermost(a: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim > 1 else a
+
+
+def repeated(a: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(a[:1], a.shape)
+
+
+@pytest.mark.parametrize("lay", [reversed_everywhere, channels_innermost, repeated])
+@pytest.mark.parametrize("case", [CASES[2], CASES[10]], ids=str)
+def test_layouts(case: Against, lay: Callable[[np.ndarray], np.ndarray]):
+    if lay is repeated and case.op is K.max_pool2d:
+        pytest.skip("torch gives ties another gradient")
+    compare(case, [lay(a) for a in case.operands("float64")])
+
+
+@pytest.mark.parametrize("shapes", [((0, 3, 5, 5), (4, 3, 3, 3)), ((2, 3, 5, 5), (0, 3, 3, 3))], ids=str)
+def test_nothing_to_do(shapes: tuple[Shape, Shape]):
+    x, weight = (np.ones(shape, np.float32) for shape in shapes)
+    assert K.conv2d(x, weight).shape == (shapes[0][0], shapes[1][0], 3, 3)
+
+
+def test_channels_must_agree():
+    with pytest.raises(UserError, match="axis 'c' is"):
+        K.conv2d(np.ones((1, 3, 5, 5)), np.ones((4, 2, 3, 3)))
+
+
+def test_a_window_must_fit():
+    with pytest.raises(UserError, match="'oh' would have"):
+        K.conv2d(np.ones((1, 3, 2, 9)), np.ones((4, 3, 5, 3)))
+
+
+@pytest.mark.parametrize("options", [{"stride": 0}, {"padding": -1}, {"dilation": (1, 2, 3)}], ids=str)
+def test_wrong_steps_are_refused(options: dict[str, Any]):
+    with pytest.raises(UserError, match=f"{next(iter(options))} is a whole number from"):
+        K.conv2d(np.ones((1, 3, 5, 5)), np.ones((4, 3, 3, 3)), **options)
