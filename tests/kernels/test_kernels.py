@@ -133,6 +133,22 @@ def test_cross_entropy_of_a_target_that_is_no_class_is_nan():
     assert list(np.isnan(loss)) == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    "op", [kernels.nll, kernels.softmax_focal, kernels.multi_margin], ids=lambda op: op.name
+)
+def test_other_losses_of_a_target_that_is_no_class_are_nan(op):
+    loss = op(np.zeros((3, 4), np.float32), np.array([1, 4, -1]), reduction="none")
+    assert list(np.isnan(loss)) == [False, True, True]
+
+
+def test_a_class_of_weight_0_counts_for_nothing_in_the_mean():
+    logits, target = np.random.default_rng(0).standard_normal((4, 3)), np.array([0, 1, 0, -100])
+    weight = np.array([0.0, 2.0, 1.0])
+    found = kernels.cross_entropy(logits, target, weight)
+    np.testing.assert_allclose(found, kernels.cross_entropy(logits[1:2], target[1:2]), rtol=1e-12)
+    assert np.isnan(kernels.cross_entropy(logits[:1], target[:1], weight)), "no weight at all"
+
+
 def test_relu_keeps_nan_and_has_the_slope_0_at_0():
     x = np.array([np.nan, -1.0, 0.0, -0.0, 2.0])
     np.testing.assert_array_equal(kernels.relu(x), [np.nan, 0, 0, 0, 2])

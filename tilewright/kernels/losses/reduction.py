@@ -1,0 +1,15 @@
+"""How a loss becomes one number."""
+
+import tilewright as tw
+from tilewright.errors import ArgumentError
+
+
+def reduced(loss, reduction):
+    """The sum or mean of all elements of a loss, or the loss itself."""
+    if reduction == "mean":
+        return tw.mean(loss)
+    if reduction == "sum":
+        return tw.sum(loss)
+    if reduction == "none":
+        return loss
+    raise ArgumentError(f'reduction is "mean", "sum" or "none", not {reduction!r}')
