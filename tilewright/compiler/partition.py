@@ -119,7 +119,7 @@ class _Partitioner:
     def _in_two_steps(self, node: Node, reduction: Reduce) -> Node:
         """`node` with a reduction, under whatever names of its axes, replaced by its second step."""
         form, finisher = self.namesakes.form(reduction), self._finisher(reduction)
-        table = {
+        table: dict[Node, Node] = {
             found: rename(finisher, dict(zip(reduction.axes, found.axes, strict=True)))
             for found in topological([node])
             if isinstance(found, Reduce) and self.namesakes.form(found) == form

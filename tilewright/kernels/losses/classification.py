@@ -81,10 +81,11 @@ def soft_cross_entropy(
 
     With label smoothing s the target is (1 - s) · target + s / c. The mean divides by the number of targets.
     """
+    wanted = target
     if label_smoothing:
         uniform = label_smoothing / tw.cast(tw.size("c"), logits.dtype.compute)
-        target = (1 - label_smoothing) * target + uniform
-    surprise = -log_softmax(logits) * target
+        wanted = (1 - label_smoothing) * target + uniform
+    surprise = -log_softmax(logits) * wanted
     return reduced(tw.sum(surprise if weight is None else surprise * weight, "c"), reduction)
 
 

@@ -74,7 +74,7 @@ def poisson_nll(
     """
     loss = tw.exp(x) - target * x if log_input else x - target * tw.log(x + eps)
     if full:
-        count = tw.where(target > 1, target, 1)
+        count = tw.cast(tw.where(target > 1, target, 1), x.dtype.compute)
         stirling = count * tw.log(count) - count + 0.5 * tw.log(2 * math.pi * count)
         loss = loss + tw.where(target > 1, stirling, 0)
     return reduced(loss, reduction)
