@@ -39,6 +39,11 @@ def total(x: tw.Tile["n"]):
     return tw.sum(x * x)
 
 
+@tw.op
+def embedding(table: tw.Tile["row d"], ids: tw.Tile["n"]):
+    return table.at(row=ids)
+
+
 def test_the_page_has_signature_mathematics_gradient_and_kernels():
     text = softmax.explain((64, 128))
     for line in (
@@ -131,3 +136,20 @@ def test_amounts_are_formulas_and_numbers():
 )
 def test_quantities(number: float, text: str):
     assert quantity(number, "B") == text
+
+
+def test_a_scatter_says_who_adds_up_what_and_in_which_order():
+    text = " ".join(embedding.explain((50, 8), np.zeros((6,), np.int64)).split())
+    assert "scatter kernel embedding_backward_0: ids, d_y → d_table" in text
+    assert "for each d=8: row=50 start at 0, then one pass over n=6 adds each value at its place" in text
+    assert "d_table = scatter_add(d_y, row=ids)" in text
+    assert "in the order of n (no atomics)" in text
+    assert "cost 8·n + 4·n·d + 4·row·d = 1.84 kB, n·d = 48 FLOP" in text
+    assert "every lane adds to places of its own" in text
+
+
+def test_an_operand_that_is_read_where_another_says_costs_what_is_read():
+    text = " ".join(embedding.explain((50, 8), np.zeros((6,), np.int64)).split())
+    assert "reads table at computed positions along row; outside it is 0, and not touched" in text
+    assert "cost 8·n·d + 8·n = 432 B, no arithmetic" in text
+    assert "Forward: 1 kernel, 432 B moved (1.00 × the fewest possible)" in text

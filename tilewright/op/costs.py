@@ -1,23 +1,23 @@
 """What kernels move and compute, as formulas over axis names and as numbers, and the fewest bytes possible.
 
 A kernel is charged for every operand once and every result once: rows that are walked several times stay in
-the cache, and so do the panels of a contraction. The fewest bytes of an op are its operands and its results,
-each once.
+the cache, and so do the panels of a contraction. Of an operand that is read only where another one says (a
+table at ids), what is read counts. The fewest bytes of an op are its operands and its results, each once.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
-from tilewright.compiler.nest import Kernel, Plan
+from tilewright.compiler.nest import Kernel, Plan, evaluated
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.extents import bind_extents
-from tilewright.dsl.program import Map, Program, Reduce, reads, topological
+from tilewright.dsl.program import At, Map, Node, Param, Program, Read, Reduce, topological
 
 Extents = Mapping[str, int]
 Terms = Counter[tuple[str, ...]]
@@ -86,7 +86,23 @@ def _tile(axes: tuple[str, ...], dtype: DType) -> tuple[int, tuple[str, ...]]:
 
 
 def bytes_read(kernel: Kernel) -> Amount:
-    return Amount.of(_tile(p.axes, p.dtype) for p in kernel.tiles)
+    return Amount.of(_read(kernel.tiles, kernel.leading))
+
+
+def _read(tiles: Iterable[Param], roots: Iterable[Node]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Every operand once; one that is read only where other operands say, as often as it is read."""
+    whole: set[str] = set()
+    chosen: dict[str, dict[tuple[str, ...], None]] = {}
+    for node in evaluated(roots):
+        if isinstance(node, Read):
+            whole.add(node.param)
+        elif isinstance(node, At) and isinstance(node.arg, Read):
+            chosen.setdefault(node.arg.param, {})[node.axes] = None
+            if not any(isinstance(part, Read) for part in topological(node.positions)):
+                whole.add(node.arg.param)
+    for param in tiles:
+        places = (param.axes,) if param.name in whole else chosen.get(param.name, ())
+        yield from (_tile(axes, param.dtype) for axes in places)
 
 
 def bytes_written(kernel: Kernel) -> Amount:
@@ -98,10 +114,9 @@ def bytes_moved(kernel: Kernel) -> Amount:
 
 
 def fewest_bytes(program: Program) -> Amount:
-    """Every operand that is read, once, and every result, once."""
-    used = {r.param for r in reads(r.node for r in program.results)}
-    tiles = [_tile(p.axes, p.dtype) for p in program.tiles if p.name in used]
-    return Amount.of([*tiles, *(_tile(r.axes, r.dtype) for r in program.results)])
+    """Every operand, as far as it is read, once, and every result, once."""
+    read = _read(program.tiles, (r.node for r in program.results))
+    return Amount.of([*read, *(_tile(r.axes, r.dtype) for r in program.results)])
 
 
 def operations(kernel: Kernel) -> Amount:
@@ -110,6 +125,9 @@ def operations(kernel: Kernel) -> Amount:
     if kernel.contraction:
         groups = kernel.contraction
         parts.append((2, (*groups.batch, *groups.m, *groups.n, *groups.k)))
+    if kernel.scatter:
+        axes = dict.fromkeys((*kernel.row, *kernel.parallel))
+        parts.append((1, tuple(axes)))
     for node in topological([*kernel.roots, *_sides(kernel)]):
         if isinstance(node, Reduce):
             parts.append((1, node.arg.axes))

@@ -219,7 +219,9 @@ def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
             f"{schedule.lanes} along {axis}"
         )
     parts = [f"vectors of {schedule.lanes} along {axis}, {schedule.unroll} of them a step"]
-    if kernel.row and schedule.lane_axis not in kernel.row:
+    if kernel.scatter:
+        parts.append("every lane adds to places of its own")
+    elif kernel.row and schedule.lane_axis not in kernel.row:
         parts.append("so neighbouring rows lie side by side and every lane reduces its own")
     if keeps:
         parts.append(

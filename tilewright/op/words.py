@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tilewright.compiler.chunks import is_chunk_axis
-from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, Phase
+from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, Phase, indexed_reads
 from tilewright.dsl.formula import formula
-from tilewright.dsl.program import Node, Program, Read, Result
+from tilewright.dsl.program import Node, Program, Read, Result, Scatter
 from tilewright.op.costs import axis_label
 
 Extents = Mapping[str, int]
@@ -31,6 +31,10 @@ def loops(kernel: Kernel, extents: Extents) -> str:
     parallel = _axes(kernel.parallel, extents)
     if kernel.contraction:
         return _contraction_loops(kernel.contraction, extents)
+    if kernel.scatter:
+        places, summed = _axes(kernel.scatter.along, extents), _axes(kernel.row, extents)
+        each = f"for each {parallel}: " if parallel else ""
+        return f"{each}{places} start at 0, then one pass over {summed} adds each value at its place"
     if not kernel.row:
         return f"for each of {parallel}, in any order" if parallel else "once"
     count = len(kernel.phases)
@@ -68,6 +72,10 @@ def steps(kernel: Kernel, kept: Mapping[Node, int] | None = None) -> Iterator[tu
     """Each phase with its formulas; values in `kept` are named where they are computed and known later."""
     if kernel.contraction:
         yield from _contraction_steps(kernel, kernel.contraction)
+        return
+    if kernel.scatter:
+        results = [Result(o.buffer.name, kernel.scatter, o.buffer.axes) for o in kernel.outputs]
+        yield "add", _lines(kernel, results, {})
         return
     names: dict[Node, str] = {}
     taken = {p.name for p in kernel.inputs} | {o.buffer.name for o in kernel.outputs}
@@ -136,6 +144,8 @@ def reasons(kernel: Kernel, extents: Extents, writers: Mapping[str, str]) -> Ite
     """Why the kernel is what it is. `writers` names the kernel that writes each buffer."""
     if kernel.contraction:
         yield from _contraction_reasons(kernel, kernel.contraction)
+    elif kernel.scatter:
+        yield from _scatter_reasons(kernel, kernel.scatter)
     elif kernel.split:
         yield from _split_reasons(kernel, extents)
     elif any(is_chunk_axis(a) for a in kernel.row):
@@ -147,6 +157,7 @@ def reasons(kernel: Kernel, extents: Extents, writers: Mapping[str, str]) -> Ite
         yield from _row_reasons(kernel)
     else:
         yield "no reduction: every position is computed on its own, in one pass over memory"
+    yield from _indexing_reasons(kernel)
     for name in dict.fromkeys(p.name for p in kernel.tiles if p.name in writers):
         yield f"reads {name}, which {writers[name]} leaves in memory"
 
@@ -164,6 +175,24 @@ def _contraction_reasons(kernel: Kernel, contraction: Contraction) -> Iterator[s
     if stored:
         names = ", ".join(o.buffer.name for o in stored)
         yield f"what follows the sum ({names}) is applied to the finished tile in registers, then stored"
+
+
+def _scatter_reasons(kernel: Kernel, scatter: Scatter) -> Iterator[str]:
+    yield (
+        f"where a value is added along {_names(scatter.along)} is computed, so no formula says what a place "
+        f"is made of: every place belongs to one thread or program, which adds up what falls there in the "
+        f"order of {_names(kernel.row)} (no atomics); positions outside add nothing"
+    )
+
+
+def _indexing_reasons(kernel: Kernel) -> Iterator[str]:
+    """What is read at computed positions."""
+    found: dict[str, dict[str, None]] = {}
+    for node in indexed_reads(kernel):
+        for read in (n for n in (node.arg,) if isinstance(n, Read)):
+            found.setdefault(read.param, {}).update(dict.fromkeys(node.along))
+    for name, axes in found.items():
+        yield f"reads {name} at computed positions along {_names(axes)}; outside it is 0, and not touched"
 
 
 def _split_reasons(kernel: Kernel, extents: Extents) -> Iterator[str]:
