@@ -8,7 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.kernels import cases_activations, cases_losses, cases_optim, cases_products, cases_rows
+from tests.kernels import (
+    cases_activations,
+    cases_dropout,
+    cases_losses,
+    cases_optim,
+    cases_products,
+    cases_rows,
+)
 from tests.support import checks
 from tests.support.cases import FLOATS, Case
 from tilewright import kernels
@@ -20,6 +27,7 @@ CASES: list[Case] = [
     *cases_products.CASES,
     *cases_losses.CASES,
     *cases_optim.CASES,
+    *cases_dropout.CASES,
 ]
 
 

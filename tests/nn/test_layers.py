@@ -203,7 +203,7 @@ INITIALISERS = [
 @pytest.mark.parametrize(("name", "arguments", "deviation"), INITIALISERS, ids=str)
 def test_initialisers(name, arguments, deviation):
     weight = nn.Parameter(tw.zeros(200, 300))
-    assert getattr(nn.init, name)(weight, *arguments, generator=np.random.default_rng(0)) is weight
+    assert getattr(nn.init, name)(weight, *arguments, generator=tw.Generator(0)) is weight
     assert weight.is_leaf and weight.detach().numpy().std() == pytest.approx(deviation, rel=0.02)
 
 

@@ -31,7 +31,7 @@ OPTIMIZERS = {
 def test_digits(digits, name):
     """An MLP reads handwritten digits that it has not seen."""
     images, unseen, labels, expected = digits
-    tw.manual_seed(0)
+    tw.manual_seed(3)
     model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.LayerNorm(128), nn.Linear(128, 10))
     optimizer = OPTIMIZERS[name](model.parameters())
     loss_of = nn.CrossEntropyLoss()

@@ -82,6 +82,7 @@ _UNBOUNDED = {
 }
 _UNBOUNDED |= {"atan", "tanh", "asinh", "sigmoid", "softplus", "isnan", "isinf", "isfinite"}
 _UNBOUNDED |= {"stop_gradient", "recomputed", "kept"}
+_UNBOUNDED |= {"mantissa", "exponent"}
 
 # Functions whose results are operands (or parts of them) as they are, to the last bit.
 COPYING = {
@@ -98,8 +99,9 @@ COPYING = {
     "ceil",
     "round",
     "trunc",
+    "mantissa",
 }
-JUMPING = {"sign", "floor", "ceil", "round", "trunc", "floordiv", "mod", "fmod"}
+JUMPING = {"sign", "floor", "ceil", "round", "trunc", "floordiv", "mod", "fmod", "mantissa", "exponent"}
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _NEVER = {"polygamma", "where"}
 
@@ -150,6 +152,7 @@ class _Builder:
         self.steps += [self.scan] * (2 * bool(options["scans"]))
         self.steps += [self.index, self.index, self.sort, self.scatter] * (5 * bool(options["indexing"]))
         self.steps += [self.contract] * (2 * bool(options["contractions"] and options["reductions"]))
+        self.steps += [self.random_bits] * bool(options["positions"])
 
     # --- leaves -----------------------------------------------------------------------------------------
 
@@ -207,10 +210,15 @@ class _Builder:
 
     def _rules(self, dtype: DType) -> tuple[Callable[..., Any], ...]:
         if dtype.is_float:
-            return (scalars.floating, scalars.arithmetic, scalars.predicate)
+            return (scalars.floating, scalars.arithmetic, scalars.predicate, scalars.whole)
         if dtype.is_bool:
             return (scalars.bitwise,)
-        return (scalars.arithmetic, scalars.bitwise, scalars.shifting)
+        return (
+            scalars.arithmetic,
+            scalars.bitwise,
+            scalars.shifting,
+            *[scalars.from_bits] * (dtype == int64),
+        )
 
     def _apply(self, rows: list[ScalarFunction], values: list[Value]) -> None:
         exact = all(v.exact for v in values)
@@ -228,6 +236,19 @@ class _Builder:
         expression = row(*(v.expression for v in values))
         low, high = (0, 1) if expression.dtype.is_bool else _bounds(row, values)
         self._add(expression, low, high, exact=_is_exact(row, values))
+
+    def random_bits(self) -> None:
+        rows = _rows(scalars.random_word, 3, self.functions)
+        self.position()
+        values = [self._any(lambda v: v.dtype == int64) for _ in range(2)]
+        if not rows or None in values or not self._fits(*values):
+            return
+        stream = constant(self.draw(st.sampled_from((0, -1, 2**40 + 3))), int64)
+        word = self.draw(st.sampled_from(rows))(*(v.expression for v in values), stream)
+        if self.draw(st.booleans()):
+            self._add(word & 15, 0, 15, exact=True)
+        else:
+            self._add(word < 0, 0, 1, exact=True)
 
     def choose(self) -> None:
         first = self._any()
@@ -262,7 +283,10 @@ class _Builder:
     # --- reductions -------------------------------------------------------------------------------------
 
     def reduce(self) -> None:
-        value = self._any(lambda v: bool(v.axes))
+        value = None
+        if self.draw(st.integers(0, 3)) == 3:
+            value = self._any(lambda v: bool(v.axes) and v.dtype.is_bool)
+        value = value or self._any(lambda v: bool(v.axes))
         if value is None:
             return
         combines = ("any", "all") if value.dtype.is_bool else COMBINES[:4]
@@ -495,11 +519,17 @@ def _domains(row: ScalarFunction) -> tuple[tuple[float, float], ...]:
 def _is_exact(row: ScalarFunction, values: list[Value]) -> bool:
     if not values[0].dtype.is_float:
         return True
-    return row.name in (*COPYING, *COMPARISONS, "isnan", "isinf", "isfinite") and all(v.exact for v in values)
+    exact = (*COPYING, *COMPARISONS, "isnan", "isinf", "isfinite", "exponent")
+    return row.name in exact and all(v.exact for v in values)
+
+
+_RANGES = {scalars.from_bits: (-9.2, 9.2), scalars.whole: (-1074, 1024)}
 
 
 def _bounds(row: ScalarFunction, values: list[Value]) -> tuple[float, float]:
     """The smallest and largest result on a grid between the operands' bounds, and a little more."""
+    if row.types in _RANGES:
+        return _RANGES[row.types]
     if values[0].dtype.is_integer:
         return _integer_bounds(row, values)
     grids = np.meshgrid(*(np.linspace(v.low, v.high, 41) for v in values))

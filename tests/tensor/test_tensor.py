@@ -62,7 +62,7 @@ def test_random_tensors_follow_the_seed():
     tw.manual_seed(3)
     second = [tw.rand(4), tw.randn(2, 2), tw.randint(0, 9, (5,)), tw.randperm(6)]
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
-    generator = np.random.default_rng(1)
+    generator = tw.Generator(1)
     assert (tw.randn(3, generator=generator) != tw.randn(3, generator=generator)).all()
     draws = tw.rand(1000, dtype="float64")
     assert draws.min() >= 0 and draws.max() < 1 and draws.dtype == tw.float64

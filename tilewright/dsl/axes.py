@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tilewright.errors import AxisError
+from tilewright.dsl.dtypes import DType, as_dtype, float32, float64, int32, int64
+from tilewright.errors import AxisError, DTypeError
 
 ELLIPSIS = "..."
 PAIR = "re_im"  # of complex numbers: real tiles with one axis more
@@ -34,6 +35,13 @@ class TileSpec:
         return batch_axes(batch_rank) + self.axes
 
 
+@dataclass(frozen=True)
+class ScalarSpec:
+    """The dtype of a number that is passed at run time; None: that of the op's floating-point operands."""
+
+    dtype: DType | None = None
+
+
 if TYPE_CHECKING:
 
     class Tile(Any):
@@ -51,7 +59,19 @@ else:
             return parse_spec(text)
 
     class Scalar:
-        """Annotation of a keyword-only number that is passed at run time instead of being compiled in."""
+        """Annotation of a keyword-only number that is passed at run time instead of being compiled in.
+
+        `tw.Scalar` has the dtype in which the op's floating-point operands are computed,
+        `tw.Scalar[tw.int64]` that dtype.
+        """
+
+        def __class_getitem__(cls, dtype: Any) -> ScalarSpec:
+            wanted = as_dtype(dtype)
+            if wanted not in (float64, float32, int64, int32):
+                raise DTypeError(
+                    f"a number passed at run time is float64, float32, int64 or int32, not {wanted.name}"
+                )
+            return ScalarSpec(wanted)
 
 
 def batch_axes(rank: int) -> tuple[str, ...]:

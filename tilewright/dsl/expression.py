@@ -6,7 +6,8 @@ typed: they take the dtype of the expression that they meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,17 +31,18 @@ eager_cast: Callable[[Any, Any], Any] | None = None
 class Scope:
     """What axis names mean in the op whose body runs.
 
-    Inside an op that is inlined into another, `names` maps its own axis names to the caller's, `batch` is
-    what its `...` stands for, `copies` are second names for one axis of the caller that the inner op
-    calls by two, and `taken` are the caller's names, which a new axis of the inner op must not take.
-    `mentioned` remembers the line on which `index` and `size` first named an axis, `seen` every name that
-    was used, and `extents` those of the axes that the body declares (an inlined op's are its caller's),
+    `batch` is what the op's `...` stands for, outermost first. Inside an op that is inlined into another,
+    `names` maps its own axis names to the caller's, `copies` are second names for one axis of the caller that
+    the inner op calls by two, and `taken` are the caller's names, which a new axis of the inner op must not
+    take. `mentioned` remembers the line on which `index` and `size` first named an axis, `seen` every name
+    that was used, and `extents` those of the axes that the body declares (an inlined op's are its caller's),
     which `operand_axes` have from elsewhere. `beside` are the axes that stood in for another one in
-    `x.at(…)`: they take its place in the order of a result's axes.
+    `x.at(…)`: they take its place in the order of a result's axes. `draws` numbers the random draws of a
+    whole trace.
     """
 
     names: dict[str, str] = field(default_factory=dict)
-    batch: frozenset[str] = frozenset()
+    batch: tuple[str, ...] = ()
     copies: dict[str, str] = field(default_factory=dict)
     taken: set[str] | None = None
     seen: set[str] = field(default_factory=set)
@@ -48,6 +50,7 @@ class Scope:
     extents: dict[str, Node] = field(default_factory=dict)
     operand_axes: frozenset[str] = frozenset()
     beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    draws: Iterator[int] = field(default_factory=itertools.count)
 
     def caller_name(self, axis: str) -> str:
         if axis == ELLIPSIS:
@@ -429,7 +432,7 @@ def _unify(row: ScalarFunction, operands: tuple[Any, ...]) -> tuple[Expr, ...]:
         isinstance(o, (int, np.integer)) and not isinstance(o, (bool, np.bool_)) for o in weak
     ):
         common = int64
-    if row.types is scalars.floating and not common.is_float:
+    if row.types in (scalars.floating, scalars.whole) and not common.is_float:
         common = float32
     if row.types is scalars.arithmetic and common.is_bool:
         common = int64

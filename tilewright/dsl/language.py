@@ -29,7 +29,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tilewright.dsl import scalars
+from tilewright.dsl import draws, scalars
 from tilewright.dsl.axes import ELLIPSIS
 from tilewright.dsl.complex_numbers import Complex, angle, conj, imag, real
 from tilewright.dsl.complex_numbers import complex_number as complex
@@ -305,6 +305,30 @@ def scan(
     return results if isinstance(values, (tuple, list)) else results[0]
 
 
+# --- parts of numbers, random numbers ---------------------------------------------------------------------
+
+
+def frexp(value: Any) -> tuple[Any, Any]:
+    """(m, k) with value = m · 2ᵏ and ½ ≤ |m| < 1, k int32; 0, infinities and NaN have k = 0."""
+    return scalars.mantissa(value), scalars.exponent(value)
+
+
+def _drawn(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """`draw` inside of ops; outside of them the function that makes a Tensor of a shape."""
+
+    @functools.wraps(draw)
+    def call(*operands: Any, **keywords: Any) -> Any:
+        if scope.get() is None and not builtins.any(map(_is_symbolic, operands)):
+            return _eagerly(draw.__name__, *operands, **keywords)
+        return draw(*operands, **keywords)
+
+    return call
+
+
+rand, randn, truncated_randn = map(_drawn, (draws.rand, draws.randn, draws.truncated_randn))
+randint, bernoulli = map(_drawn, (draws.randint, draws.bernoulli))
+
+
 def clip(value: Any, low: Any = None, high: Any = None) -> Any:
     """min(max(value, low), high); NaN stays NaN. The gradient is 1 inside, ½ at a bound, 0 outside."""
     if low is not None:
@@ -354,11 +378,12 @@ where, stop_gradient = scalars.where, scalars.stop_gradient
 
 __all__ = [
     "abs", "acos", "acosh", "all", "angle", "any", "argcummax", "argcummin", "argmax", "argmin",
-    "argsort", "asin", "asinh", "atan", "atan2", "atanh", "axis", "cast", "ceil", "checkpoint", "clip",
-    "complex", "conj", "cos", "cosh", "cummax", "cummin", "cumprod", "cumsum", "digamma", "einsum", "erf",
-    "erfc", "exp", "exp2", "expm1", "floor", "fmod", "imag", "index", "inf", "isfinite", "isinf", "isnan",
-    "lgamma", "log", "log1p", "log2", "logaddexp", "logcumsumexp", "logsumexp", "max", "maximum", "mean",
-    "median", "min", "minimum", "nan", "pi", "pow", "prod", "quantile", "real", "round", "rsqrt", "scan",
+    "argsort", "asin", "asinh", "atan", "atan2", "atanh", "axis", "bernoulli", "cast", "ceil",
+    "checkpoint", "clip", "complex", "conj", "cos", "cosh", "cummax", "cummin", "cumprod", "cumsum",
+    "digamma", "einsum", "erf", "erfc", "exp", "exp2", "expm1", "floor", "fmod", "frexp", "imag",
+    "index", "inf", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p", "log2", "logaddexp",
+    "logcumsumexp", "logsumexp", "max", "maximum", "mean", "median", "min", "minimum", "nan", "pi",
+    "pow", "prod", "quantile", "rand", "randint", "randn", "real", "round", "rsqrt", "scan",
     "scatter_add", "sigmoid", "sign", "sin", "sinh", "size", "softplus", "sort", "sqrt", "square",
-    "stop_gradient", "sum", "tan", "tanh", "topk", "trunc", "var", "where",
+    "stop_gradient", "sum", "tan", "tanh", "topk", "trunc", "truncated_randn", "var", "where",
 ]  # fmt: skip

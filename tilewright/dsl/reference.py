@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tilewright.dsl.axes import base, union
-from tilewright.dsl.dtypes import DType
+from tilewright.dsl.dtypes import DType, as_dtype
+from tilewright.dsl.expression import Expr
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import (
     At,
@@ -30,7 +31,7 @@ from tilewright.dsl.program import (
     combine_identity,
     topological,
 )
-from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.scalars import SCALARS, ScalarFunction
 from tilewright.dsl.scans import LEFT, Body, placeholder
 from tilewright.errors import InternalError
 
@@ -55,6 +56,17 @@ def reference(program: Program, arguments: Mapping[str, Any]) -> tuple[np.ndarra
     evaluator = _Evaluator(arrays, extents)
     with np.errstate(all="ignore"):
         return tuple(evaluator.result(r.node, r.axes) for r in program.results)
+
+
+def value_of_expansion(row: ScalarFunction, operands: tuple[Any, ...]) -> np.ndarray:
+    """What a row's `expand` gives for arrays of one dtype that broadcast."""
+    assert row.expand is not None
+    arrays = np.broadcast_arrays(*operands)
+    dtype = as_dtype(arrays[0].dtype)
+    reads = tuple(Read(f"x{n}", ("i",), dtype) for n in range(row.arity))
+    flat = {f"x{n}": array.reshape(-1) for n, array in enumerate(arrays)}
+    evaluator = _Evaluator(flat, {"i": arrays[0].size})
+    return evaluator.evaluate(row.expand(*map(Expr, reads)).node).reshape(arrays[0].shape)
 
 
 def _widen(value: Any, dtype: Any) -> np.ndarray:

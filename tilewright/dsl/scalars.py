@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.dtypes import DType, bool_
+from tilewright.dsl.dtypes import DType, bool_, float64, int32, int64
+from tilewright.dsl.philox import WORDS, word_of_block
 from tilewright.errors import DTypeError
 
 SCALARS: dict[str, ScalarFunction] = {}
@@ -27,7 +29,11 @@ TypeRule = Callable[[str, tuple[DType, ...]], DType]
 
 @dataclass(frozen=True, eq=False)
 class ScalarFunction:
-    """One row. `infix` is the operator that formulas print, `domain` where tests draw operands."""
+    """One row. `infix` is the operator that formulas print, `domain` where tests draw operands.
+
+    `same_bits`: the result is the reference's to the last bit on every target, so nothing in a kernel that
+    has the function may be contracted.
+    """
 
     name: str
     arity: int
@@ -39,6 +45,7 @@ class ScalarFunction:
     infix: str | None = None
     domain: tuple[float, float] = (-4.0, 4.0)
     ulp: float = 2.0
+    same_bits: bool = False
 
     def result_dtype(self, operands: tuple[DType, ...]) -> DType:
         return self.types(self.name, operands)
@@ -120,6 +127,23 @@ def choice(name: str, operands: tuple[DType, ...]) -> DType:
     return _same(name, tuple(branches))
 
 
+def whole(name: str, operands: tuple[DType, ...]) -> DType:
+    floating(name, operands)
+    return int32
+
+
+def random_word(name: str, operands: tuple[DType, ...]) -> DType:
+    if _same(name, operands) != int64:
+        raise DTypeError(f"{name} takes a seed, a position and a stream of int64, got {operands[0].name}")
+    return int32
+
+
+def from_bits(name: str, operands: tuple[DType, ...]) -> DType:
+    if _same(name, operands) != int64:
+        raise DTypeError(f"{name} takes int64, got {operands[0].name}; write tw.cast(n, tw.int64)")
+    return float64
+
+
 # --- meanings that need more than one NumPy call ----------------------------------------------------------
 
 
@@ -177,6 +201,17 @@ def _np_polygamma(order: Any, x: Any) -> Any:
         return float(mpmath.polygamma(n, v))
 
     return np.vectorize(one, otypes=[np.float64])(x) if np.size(x) else np.asarray(x, np.float64)
+
+
+def _by_expansion(name: str) -> Callable[..., Any]:
+    """The meaning of a row that is defined by its `expand`: what the reference makes of that."""
+
+    def call(*operands: Any) -> Any:
+        from tilewright.dsl.reference import value_of_expansion
+
+        return value_of_expansion(SCALARS[name], operands)
+
+    return call
 
 
 def _np_sigmoid(x: Any) -> Any:
@@ -433,6 +468,16 @@ ceil = scalar("ceil", numpy=np.ceil, types=floating, grad=lambda y, x: (None,))
 round_ = scalar("round", numpy=np.rint, types=floating, grad=lambda y, x: (None,))
 trunc = scalar("trunc", numpy=np.trunc, types=floating, grad=lambda y, x: (None,))
 
+# --- parts of numbers -------------------------------------------------------------------------------------
+
+mantissa = scalar(
+    "mantissa", numpy=lambda x: np.frexp(x)[0], types=floating, grad=lambda y, x: (where(x == 0, 0, y / x),)
+)
+exponent = scalar(
+    "exponent", numpy=lambda x: np.where(np.isfinite(x), np.frexp(x)[1], 0), types=whole,
+    grad=lambda y, x: (None,),
+)  # fmt: skip
+
 # --- predicates, logic, bits ------------------------------------------------------------------------------
 
 isnan = scalar("isnan", numpy=np.isnan, types=predicate)
@@ -459,5 +504,23 @@ stop_gradient = scalar("stop_gradient", numpy=lambda x: x, types=marking, grad=l
 # What the user has decided about the backward: the same value, computed there again, or kept for it.
 recomputed = scalar("recomputed", numpy=lambda x: x, types=marking, grad=lambda y, x: (1.0,))
 kept = scalar("kept", numpy=lambda x: x, types=marking, grad=lambda y, x: (1.0,))
+
+# --- random numbers ---------------------------------------------------------------------------------------
+
+philox_words = tuple(
+    scalar(f"philox{n}", 3, numpy=partial(word_of_block, n), types=random_word) for n in range(WORDS)
+)
+
+
+def _normal_quantile(bits: Any) -> Any:
+    from tilewright.dsl.normal import quantile
+
+    return quantile(bits)
+
+
+normal_quantile = scalar(
+    "normal_quantile", numpy=_by_expansion("normal_quantile"), types=from_bits, expand=_normal_quantile,
+    grad=lambda y, n: (None,), same_bits=True,
+)  # fmt: skip
 
 COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or", "xor"})

@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from tilewright.dsl.axes import PAIR, Scalar, TileSpec, base, batch_axes, fresh, union
+from tilewright.dsl.axes import PAIR, Scalar, ScalarSpec, TileSpec, base, batch_axes, fresh, union
 from tilewright.dsl.complex_numbers import halves_together
 from tilewright.dsl.dtypes import DType, float32, float64, promote
 from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lift, merged, scope
@@ -40,7 +40,10 @@ class TileParameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function's annotations say: operands, run-time scalars, constants, the results' axes."""
+    """What a function's annotations say: operands, run-time scalars, constants, the results' axes.
+
+    `scalars` and `constants` map names to default values; `scalar_dtypes` has the scalars that state one.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -48,6 +51,7 @@ class Signature:
     scalars: Mapping[str, Any]
     constants: Mapping[str, Any]
     results: tuple[TileSpec, ...] | None
+    scalar_dtypes: Mapping[str, DType] = field(default_factory=dict)
 
     @property
     def location(self) -> str:
@@ -73,6 +77,7 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     tiles: list[TileParameter] = []
     scalars: dict[str, Any] = {}
     constants: dict[str, Any] = {}
+    dtypes: dict[str, DType] = {}
     for parameter in signature.parameters.values():
         annotation = parameter.annotation
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -90,9 +95,13 @@ def read_signature(function: Callable[..., Any]) -> Signature:
                 f'{parameter.name}: tw.Tile["... d"]; '
                 f"constants are keyword-only: put them behind a `*`"
             )
-        target = scalars if annotation is Scalar else constants
+        is_scalar = annotation is Scalar or isinstance(annotation, ScalarSpec)
+        target = scalars if is_scalar else constants
         target[parameter.name] = parameter.default
-    return Signature(name, function, tuple(tiles), scalars, constants, _result_specs(signature, where))
+        if isinstance(annotation, ScalarSpec) and annotation.dtype is not None:
+            dtypes[parameter.name] = annotation.dtype
+    results = _result_specs(signature, where)
+    return Signature(name, function, tuple(tiles), scalars, constants, results, dtypes)
 
 
 def _result_specs(signature: inspect.Signature, where: str) -> tuple[TileSpec, ...] | None:
@@ -144,7 +153,8 @@ def trace(
         params.append(Param(name, (), dtype, scalar=True))
         arguments[name] = Expr(Read(name, (), dtype))
     own = union(*(p.axes for p in params))
-    current = Scope(seen=set(own), operand_axes=frozenset(own))
+    batch = merged(*(o.batch_axes for o in operands.values() if o is not None))
+    current = Scope(batch=_batch_order(batch), seen=set(own), operand_axes=frozenset(own))
     token = scope.set(current)
     try:
         with _errors_name_the_line(signature):
@@ -314,7 +324,7 @@ def _inner_scope(
         t.name: len(v.axes) - len(t.spec.axes) for t in signature.tiles if (v := values[t.name]) is not None
     }
     present = [(t, v) for t in signature.tiles if (v := values[t.name]) is not None]
-    batch = union(*(v.axes[: split[t.name]] for t, v in present))
+    batch = _batch_order(merged(*(v.axes[: split[t.name]] for t, v in present)))
     named = [(t, pair) for t, v in present for pair in zip(t.spec.axes, v.axes[split[t.name] :], strict=True)]
     names: dict[str, str] = {}
     copies: dict[str, str] = {}
@@ -333,9 +343,10 @@ def _inner_scope(
     current = scope.get()
     taken |= current.seen if current is not None else set()
     extents = current.extents if current is not None else {}
-    return Scope(
-        names, frozenset(batch), copies, taken, set(taken), extents=extents, operand_axes=own
-    ), renames
+    inner = Scope(names, batch, copies, taken, set(taken), extents=extents, operand_axes=own)
+    if current is not None:
+        inner.draws = current.draws
+    return inner, renames
 
 
 def _inline_results(signature: Signature, outcome: Any, known: tuple[str, ...], inner: Scope) -> Any:

@@ -5,7 +5,12 @@ from tilewright.nn.containers import ModuleDict, ModuleList, Sequential
 from tilewright.nn.layers import (
     ELU,
     GELU,
+    AlphaDropout,
     Bilinear,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
     Flatten,
     Hardswish,
     Identity,
@@ -34,8 +39,9 @@ from tilewright.nn.module import Module, ModuleError, StateError
 from tilewright.nn.parameter import Parameter
 
 __all__ = [
-    "ELU", "GELU", "BCEWithLogitsLoss", "Bilinear", "CrossEntropyLoss", "Flatten", "Hardswish", "HuberLoss",
-    "Identity", "KLDivLoss", "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss", "Mish",
-    "Module", "ModuleDict", "ModuleError", "ModuleList", "Parameter", "RMSNorm", "ReLU", "Sequential",
-    "SiLU", "Sigmoid", "Softmax", "Softplus", "StateError", "Tanh", "functional", "init",
+    "ELU", "GELU", "AlphaDropout", "BCEWithLogitsLoss", "Bilinear", "CrossEntropyLoss", "Dropout",
+    "Dropout1d", "Dropout2d", "Dropout3d", "Flatten", "Hardswish", "HuberLoss", "Identity", "KLDivLoss",
+    "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss", "Mish", "Module",
+    "ModuleDict", "ModuleError", "ModuleList", "Parameter", "RMSNorm", "ReLU", "Sequential", "SiLU",
+    "Sigmoid", "Softmax", "Softplus", "StateError", "Tanh", "functional", "init",
 ]  # fmt: skip

@@ -1,4 +1,7 @@
-"""Initial values of parameters, written in place; random numbers come from `tw.manual_seed`'s generator."""
+"""Initial values of parameters, written in place. Random numbers are drawn as `tw.rand` and `tw.randn` do,
+
+with the default generator (`tw.manual_seed`) unless another is given.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import ArgumentError, ShapeError
-from tilewright.tensor.creation import default_generator
+from tilewright.tensor import draws
+from tilewright.tensor.generator import Generator
 from tilewright.tensor.tensor import Tensor
-
-Generator = np.random.Generator | None
 
 
 def _write(tensor: Tensor, values: Any) -> Tensor:
@@ -19,30 +21,31 @@ def _write(tensor: Tensor, values: Any) -> Tensor:
     return tensor
 
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Tensor:
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform between a and b."""
-    return _write(tensor, (generator or default_generator()).uniform(a, b, tensor.shape))
+    return _write(
+        tensor, draws.draw(draws.uniform, tensor.shape, generator, float(a), float(b), dtype=tensor.dtype)
+    )
 
 
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Tensor:
+def normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
+) -> Tensor:
     """Normal with this mean and standard deviation."""
-    return _write(tensor, (generator or default_generator()).normal(mean, std, tensor.shape))
+    return _write(
+        tensor, draws.draw(draws.normal, tensor.shape, generator, float(mean), float(std), dtype=tensor.dtype)
+    )
 
 
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
-    generator: Generator = None,
+    generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Normal, drawn again where outside of a … b."""
-    source = generator or default_generator()
-    values = source.normal(mean, std, tensor.shape)
-    if not a < b or mean - 8 * std > b or mean + 8 * std < a:
-        raise ArgumentError(f"trunc_normal_: hardly anything of N({mean}, {std}²) lies in {a} … {b}")
-    outside = (values < a) | (values > b)
-    while outside.any():
-        values[outside] = source.normal(mean, std, int(outside.sum()))
-        outside = (values < a) | (values > b)
-    return _write(tensor, values)
+    """Normal, under the condition that it lies in a … b."""
+    drawn = draws.truncated_randn(
+        a, b, tensor.shape, mean=mean, std=std, dtype=tensor.dtype, generator=generator
+    )
+    return _write(tensor, drawn)
 
 
 def constant_(tensor: Tensor, value: float) -> Tensor:
@@ -86,13 +89,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return gains[nonlinearity]
 
 
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator = None) -> Tensor:
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform in ±gain √(6 / (in + out)) (Glorot & Bengio, 2010)."""
     bound = gain * math.sqrt(6 / sum(fans(tensor)))
     return uniform_(tensor, -bound, bound, generator)
 
 
-def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator = None) -> Tensor:
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with standard deviation gain √(2 / (in + out)) (Glorot & Bengio, 2010)."""
     return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))), generator)
 
@@ -106,7 +109,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
 
 def kaiming_uniform_(
     tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-    generator: Generator = None,
+    generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Uniform in ±gain √(3 / fan) (He et al., 2015); `a` is the slope of leaky_relu."""
     bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
@@ -115,7 +118,7 @@ def kaiming_uniform_(
 
 def kaiming_normal_(
     tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-    generator: Generator = None,
+    generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Normal with standard deviation gain / √fan (He et al., 2015); `a` is the slope of leaky_relu."""
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)

@@ -17,6 +17,7 @@ import numpy as np
 
 from tilewright.compiler.pipeline import Executable, compile_program
 from tilewright.dsl.complex_numbers import Complex
+from tilewright.dsl.dtypes import DType, float32
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.extents import result_shapes
 from tilewright.dsl.program import Program
@@ -59,6 +60,7 @@ class Op:
     tiles: tuple[TileParameter, ...]
     scalars: Mapping[str, Any]
     constants: Mapping[str, Any]
+    scalar_dtypes: Mapping[str, DType] = {}
 
     def __init__(self) -> None:
         self.sites: dict[tuple, Any] = {}  # of whatever takes calls over: what it remembers of them
@@ -210,12 +212,20 @@ class Op:
             if isinstance(value, (bool, int, float, np.generic)) or (
                 isinstance(value, np.ndarray) and value.ndim == 0
             ):
-                values[name] = float(value)
+                dtype = self.scalar_dtypes.get(name, float32)
+                values[name] = self._whole(name, value, dtype) if dtype.is_integer else float(value)
                 continue
             raise ArgumentError(
                 f"{where(self.name)}: {name!r} is a number passed at run time, got {type(value).__name__}"
             )
         return values
+
+    def _whole(self, name: str, value: Any, dtype: DType) -> int:
+        low, high = dtype.range
+        is_whole = isinstance(value, (int, np.integer)) or float(value).is_integer()
+        if is_whole and low <= int(value) <= high:
+            return int(value)
+        raise ArgumentError(f"{where(self.name)}: {name!r} is a whole number of {dtype.name}, got {value!r}")
 
     def executable(self, program: Program, target: str = "cpu") -> Executable:
         return compile_program(program, target)

@@ -26,6 +26,7 @@ class TracedOp(DirectOp):
         self.tiles = self.signature.tiles
         self.scalars = self.signature.scalars
         self.constants = self.signature.constants
+        self.scalar_dtypes = self.signature.scalar_dtypes
         self._programs: dict[Any, Program] = {}
         functools.update_wrapper(self, function)  # type: ignore[arg-type]
 
@@ -37,8 +38,8 @@ class TracedOp(DirectOp):
                 name: None if o is None else Operand(o.dtype, len(o.batch), o.batch)
                 for name, o in binding.operands.items()
             }
-            scalar_dtype = _scalar_dtype(binding)
-            found = trace(self.signature, operands, dict.fromkeys(self.scalars, scalar_dtype), constants)
+            scalar_dtypes = {**dict.fromkeys(self.scalars, _scalar_dtype(binding)), **self.scalar_dtypes}
+            found = trace(self.signature, operands, scalar_dtypes, constants)
             self._programs[key] = found
         return found
 

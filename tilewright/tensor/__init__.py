@@ -13,18 +13,15 @@ from tilewright.tensor.creation import (
     full,
     full_like,
     linspace,
-    manual_seed,
     ones,
     ones_like,
-    rand,
-    randint,
-    randn,
-    randperm,
     tensor,
     zeros,
     zeros_like,
 )
+from tilewright.tensor.draws import randperm
 from tilewright.tensor.files import load, save
+from tilewright.tensor.generator import Generator, default_generator, manual_seed
 from tilewright.tensor.gradients import grad
 from tilewright.tensor.tensor import Tensor
 
@@ -32,8 +29,8 @@ _eager.install()
 is_grad_enabled = is_recording
 
 __all__ = [
-    "Tensor", "arange", "as_tensor", "empty", "empty_like", "enable_grad", "eye", "from_dlpack", "from_numpy",
-    "full", "full_like", "grad", "is_grad_enabled", "linspace", "load", "manual_seed", "no_grad", "ones",
-    "ones_like", "rand", "randint", "randn", "randperm", "save", "set_grad_enabled", "tensor", "zeros",
+    "Generator", "Tensor", "arange", "as_tensor", "default_generator", "empty", "empty_like", "enable_grad",
+    "eye", "from_dlpack", "from_numpy", "full", "full_like", "grad", "is_grad_enabled", "linspace", "load",
+    "manual_seed", "no_grad", "ones", "ones_like", "randperm", "save", "set_grad_enabled", "tensor", "zeros",
     "zeros_like",
 ]  # fmt: skip

@@ -1,13 +1,12 @@
-"""Tensors from data, numbers and random draws."""
+"""Tensors from data and numbers."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.dtypes import ALL, DType, as_dtype, float32, of_array
+from tilewright.dsl.dtypes import ALL, as_dtype, float32, of_array
 from tilewright.errors import ArgumentError, DTypeError
 from tilewright.tensor.record import Value
 from tilewright.tensor.tensor import Tensor, _shape
@@ -149,81 +148,7 @@ def eye(rows: int, columns: int | None = None, dtype: Any = float32) -> Tensor:
     return Tensor._make(np.eye(rows, columns, dtype=as_dtype(dtype).numpy))
 
 
-# --- random -----------------------------------------------------------------------------------------------
-
-
-class _Random(threading.local):
-    generator: np.random.Generator | None = None
-
-
-_random = _Random()
-
-
-def manual_seed(seed: int) -> np.random.Generator:
-    """Start this thread's random numbers (`tw.rand`, `tw.randn`, `nn.init`) at a seed; gives their
-    generator.
-    """
-    _random.generator = np.random.default_rng(seed)
-    return _random.generator
-
-
-def default_generator() -> np.random.Generator:
-    """The generator of this thread."""
-    if _random.generator is None:
-        _random.generator = np.random.default_rng()
-    return _random.generator
-
-
-def _drawn(draw: np.ndarray, dtype: Any, requires_grad: bool) -> Tensor:
-    return _made(draw.astype(_float(dtype).numpy, copy=False), requires_grad)
-
-
-def _float(dtype: Any) -> DType:
-    wanted = as_dtype(dtype)
-    if not wanted.is_float:
-        raise DTypeError(f"random real numbers are floating-point, not {wanted.name}; use tw.randint")
-    return wanted
-
-
-def rand(
-    *shape: Any,
-    dtype: Any = float32,
-    generator: np.random.Generator | None = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """Uniform in [0, 1)."""
-    kind = np.float64 if as_dtype(dtype).bits == 64 else np.float32
-    return _drawn((generator or default_generator()).random(_shape(shape), kind), dtype, requires_grad)
-
-
-def randn(
-    *shape: Any,
-    dtype: Any = float32,
-    generator: np.random.Generator | None = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """Normal with mean 0 and variance 1."""
-    kind = np.float64 if as_dtype(dtype).bits == 64 else np.float32
-    return _drawn(
-        (generator or default_generator()).standard_normal(_shape(shape), kind), dtype, requires_grad
-    )
-
-
-def randint(
-    low: int, high: int, shape: Any, dtype: Any = "int64", generator: np.random.Generator | None = None
-) -> Tensor:
-    """Whole numbers from `low` to `high` - 1."""
-    draw = (generator or default_generator()).integers(low, high, _shape((shape,)))
-    return Tensor._make(draw.astype(as_dtype(dtype).numpy, copy=False))
-
-
-def randperm(count: int, generator: np.random.Generator | None = None) -> Tensor:
-    """0 … count - 1 in random order."""
-    return Tensor._make((generator or default_generator()).permutation(count))
-
-
 __all__ = [
     "arange", "as_tensor", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like",
-    "linspace", "manual_seed", "ones", "ones_like", "rand", "randint", "randn", "randperm", "tensor", "zeros",
-    "zeros_like",
+    "linspace", "ones", "ones_like", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from tilewright.dsl.scalars import ScalarFunction
 from tilewright.errors import ArgumentError
 from tilewright.op.binding import as_operand, where
 from tilewright.tensor import operators
+from tilewright.tensor.draws import DRAWS
 from tilewright.tensor.record import Value
 
 
@@ -27,7 +28,12 @@ def apply_row(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
 
 
 def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """A reduction on a Tensor or an array: `axes` (also `dim`, `axis`) are integers, `keepdim` keeps them."""
+    """A reduction on a Tensor or an array: `axes` (also `dim`, `axis`) are integers, `keepdim` keeps them.
+
+    Or a Tensor of random numbers.
+    """
+    if name in DRAWS:
+        return DRAWS[name](*operands, **keywords)
     value, axes = operands
     for spelling in ("dim", "axis"):
         if spelling in keywords:

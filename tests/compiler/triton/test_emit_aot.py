@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tilewright as tw
 from tests.compiler.triton.emit_cases import (
     FAMILIES,
     Family,
@@ -121,3 +122,25 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 def test_large_extents_fit(name: str, target: str):
     check_fits(LARGE[name](), target)
+
+
+@tw.op
+def noisy(x: tw.Tile["... d"], seed: tw.Tile[""]):
+    return x * tw.randn(seed, "... d") + 1
+
+
+@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+def test_what_must_have_the_same_bits_is_not_contracted(target):
+    x = np.empty((4, 1024), np.float32)
+    for op, operands, contracts in ((noisy, (x, np.int64(0)), False), (normalise, (x, x[0]), True)):
+        call = op.bind(op.arguments(operands, {}))
+        for _, artefact in compiled(call, target):
+            assert artefact.options["enable_fp_fusion"] is contracts
+
+
+def test_a_normal_number_is_rounded_step_by_step():
+    call = noisy.bind(noisy.arguments((np.empty((4, 1024), np.float32), np.int64(0)), {}))
+    ((_, artefact),) = compiled(call, "cuda:90")
+    code = artefact.texts["ptx"]
+    assert "div.rn.f64" in code and "mul.rn.f64" in code
+    assert "fma" not in code

@@ -27,7 +27,9 @@ from tilewright.compiler.targets.triton.toolchain import compile_source
 from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError
 
-EXPANDED = {"logaddexp", "polygamma"}  # written in other rows where a target has no spelling
+# Written in other rows where a target has no spelling.
+EXPANDED = {"logaddexp", "normal_quantile", "polygamma"}
+OF_INT64 = {"philox0", "philox1", "philox2", "philox3"}
 KINDS = {"f32": np.float32, "f64": np.float64}
 BLOCK = 4096
 
@@ -387,7 +389,7 @@ def test_every_spelling_compiles(kind, pointer, target):
     expressions = []
     for name, row in SPELLINGS.items():
         text = getattr(row, kind)
-        if not text or name == "where":
+        if not text or name == "where" or (name in OF_INT64 and pointer != "*i64"):
             continue
         count = 1 + max(int(i) for i in re.findall(r"\{(\d)\}", text))
         expressions += {spell(name, kind, *"abc"[:count], fast=fast) for fast in (False, True)}

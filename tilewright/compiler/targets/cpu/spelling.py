@@ -11,6 +11,8 @@ from functools import cache
 
 from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
 from tilewright.compiler.targets.cpu.vector_math import VECTOR_MATH
+from tilewright.compiler.targets.cpu.vector_math.number_parts import exponent, mantissa
+from tilewright.compiler.targets.cpu.vector_math.random_words import RANDOM_WORDS
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.program import Const, Map, Node, Read
@@ -141,6 +143,8 @@ FLOATS: dict[str, Callable[..., Value]] = {
     "isnan": Builder.is_nan,
     "isinf": _is_inf,
     "isfinite": _is_finite,
+    "mantissa": mantissa,
+    "exponent": exponent,
 }
 
 
@@ -160,6 +164,7 @@ ANY: dict[str, Callable[..., Value]] = {
     "xor": Builder.xor,
     "not": Builder.not_,
     **dict.fromkeys(("stop_gradient", "recomputed", "kept"), lambda b, x: x),
+    **RANDOM_WORDS,
 }
 
 
@@ -237,6 +242,6 @@ def cost(node: Node) -> float:
     """What evaluating one node costs, in units of a vector addition; its operands are not counted."""
     if isinstance(node, (Const, Read)) or not isinstance(node, Map):
         return 0
-    if node.function in VECTOR_MATH or expansion(node) is not None:
+    if node.function in VECTOR_MATH or node.function in RANDOM_WORDS or expansion(node) is not None:
         return 12
     return 4 if node.function in ("div", "sqrt", "floordiv", "mod") else 1

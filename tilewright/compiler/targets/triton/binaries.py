@@ -10,15 +10,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tilewright.compiler.nest import Plan
+from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.targets.triton.launch import Recipes, Shapes, Step, contiguous_strides
 from tilewright.compiler.targets.triton.toolchain import Artefact, Target, compile_source
 from tilewright.compiler.version import code_version
+from tilewright.dsl.program import Map
+from tilewright.dsl.scalars import SCALARS
 from tilewright.runtime.cache import shared_cache
-
-FP_FUSION = (
-    True  # multiplications and additions may become one rounding; stated because Triton's default changes
-)
 
 
 def compile_step(step: Step, target: Target, aligned: frozenset[str]) -> Artefact:
@@ -30,7 +28,7 @@ def compile_step(step: Step, target: Target, aligned: frozenset[str]) -> Artefac
     options: dict[str, Any] = {
         "num_warps": step.schedule.num_warps,
         "num_stages": step.schedule.num_stages,
-        "enable_fp_fusion": FP_FUSION,
+        "enable_fp_fusion": may_contract(step.kernel),
     }
     emitted = step.emitted
     divisible = step.divisible_by_16(aligned)
@@ -53,6 +51,11 @@ def compile_step(step: Step, target: Target, aligned: frozenset[str]) -> Artefac
         return artefact.sections()
 
     return Artefact.from_sections(shared_cache().get_or_build(material, build))
+
+
+def may_contract(kernel: Kernel) -> bool:
+    """Whether a product and a sum may become one rounding. Stated because Triton's default changes."""
+    return not any(isinstance(n, Map) and SCALARS[n.function].same_bits for n in kernel.nodes())
 
 
 def compile_plan(

@@ -19,6 +19,7 @@ import re
 from collections.abc import Sequence
 
 from tilewright.compiler.targets.triton import coefficients as coefficient
+from tilewright.dsl import philox
 
 PRELUDE: dict[str, str] = {}
 """Name of every helper to its source text."""
@@ -108,6 +109,9 @@ _CONSTANTS: dict[str, tuple[float, float]] = {
     "FRACTION": (8388608.0, 4503599627370496.0),
     "FRACTION_BITS": (23, 52),
     "BIAS": (127, 1023),
+    "LIFTED_BIAS": (126 + 23, 1022 + 52),
+    "EXPONENT": (0x7F800000, 0x7FF0000000000000),
+    "HALF": (0x3F000000, 0x3FE0000000000000),
     "MAGNITUDE": (0x7FFFFFFF, 0x7FFFFFFFFFFFFFFF),
     "SIGN": (-(2**31), -(2**63)),
     "SQRT_HALF_BITS": (0x3F3504F3, 0x3FE6A09E667F3BCD),
@@ -600,6 +604,55 @@ def mod_int(x, y):
     r = x - x // divisor * divisor
     r = tl.where((r != 0) & ((r < 0) != (divisor < 0)), r + divisor, r)
     return tl.where(y == 0, 0, r).to(x.dtype)
+''')
+
+
+# --- parts of numbers -------------------------------------------------------------------------------------
+
+_define_both('''
+def mantissa_T(x):
+    """m of x = m·2ᵏ with ½ ≤ |m| < 1; 0, infinities and NaN are their own."""
+    size = tl.abs(x)
+    lifted = tl.where(size < $SMALLEST_NORMAL, x * $FRACTION, x)
+    bits = (lifted.to(INTEGER, bitcast=True) & ~$EXPONENT) | $HALF
+    return tl.where((size > 0) & (size < float("inf")), bits.to(FLOAT, bitcast=True), x)
+''')
+
+_define_both('''
+def exponent_T(x):
+    """k of x = m·2ᵏ with ½ ≤ |m| < 1; 0 for 0, infinities and NaN."""
+    size = tl.abs(x)
+    subnormal = size < $SMALLEST_NORMAL
+    lifted = tl.where(subnormal, size * $FRACTION, size)
+    k = (lifted.to(INTEGER, bitcast=True) >> $FRACTION_BITS) - tl.where(subnormal, $LIFTED_BIAS, $BIAS - 1)
+    return tl.where((size > 0) & (size < float("inf")), k, 0).to(tl.int32)
+''')
+
+# --- random bits ------------------------------------------------------------------------------------------
+
+_define(f'''
+def philox(seed, position, stream):
+    """The four words of Philox4x32-10's block for the key `seed` and the counter (position, stream)."""
+    k0, k1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
+    c0, c1 = position.to(tl.uint32), (position >> 32).to(tl.uint32)
+    c2, c3 = stream.to(tl.uint32), (stream >> 32).to(tl.uint32)
+    for _ in tl.static_range({philox.ROUNDS}):
+        first, second = c0, c2
+        c0 = tl.umulhi(second, {philox.MULTIPLIERS[1]}) ^ c1 ^ k0
+        c2 = tl.umulhi(first, {philox.MULTIPLIERS[0]}) ^ c3 ^ k1
+        c1 = second * {philox.MULTIPLIERS[1]}
+        c3 = first * {philox.MULTIPLIERS[0]}
+        k0 = k0 + {philox.WEYL[0]}
+        k1 = k1 + {philox.WEYL[1]}
+    return c0, c1, c2, c3
+''')
+
+for _number in range(philox.WORDS):
+    _define(f'''
+def philox{_number}(seed, position, stream):
+    """Word {_number} of the block."""
+    w0, w1, w2, w3 = philox(seed, position, stream)
+    return w{_number}.to(tl.int32, bitcast=True)
 ''')
 
 

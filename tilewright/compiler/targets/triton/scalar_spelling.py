@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 
 from tilewright.compiler.targets.triton.prelude import PRELUDE, prelude_for
+from tilewright.dsl.philox import WORDS
 from tilewright.errors import InternalError
 
 __all__ = ["LIBDEVICE", "PRELUDE", "SPELLINGS", "Spelling", "cast", "literal", "prelude_for", "spell"]
@@ -112,6 +113,10 @@ SPELLINGS: dict[str, Spelling] = {
     "ceil": _same("tl.ceil({0})"),
     "round": _helpers("round"),
     "trunc": _same("trunc({0})"),
+    # parts of numbers, random bits
+    "mantissa": _helpers("mantissa"),
+    "exponent": _helpers("exponent"),
+    **{name: Spelling(int=f"{name}({{0}}, {{1}}, {{2}})") for name in (f"philox{n}" for n in range(WORDS))},
     # predicates, logic, bits
     "isnan": _same("{0} != {0}"),
     "isinf": _same('tl.abs({0}) == float("inf")'),

@@ -1,0 +1,62 @@
+"""Dropout: positions, or whole channels, replaced at random while a network is trained.
+
+What is dropped is a function of the seed and the position alone: the backward draws it again, and no mask is
+ever stored. `p`, the probability of being dropped, is compiled in.
+"""
+
+import math
+
+import tilewright as tw
+from tilewright.errors import ArgumentError
+
+
+def _dropped(x, seed, p, axes):
+    """x / (1 - p) with probability 1 - p, else 0; one decision for each position along `axes`."""
+    _check(p)
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    return tw.where(tw.bernoulli(seed, 1 - p, axes), x * scale, 0)
+
+
+def _check(p):
+    if not 0 <= p <= 1:
+        raise ArgumentError(f"p is the probability of being dropped, between 0 and 1; got {p}")
+
+
+@tw.op
+def dropout(x: tw.Tile["..."], seed: tw.Tile[""], *, p: float = 0.5):
+    """x / (1 - p) with probability 1 - p, else 0, so that the mean stays (Srivastava et al., 2014)."""
+    return _dropped(x, seed, p, "...")
+
+
+@tw.op
+def dropout1d(x: tw.Tile["... c l"], seed: tw.Tile[""], *, p: float = 0.5):
+    """Dropout of whole channels c of sequences (Tompson et al., 2015)."""
+    return _dropped(x, seed, p, "... c")
+
+
+@tw.op
+def dropout2d(x: tw.Tile["... c h w"], seed: tw.Tile[""], *, p: float = 0.5):
+    """Dropout of whole channels c of images (Tompson et al., 2015)."""
+    return _dropped(x, seed, p, "... c")
+
+
+@tw.op
+def dropout3d(x: tw.Tile["... c d h w"], seed: tw.Tile[""], *, p: float = 0.5):
+    """Dropout of whole channels c of volumes (Tompson et al., 2015)."""
+    return _dropped(x, seed, p, "... c")
+
+
+ALPHA = -1.7580993408473766
+"""-λα of the activation selu: what it tends to for large negative arguments."""
+
+
+@tw.op
+def alpha_dropout(x: tw.Tile["..."], seed: tw.Tile[""], *, p: float = 0.5):
+    """a · (x with probability 1 - p, else α) + b, for activations that normalise themselves; 0 for p = 1.
+
+    α is selu's limit, and a = ((1 - p) (1 + p α²))^-½, b = -a α p keep mean 0 and variance 1
+    (Klambauer et al., 2017).
+    """
+    _check(p)
+    a = 1 / math.sqrt((1 - p) * (1 + p * ALPHA**2)) if p < 1 else 0.0
+    return a * tw.where(tw.bernoulli(seed, 1 - p, "..."), x, ALPHA) - a * ALPHA * p
