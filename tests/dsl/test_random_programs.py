@@ -60,7 +60,7 @@ def narrow_target(program: Program, arguments) -> list[np.ndarray]:
 
 def test_every_kind_of_node_is_drawn():
     seen: Counter[str] = Counter()
-    for program in sampled(1000, scans=True):
+    for program in sampled(700, scans=True) + sampled(300, scans=True, dtypes=(float32, bool_)):
         nodes = program.nodes()
         reductions = [n for n in nodes if isinstance(n, Reduce)]
         seen.update(type(n).__name__ for n in nodes)
@@ -84,7 +84,10 @@ def test_every_function_is_drawn():
     names = sorted(set(SCALARS) - {"polygamma"})
     seen = set()
     for start in range(0, len(names), 4):
-        for program in sampled(60, functions=names[start : start + 4]):
+        for program in sampled(40, functions=names[start : start + 4]):
+            seen |= {n.function for n in program.nodes() if isinstance(n, Map)}
+    for name in sorted(set(names) - seen):  # those that want int64
+        for program in sampled(80, functions=[name], dtypes=(int64,), reductions=False):
             seen |= {n.function for n in program.nodes() if isinstance(n, Map)}
     assert not sorted(set(names) - seen)
 
