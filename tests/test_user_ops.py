@@ -119,3 +119,13 @@ def test_a_sum_over_no_elements_is_0_whatever_it_is_scaled_by():
 def test_a_query_without_keys_gives_0():
     q, k, v = (np.ones(s, np.float32) for s in ((2, 3), (0, 3), (0, 5)))
     np.testing.assert_array_equal(kernels.attention(q, k, v), np.zeros((2, 5)))
+
+
+@tw.op
+def scaled_by_smallest(a: tw.Tile["n i"], b: tw.Tile["m n"]):
+    return tw.sum(tw.sum(a * a, "i") * tw.min(b, "n") * tw.exp(b), "n")
+
+
+def test_a_factor_that_is_infinite_without_elements_stays_in_the_sum():
+    y = scaled_by_smallest(np.ones((0, 3), np.float32), np.ones((2, 0), np.float32))
+    np.testing.assert_array_equal(y, [0, 0])

@@ -13,7 +13,8 @@ from __future__ import annotations
 from itertools import product
 
 from tilewright.compiler.nest import Contraction
-from tilewright.dsl.program import Const, Map, Node, Reduce, rewrite
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import Const, Map, Node, Reduce, rewrite, topological
 
 MAX_FACTORS = 8
 
@@ -111,7 +112,7 @@ def _factorise(node: Node) -> Node:
         return node
     choices = []
     for axis in node.over:
-        inside = [p for p in parts if axis in p.axes]
+        inside = [p for p in parts if axis in p.axes or _infinite_without(p, axis)]
         if len(inside) == len(parts):
             continue
         remaining = {a for p in inside for a in p.axes} - {axis}
@@ -119,8 +120,14 @@ def _factorise(node: Node) -> Node:
     if not choices:
         return node
     _, axis, inside = min(choices, key=lambda choice: choice[0])
-    outside = [p for p in parts if axis not in p.axes]
+    outside = [p for p in parts if p not in inside]
     inner = _factorise(Reduce("sum", (axis,), multiply(inside)))
     rest = tuple(a for a in node.over if a != axis)
     whole = multiply([*outside, inner])
     return _factorise(Reduce("sum", rest, whole)) if rest else whole
+
+
+def _infinite_without(factor: Node, axis: str) -> bool:
+    """Whether a factor holds an extreme along `axis`, infinite where that is empty; the sum is 0 there."""
+    extremes = (n for n in topological([factor]) if isinstance(n, Reduce) and n.combine in ("min", "max"))
+    return any(base(axis) == base(a) for extreme in extremes for a in extreme.over)
