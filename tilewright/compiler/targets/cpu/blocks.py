@@ -34,7 +34,7 @@ from tilewright.dsl.program import Read, topological
 
 DEEPEST = 1024  # summed positions of a block
 MIDDLE = 128  # the fewest rows of a chunk, if there are that many
-RESIDENT = 64 << 10  # elements of the left side that are packed at a time: they stay in the second cache
+RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
 STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
 LARGEST, SUMMED = (
     1 << 14,
