@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright.autograd.derive import vjp
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import lower
@@ -131,6 +132,18 @@ def test_reduction_across_rows_joins_the_kernel_that_reads_them():
     assert first.split is not None and first.split.of == "parallel"
     assert [bool(o.accumulate) for o in first.outputs] == [False, True]
     assert len(plan.kernels) == 2, "one pass over the data and one finishing kernel"
+
+
+def test_a_divisor_leaves_a_sum_so_that_the_sum_need_not_wait_for_it():
+    @tw.op
+    def capped(x: tw.Tile["n d"]):
+        s = 30 * tw.tanh(x / 30)
+        e = tw.exp(s - tw.max(s, "d"))
+        return e / tw.sum(e, "d")
+
+    forward = capped.bind(capped.arguments((np.ones((4, 8), np.float32),), {})).program
+    (kernel,) = lower(vjp(forward).backward).kernels
+    assert len(kernel.phases) == 3, "the maximum, both sums, the gradient"
 
 
 def test_independent_rows_of_another_shape_are_another_kernel():

@@ -65,6 +65,11 @@ def test_backward(case: Case):
         checks.check_backward(case, np.float32, "cpu", axes)
 
 
+@EVERY
+def test_empty_axes(case: Case):
+    checks.check_empty_axes(case, "cpu")
+
+
 @LIGHT
 @pytest.mark.parametrize("dtype", ["f64", "bf16"])
 def test_backward_in_other_dtypes(case: Case, dtype: str):

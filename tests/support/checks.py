@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.verify import verify
+from tilewright.errors import ShapeError
+from tilewright.op.derivatives import at_call
+from tilewright.op.derivatives import vjp as vjp_of
 from tilewright.op.derived import without_saved
 
 Arrays = Mapping[str, Any]
@@ -143,6 +146,46 @@ def check_backward(case: Case, dtype: Any, target: str, axes: Extents | None = N
     arrays = with_cotangents(program, arrays, extents_of(call.program, arrays))
     tolerance = 4 * case.tolerance + 4 * _narrow(np.dtype(dtype))
     assert_right(program, arrays, target, tolerance, f"{case} backward {axes or ''}", 1.0)
+
+
+def check_empty_axes(case: Case, target: str) -> None:
+    """The op and its gradient with one axis after the other empty: 0 where operands are, and where none is.
+
+    The reference has the op as it was written; a slope is compared wherever the reference has one.
+    """
+    for axes in _with_an_empty_axis(case):
+        arguments = case.arguments(axes=axes)
+        call = case.call({n: a * 0 if a.dtype.kind == "f" else a for n, a in arguments.items()})
+        assert_right(call.program, {**call.arrays, **call.scalars}, target, case.tolerance, f"{case} {axes}")
+        ends = (call.program.tiles, call.program.results)
+        if not case.differentiable or not all(any(e.dtype.is_float for e in end) for end in ends):
+            continue
+        call = case.call(arguments)
+        arrays = {**call.arrays, **call.scalars}
+        derivative = vjp_of(at_call(call.program, call.arrays))
+        program = without_saved(derivative)
+        given = with_cotangents(program, arrays, extents_of(call.program, arrays))
+        assert_right(program, given, target, 4 * case.tolerance, f"{case} backward {axes}", 1.0)
+        with np.errstate(invalid="ignore"):
+            report = check_vjp(call.program, arrays, derivative=derivative, directions=1, entries=2)
+        wrong = [c for c in report.comparisons if np.isfinite(c.measured) and not c.error < SLOPE]
+        assert not wrong, f"{case} {axes}: {wrong}"
+
+
+def _with_an_empty_axis(case: Case) -> Iterator[Extents]:
+    """Each axis empty, with those that must be as long as it."""
+    for axis, extent in case.axes.items():
+        if isinstance(extent, tuple):
+            if not case.batch:
+                yield {axis: (0, *extent[1:])}
+            continue
+        alone = {axis: 0}
+        try:
+            call = case.call(case.arguments(axes=alone))
+            extents_of(call.program, call.arrays)
+        except ShapeError:
+            alone = {a: 0 for a, e in case.axes.items() if e == extent}
+        yield alone
 
 
 def check_compiles(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:

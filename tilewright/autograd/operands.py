@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tilewright.dsl.axes import base, fresh
-from tilewright.dsl.extents import axis_sites, known_axes, used_extents
+from tilewright.dsl.extents import axis_sites, declared_axes, known_axes, needed_axes, used_extents
 from tilewright.dsl.program import (
     Node,
     Param,
@@ -44,11 +44,11 @@ def close(
     declared = declared_axes(original)
     program = Program(name, tuple(p for p in params if p.name in read), results)
     program = _without_idle_equations(_with_extents(program, original, declared))
-    unknown = _needed_axes(program) - known_axes(program)
+    unknown = needed_axes(program) - known_axes(program)
     if not unknown:
         return program
     program = _under_declared_names(program, {a: declared[a] for a in unknown if declared[a] != a})
-    missing = _needed_axes(program) - known_axes(program)
+    missing = needed_axes(program) - known_axes(program)
     for param in params:
         if missing & set(param.axes):
             read.add(param.name)
@@ -78,34 +78,6 @@ def _declared_sizes(size: Node, declared: Mapping[str, str]) -> Node:
         return Size(declared.get(node.axis, node.axis)) if isinstance(node, Size) else node
 
     return rewrite([size], step)[0]
-
-
-def declared_axes(program: Program) -> dict[str, str]:
-    """Every axis with the first declared axis of the same extent: the axes of a dimension are one class."""
-    by_site: dict[tuple[str, int], str] = {}
-    parent: dict[str, str] = {}
-
-    def find(axis: str) -> str:
-        while parent[axis] != axis:
-            axis = parent[axis]
-        return axis
-
-    for axis, sites in axis_sites(program).items():
-        parent.setdefault(axis, axis)
-        for site in sites:
-            other = find(by_site.setdefault(site, axis))
-            parent[find(axis)] = other
-    declared: dict[str, str] = {}
-    for param in program.tiles:
-        for axis in param.axes:
-            declared.setdefault(find(base(axis)), axis)
-    return {axis: declared[find(axis)] for axis in parent} | {e.axis: e.axis for e in program.extents}
-
-
-def _needed_axes(program: Program) -> set[str]:
-    """The axes whose extents the results' shapes, positions, sizes and sums need."""
-    roots = (*(r.node for r in program.results), *(e.size for e in program.extents))
-    return {base(a) for a in axes_within(roots, (a for r in program.results for a in r.axes))}
 
 
 def _under_declared_names(program: Program, names: dict[str, str]) -> Program:

@@ -154,9 +154,14 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Plan:
-    """The kernels of a Program in an order that can be run, and the buffers between them."""
+    """The kernels of a Program in an order that can be run, and the buffers between them.
+
+    The kernels take every axis to have a position. A call in which one has none (`dsl.empty`) is planned
+    again, from the `definition`: the Program before it was simplified.
+    """
 
     program: Program
+    definition: Program
     kernels: tuple[Kernel, ...]
     results: tuple[Buffer, ...]
     intermediates: tuple[Buffer, ...]

@@ -293,7 +293,7 @@ class _Partitioner:
         results = tuple(self._result_buffers())
         written = [o.buffer for k in kernels for o in k.outputs]
         intermediates = tuple(b for b in dict.fromkeys(written) if b not in results)
-        return Plan(self.program, kernels, results, intermediates)
+        return Plan(self.program, self.program, kernels, results, intermediates)
 
     def _alone(self, target: Target) -> Group:
         """The kernel of one target; what it borrows it reads at other positions than its own."""

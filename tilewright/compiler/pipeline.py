@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -53,9 +54,9 @@ class Executable(Protocol):
 def lower(program: Program) -> Plan:
     """The kernels of a Program."""
     program = _checked(program, "derivation")
-    program = _checked(simplify(program), "simplification")  # first: a sum that moved out is a kernel less
-    program = _checked(simplify(sink(program)), "sinking of indexing")
-    return partition(program)
+    simple = _checked(simplify(program), "simplification")  # first: a sum that moved out is a kernel less
+    simple = _checked(simplify(sink(simple)), "sinking of indexing")
+    return replace(partition(simple), definition=program)
 
 
 def _checked(program: Program, step: str) -> Program:

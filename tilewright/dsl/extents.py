@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,6 +42,47 @@ def axis_sites(program: Program) -> dict[str, tuple[Source, ...]]:
 def known_axes(program: Program) -> set[str]:
     """The axes that have an extent: an operand's, or an expression of others."""
     return {*axis_sites(program), *(e.axis for e in program.extents)}
+
+
+def declared_axes(program: Program) -> dict[str, str]:
+    """Every axis with the first declared axis of the same extent: the axes of a dimension are one class."""
+    by_site: dict[tuple[str, int], str] = {}
+    parent: dict[str, str] = {}
+
+    def find(axis: str) -> str:
+        while parent[axis] != axis:
+            axis = parent[axis]
+        return axis
+
+    for axis, sites in axis_sites(program).items():
+        parent.setdefault(axis, axis)
+        for site in sites:
+            other = find(by_site.setdefault(site, axis))
+            parent[find(axis)] = other
+    declared: dict[str, str] = {}
+    for param in program.tiles:
+        for axis in param.axes:
+            declared.setdefault(find(base(axis)), axis)
+    return {axis: declared[find(axis)] for axis in parent} | {e.axis: e.axis for e in program.extents}
+
+
+def needed_axes(program: Program) -> set[str]:
+    """The axes whose extents the results' shapes, positions, sizes and sums need."""
+    roots = (*(r.node for r in program.results), *(e.size for e in program.extents))
+    return {base(a) for a in axes_within(roots, (a for r in program.results for a in r.axes))}
+
+
+def with_extents_of(original: Program, program: Program) -> Program:
+    """`program`, made of `original`, with an equation for each axis that lost the read which told its extent.
+
+    Where x["j d"] is gone, j is still as long as the dimension of x that it named: size(j) = size(i).
+    """
+    lost = sorted(needed_axes(program) - known_axes(program))
+    if not lost:
+        return program
+    declared = declared_axes(original)
+    equations = (AxisExtent(axis, Size(declared[axis])) for axis in lost)
+    return replace(program, extents=(*equations, *program.extents))
 
 
 def used_extents(results: Sequence[Result], extents: Mapping[str, Node]) -> tuple[AxisExtent, ...]:

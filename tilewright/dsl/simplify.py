@@ -10,6 +10,7 @@ REAL_RULES        hold for real numbers only; not part of `simplify`
 - a factor that is constant along the axis of a sum is multiplied (or divided) once, after the sum. Where the
   factor is infinite, or its scaling was what kept the sum finite, the results differ; a factor that stands
   twice, as in the scaled norm `m * sqrt(sum(x / m * (x / m)))`, therefore stays;
+- every axis is taken to have a position (`dsl.empty` is for calls in which one has none);
 - constant factors are multiplied with each other; a small whole power becomes a product; x / sqrt(y) becomes
   x * rsqrt(y); `x + 0` becomes x, which keeps the zero's sign.
 
@@ -28,7 +29,7 @@ from tilewright.dsl.affine import shortest
 from tilewright.dsl.axes import base, fresh
 from tilewright.dsl.dtypes import ALL, DType, bool_, float16, float32, float64, int8, int16, int32, int64
 from tilewright.dsl.expression import Expr
-from tilewright.dsl.extents import known_axes
+from tilewright.dsl.extents import with_extents_of
 from tilewright.dsl.folding import evaluate
 from tilewright.dsl.program import (
     At,
@@ -39,12 +40,10 @@ from tilewright.dsl.program import (
     Node,
     Program,
     Reduce,
-    Scan,
     Scatter,
     Size,
     indexed,
     rename,
-    topological,
 )
 from tilewright.dsl.rules import (
     FLOATS,
@@ -409,23 +408,14 @@ def _factors_leave_a_sum(node: Reduce) -> Node | None:
         return None
     above, below = _factors(node.arg)
     stays_above = [f for f in above if set(f.axes) & set(node.over)]
-    leaves_above = [f for f in above if f not in stays_above and _defined_without_elements(f)]
-    stays_above = [f for f in above if f not in leaves_above]
-    stays_below = [f for f in below if set(f.axes) & set(node.over) or not _defined_without_elements(f)]
+    leaves_above = [f for f in above if f not in stays_above]
+    stays_below = [f for f in below if set(f.axes) & set(node.over)]
     leaves_below = [f for f in below if f not in stays_below]
     leaving = Counter(f for f in (*leaves_above, *leaves_below) if not isinstance(f, (Const, Size)))
     if not stays_above or not (leaves_above or leaves_below) or any(count > 1 for count in leaving.values()):
         return None
     total: Node = Reduce("sum", node.over, _quotient(stays_above, stays_below))
     return _quotient([*leaves_above, total], leaves_below)
-
-
-def _defined_without_elements(factor: Node) -> bool:
-    """Whether a factor keeps its value where the summed axis is empty.
-
-    One that holds a reduction may become 1/0 or 0/0 there, while the sum of nothing is 0.
-    """
-    return not any(isinstance(n, Reduce) for n in topological([factor]))
 
 
 def _factors(node: Node) -> tuple[list[Node], list[Node]]:
@@ -507,12 +497,6 @@ SIMPLIFY = RuleSet(EXACT_RULES, REASSOCIATIONS)
 
 
 def simplify(program: Program, rules: RuleSet = SIMPLIFY) -> Program:
-    """The program after all rules, applied until none applies any more.
-
-    The program itself, if the rules remove the only operand from which the extent of an axis is known.
-    """
+    """The program after all rules, applied until none applies any more."""
     simple = program.with_results(rewrite((result.node for result in program.results), rules))
-    known = known_axes(simple)
-    needed = {axis for result in simple.results for axis in result.axes}
-    needed |= {node.axis for node in simple.nodes() if isinstance(node, (Index, Size, Scan))}
-    return simple if all(base(axis) in known for axis in needed) else program
+    return with_extents_of(program, simple)

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative, vjp
+from tilewright.autograd.derive import Derivative
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.errors import DerivativeError
 from tilewright.op import costs, limits
 from tilewright.op.check import backward_operands
+from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.op import Op
 from tilewright.runtime import threads
 
@@ -108,7 +109,8 @@ def duration(seconds: float) -> str:
 def bench(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], budget: float = BUDGET) -> BenchReport:
     """The report, after about `budget` seconds; tuples of ints stand for random float32 arrays."""
     call = op.bind(op.arguments(tiles, keywords).as_arrays())
-    program, arrays, scalars = call.program, dict(call.arrays), dict(call.scalars)
+    arrays, scalars = dict(call.arrays), dict(call.scalars)
+    program = at_call(call.program, arrays)
     work = {"forward": _runner(program, arrays, scalars)}
     totals = {"forward": _totals(program, arrays)}
     derivative = _derivative(program)

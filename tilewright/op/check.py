@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.autograd.check import check_vjp
-from tilewright.autograd.derive import Derivative, vjp
+from tilewright.autograd.derive import Derivative
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.axes import base, is_batch_axis
 from tilewright.dsl.dtypes import DType
@@ -27,6 +27,7 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, Reduce
 from tilewright.dsl.reference import reference
 from tilewright.errors import DerivativeError, TargetError, TilewrightError
+from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.op import Op
 from tilewright.op.targets import targets_at_hand
 from tilewright.runtime import guard, memory, threads
@@ -135,7 +136,7 @@ def check(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> CheckR
 
 def _backward(program: Program, operands: Arrays, scalars: Mapping[str, Any]) -> Iterator[Line]:
     try:
-        derivative = vjp(program)
+        derivative = vjp(at_call(program, operands))
     except DerivativeError as reason:
         yield Line("gradient", "", None, None, f"none: {reason}", skipped=True)
         return

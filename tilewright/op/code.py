@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import vjp
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.compiler.ranking import without_orders
@@ -26,6 +25,7 @@ from tilewright.dsl.formula import formula
 from tilewright.dsl.program import Program
 from tilewright.errors import ArgumentError, TargetError
 from tilewright.op.costs import extents_of
+from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.explain import backward_arrays, kernel_lines, stand_ins
 from tilewright.op.op import Op
 
@@ -55,9 +55,10 @@ def _program(
     op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], grad: bool
 ) -> tuple[Program, dict[str, np.ndarray]]:
     call = op.bind(stand_ins(op.arguments(tiles, keywords)))
+    program = at_call(call.program, call.arrays)
     if not grad:
-        return call.program, dict(call.arrays)
-    derivative = vjp(call.program)
+        return program, dict(call.arrays)
+    derivative = vjp(program)
     return derivative.backward, backward_arrays(derivative, call.arrays)
 
 

@@ -7,7 +7,6 @@ are left, and derives.
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative, jvp, tangent_names
-from tilewright.autograd.derive import vjp as derive_vjp
+from tilewright.autograd.derive import Derivative, tangent_names
 from tilewright.dsl.axes import PAIR
+from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.expression import constant
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, Read, rename, rewrite
 from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op.binding import as_operand, where
+from tilewright.op.derivatives import jvp, vjp
 from tilewright.op.op import Arguments, Call, Op
 
-vjp = functools.lru_cache(maxsize=512)(derive_vjp)
 Extra = tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -90,18 +89,19 @@ class DerivedOp(Op):
         of = self.of
         base = of._bind(arguments, further) if isinstance(of, DerivedOp) else of.bind(arguments)
         extents = bind_extents(base.program, {p.name: base.arrays[p.name].shape for p in base.program.tiles})
-        like = self.like(base.program)
+        of_base = without_empty_axes(base.program, extents)
+        like = self.like(of_base)
         arrays, given, owners = dict(base.arrays), dict(base.given), dict(base.owners)
-        for name, axes in self.extra(base.program):
+        for name, axes in self.extra(of_base):
             key = self._take(name, further)
             shape = tuple(extents[a] for a in axes)
             user = base.given.get(like.get(name, "")) or base.shapes.get(name)
             user = base.binding.user_shape(axes, shape) if user is None else user
             arrays[name] = self._shaped(name, further.pop(key), user, shape)
             given[name], owners[name] = user, key
-        program = self._derived.get(base.program)
+        program = self._derived.get(of_base)
         if program is None:
-            program = self._derived[base.program] = self.derive(base.program)
+            program = self._derived[of_base] = self.derive(of_base)
         views = {p.name: arrays[p.name].astype(p.dtype.numpy, copy=False) for p in program.tiles}
         shapes = {name: base.given[operand] for name, operand in like.items() if operand in base.given}
         return Call(program, views, base.scalars, base.binding, given, owners, shapes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative, vjp
+from tilewright.autograd.derive import Derivative
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.axes import is_batch_axis
@@ -18,6 +18,7 @@ from tilewright.dsl.formula import formula
 from tilewright.dsl.program import Program
 from tilewright.errors import DerivativeError, TargetError
 from tilewright.op import costs, words
+from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.op import Arguments, Call, Op
 
 WIDTH = 100
@@ -88,6 +89,7 @@ def _lines(op: Op, call: Call) -> Iterator[str]:
     yield "Mathematics"
     yield from _formulas(program)
     yield ""
+    program = at_call(program, call.arrays)
     yield from _kernels("Forward", compiled(program, call.arrays))
     yield ""
     yield from _gradient(program, call.arrays)

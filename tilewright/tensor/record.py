@@ -15,15 +15,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative, vjp
+from tilewright.autograd.derive import Derivative
 from tilewright.autograd.tape import Leaf, Node, Origin, Source, freed, mode
 from tilewright.compiler.pipeline import Executable, Run, compile_program
 from tilewright.dsl.dtypes import DType, of_array, promote
+from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents, result_shapes
 from tilewright.dsl.program import Program, Read, reads
 from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op import outputs
 from tilewright.op.binding import as_operand, where
+from tilewright.op.derivatives import vjp
 from tilewright.op.derived import DerivedOp, without_saved
 from tilewright.op.op import Arguments, Op, constants_key
 
@@ -76,11 +78,6 @@ class Value:
 
 
 @functools.lru_cache(maxsize=2048)
-def derivative_of(program: Program, wrt: tuple[str, ...]) -> Derivative:
-    return vjp(program, wrt)
-
-
-@functools.lru_cache(maxsize=2048)
 def closed_backward(derivative: Derivative) -> Program:
     return without_saved(derivative)
 
@@ -110,7 +107,7 @@ class Site:
             self.executable = compile_program(program)
 
     def _prepare_backward(self, wrt: tuple[str, ...]) -> None:
-        derivative = self.derivative = derivative_of(self.program, wrt)
+        derivative = self.derivative = vjp(without_empty_axes(self.program, self._extents()), wrt)
         self.executable = compile_program(derivative.forward)
         self.count = len(self.program.results)
         results = [r.name for r in derivative.forward.results]

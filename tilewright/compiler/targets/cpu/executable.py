@@ -13,6 +13,7 @@ import numpy as np
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.nest import Kernel, Plan
+from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import blocks, frame, keep, orders, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
 from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, contiguous_strides, layout_of
@@ -29,8 +30,9 @@ from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base
+from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
-from tilewright.dsl.program import topological
+from tilewright.dsl.program import Program, topological
 from tilewright.dsl.text import to_text
 from tilewright.runtime import memory, threads
 from tilewright.runtime.cache import shared_cache
@@ -78,6 +80,7 @@ class CpuExecutable:
         self._replaceable = replaceable(plan)
         self._kernels: dict[tuple, CompiledKernel] = {}
         self._recipes: dict[tuple, Recipe] = {}
+        self._empty: dict[Program, CpuExecutable] = {}
 
     def run(
         self, arguments: Arrays, scalars: Scalars | None = None, out: Out | None = None
@@ -104,12 +107,24 @@ class CpuExecutable:
         key = (threads.get_num_threads(), fresh, *layout)
         recipe = self._recipes.get(key)
         if recipe is None:
+            definition = self.plan.definition
             shapes = {n: a.shape for n, a in zip(self._names, operands, strict=True)}
-            recipe = self._new_recipe(operands, bind_extents(self.plan.program, shapes), fresh)
+            extents = bind_extents(definition, shapes)
+            executable = self._for(without_empty_axes(definition, extents))
+            recipe = executable._new_recipe(operands, extents, fresh)
             if len(self._recipes) >= MAX_RECIPES:
                 self._recipes.clear()
             self._recipes[key] = recipe
         return recipe
+
+    def _for(self, program: Program) -> CpuExecutable:
+        """The executable of the Program that a call runs: another one if it has an empty axis."""
+        if program == self.plan.definition:
+            return self
+        found = self._empty.get(program)
+        if found is None:
+            found = self._empty[program] = CpuExecutable(lower(program), self.target, self.choose)
+        return found
 
     def _new_recipe(self, operands: Sequence[np.ndarray], extents: dict[str, int], fresh: bool) -> Recipe:
         for kernel in self.plan.kernels:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.nest import Buffer, Kernel, Plan
+from tilewright.compiler.pipeline import lower
 from tilewright.compiler.ranking import without_orders
 from tilewright.compiler.targets.triton.emit import Emitted, emit
 from tilewright.compiler.targets.triton.facts import facts_of
@@ -33,7 +34,9 @@ from tilewright.compiler.targets.triton.schedule import (
 )
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
+from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.program import Program
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -90,10 +93,16 @@ class Recipes:
         self.plan = without_orders(plan)
         self.target = target
         self._texts: dict[tuple, Emitted] = {}
+        self._empty: dict[Program, Recipes] = {}
 
     def recipe(self, shapes: Shapes, strides: Shapes) -> Recipe:
         """The launches for operands with these shapes and strides (in elements). Raises `ShapeError`."""
-        extents = extents_of(self.plan, shapes)
+        definition = self.plan.definition
+        extents = bind_extents(definition, {p.name: shapes[p.name] for p in definition.tiles})
+        nonempty = without_empty_axes(definition, extents)
+        if nonempty != definition:
+            return self._for_empty_axes(nonempty).recipe(shapes, strides)
+        extents |= chunk_extents(self.plan, extents)
         buffers = tuple(
             (b, tuple(extents[base(a)] for a in b.axes))
             for b in (*self.plan.results, *self.plan.intermediates)
@@ -104,6 +113,12 @@ class Recipes:
             all_strides[buffer.name] = contiguous_strides(shape)
         steps = [self._step(n, k, all_shapes, all_strides, extents) for n, k in enumerate(self.plan.kernels)]
         return Recipe(tuple(s for s in steps if s.grid), buffers)
+
+    def _for_empty_axes(self, program: Program) -> Recipes:
+        found = self._empty.get(program)
+        if found is None:
+            found = self._empty[program] = Recipes(lower(program), self.target)
+        return found
 
     def _step(
         self, position: int, kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]
@@ -121,14 +136,10 @@ class Recipes:
         return Step(kernel, emitted, schedule, programs(kernel, schedule, extents), integers)
 
 
-def extents_of(plan: Plan, shapes: Shapes) -> dict[str, int]:
-    """The extent of every axis of a Plan, chunks included."""
-    extents = bind_extents(plan.program, {p.name: shapes[p.name] for p in plan.program.tiles})
-    for kernel in plan.kernels:
-        for axis in kernel.axes():
-            if is_chunk_axis(axis):
-                extents[axis] = chunk_extent(axis, extents, SMALLEST_GRID, SMALLEST_GRID)
-    return extents
+def chunk_extents(plan: Plan, extents: Mapping[str, int]) -> dict[str, int]:
+    """The extents of a Plan's chunks, for those of its axes."""
+    chunks = {axis for kernel in plan.kernels for axis in kernel.axes() if is_chunk_axis(axis)}
+    return {axis: chunk_extent(axis, extents, SMALLEST_GRID, SMALLEST_GRID) for axis in chunks}
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -187,6 +198,6 @@ def layout_of(kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[
 
 
 __all__ = [
-    "POINTER", "SCALAR", "Recipe", "Recipes", "Step", "contiguous_strides", "element_strides", "extents_of",
-    "whole_elements",
+    "POINTER", "SCALAR", "Recipe", "Recipes", "Step",
+    "chunk_extents", "contiguous_strides", "element_strides", "whole_elements",
 ]  # fmt: skip
