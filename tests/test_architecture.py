@@ -219,6 +219,31 @@ def test_a_cached_op_runs_without_a_compiler(tmp_path: Path):
     assert not run(CALL, TILEWRIGHT_CACHE_DIR=str(tmp_path)).split()
 
 
+BACKWARD = f"""
+    import sys
+    import numpy as np
+    import tilewright as tw
+
+    @tw.op
+    def curved(x: tw.Tile["... d"], w: tw.Tile["d"]):
+        return tw.lgamma(1 + tw.kernels.softmax(x * w)) * tw.mean(tw.asinh(x), "d")
+
+    x = np.linspace(0, 1, 21, dtype=np.float32).reshape(3, 7)
+    a, w = tw.tensor(x, requires_grad=True), tw.tensor(x[0], requires_grad=True)
+    (first,) = tw.grad(curved(a, w).sum(), (w,), create_graph=True)
+    (first * first).sum().backward()
+    curved.vjp(x, x[0], x)
+    curved.jvp(x, x[0], x, x[0])
+    print(*[m for m in {COMPILERS!r} if m in sys.modules])
+"""
+
+
+def test_a_cached_backward_runs_without_a_compiler_and_derives_nothing(tmp_path: Path):
+    cold = run(BACKWARD, TILEWRIGHT_CACHE_DIR=str(tmp_path)).split()
+    assert "sympy" in cold, "the first backward derives"
+    assert not run(BACKWARD, TILEWRIGHT_CACHE_DIR=str(tmp_path)).split()
+
+
 def seconds(statement: str) -> float:
     best = float("inf")
     for _ in range(4):
