@@ -1,7 +1,7 @@
 """The derivatives of a Program at a call's shapes: derived once, for all processes.
 
-What was derived is kept in the build cache as text, by the text of the Program and everything that the derivative
-generator depends on. A second process neither derives anything nor imports what deriving takes.
+What was derived is kept in the build cache as text, by the text of the Program and by everything that the
+derivative generator depends on. A second process derives nothing, nor imports what deriving takes.
 """
 
 from __future__ import annotations
