@@ -9,13 +9,14 @@ import torch.nn.functional as F
 
 import tilewright as tw
 from tests.support import indexing_ops as ops
-from tests.support.checks import assert_close, extents_of, with_cotangents
+from tests.support.checks import assert_close, check_empty_call, extents_of, with_cotangents
 from tests.support.indexing_ops import CASES, IndexingCase
 from tilewright.autograd.check import check_jvp, check_vjp
 from tilewright.autograd.derive import jvp, vjp
 from tilewright.compiler.pipeline import lower
 from tilewright.dsl.text import from_text, to_text
 from tilewright.dsl.verify import verify
+from tilewright.errors import ShapeError
 from tilewright.op.derived import without_saved
 
 SLOPE = 1e-6
@@ -56,6 +57,22 @@ def test_derivatives_against_finite_differences(case: IndexingCase):
     assert check_jvp(program, arrays).error <= SLOPE
     seeded = with_cotangents(backward, arrays, extents_of(program, arrays))
     assert check_vjp(backward, seeded).error <= SLOPE
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_empty_axes(case: IndexingCase):
+    specs = [tile.spec.axes for tile in case.op.tiles]
+    for empty in dict.fromkeys(axis for axes in specs for axis in axes):
+        arrays = []
+        for array, axes in zip(case.arguments(), specs, strict=True):
+            cut = (slice(0, 0) if axis == empty else slice(None) for axis in axes)
+            arrays.append(array[..., *cut])
+        call = case.op.bind(case.op.arguments(arrays, case.constants))
+        try:
+            extents_of(call.program, call.arrays)
+        except ShapeError:  # an axis would have fewer than 0 positions
+            continue
+        check_empty_call(call, "cpu", 64, f"{case} without {empty}")
 
 
 def bound(case: IndexingCase):

@@ -20,6 +20,7 @@ from tilewright.errors import ShapeError
 from tilewright.op.derivatives import at_call
 from tilewright.op.derivatives import vjp as vjp_of
 from tilewright.op.derived import without_saved
+from tilewright.op.op import Call
 
 Arrays = Mapping[str, Any]
 SLOPE = 1e-6  # by which a derivative and a finite difference in float64 may differ
@@ -149,27 +150,34 @@ def check_backward(case: Case, dtype: Any, target: str, axes: Extents | None = N
 
 
 def check_empty_axes(case: Case, target: str) -> None:
-    """The op and its gradient with one axis after the other empty: 0 where operands are, and where none is.
+    """The op and its gradient with one axis after the other empty."""
+    for axes in _with_an_empty_axis(case):
+        call = case.call(case.arguments(axes=axes))
+        check_empty_call(call, target, case.tolerance, f"{case} {axes}", case.differentiable)
+
+
+def check_empty_call(
+    call: Call, target: str, tolerance: float, what: str, differentiable: bool = True
+) -> None:
+    """The value where operands are 0 and where they are not, and the gradient, of a call with an empty axis.
 
     The reference has the op as it was written; a slope is compared wherever the reference has one.
     """
-    for axes in _with_an_empty_axis(case):
-        arguments = case.arguments(axes=axes)
-        call = case.call({n: a * 0 if a.dtype.kind == "f" else a for n, a in arguments.items()})
-        assert_right(call.program, {**call.arrays, **call.scalars}, target, case.tolerance, f"{case} {axes}")
-        ends = (call.program.tiles, call.program.results)
-        if not case.differentiable or not all(any(e.dtype.is_float for e in end) for end in ends):
-            continue
-        call = case.call(arguments)
-        arrays = {**call.arrays, **call.scalars}
-        derivative = vjp_of(at_call(call.program, call.arrays))
-        program = without_saved(derivative)
-        given = with_cotangents(program, arrays, extents_of(call.program, arrays))
-        assert_right(program, given, target, 4 * case.tolerance, f"{case} backward {axes}", 1.0)
-        with np.errstate(invalid="ignore"):
-            report = check_vjp(call.program, arrays, derivative=derivative, directions=1, entries=2)
-        wrong = [c for c in report.comparisons if np.isfinite(c.measured) and not c.error < SLOPE]
-        assert not wrong, f"{case} {axes}: {wrong}"
+    arrays = {**call.arrays, **call.scalars}
+    zeros = {n: a * 0 if a.dtype.kind == "f" else a for n, a in call.arrays.items()}
+    for given in (arrays, {**arrays, **zeros}):
+        assert_right(call.program, given, target, tolerance, what)
+    ends = (call.program.tiles, call.program.results)
+    if not differentiable or not all(any(e.dtype.is_float for e in end) for end in ends):
+        return
+    derivative = vjp_of(at_call(call.program, call.arrays))
+    program = without_saved(derivative)
+    given = with_cotangents(program, arrays, extents_of(call.program, arrays))
+    assert_right(program, given, target, 4 * tolerance, f"{what} backward", 1.0)
+    with np.errstate(invalid="ignore"):
+        report = check_vjp(call.program, arrays, derivative=derivative, directions=1, entries=2)
+    wrong = [c for c in report.comparisons if np.isfinite(c.measured) and not c.error < SLOPE]
+    assert not wrong, f"{what}: {wrong}"
 
 
 def _with_an_empty_axis(case: Case) -> Iterator[Extents]:
