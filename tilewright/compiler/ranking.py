@@ -9,6 +9,7 @@ Both are reductions, which every target has; they cost n² comparisons a row.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.partition import partition
@@ -27,7 +28,7 @@ def without_orders(plan: Plan) -> Plan:
         return plan
     program = plan.program
     counted = program.with_results(rewrite((r.node for r in program.results), _counted))
-    return partition(simplify(sink(counted)))
+    return replace(partition(simplify(sink(counted))), definition=plan.definition)
 
 
 def _counted(node: Node) -> Node:
