@@ -65,7 +65,7 @@ def test_backward(case: Case):
         checks.check_backward(case, np.float32, "cpu", axes)
 
 
-@EVERY
+@COMMON
 def test_empty_axes(case: Case):
     checks.check_empty_axes(case, "cpu")
 

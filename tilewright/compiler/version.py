@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 
@@ -35,6 +34,8 @@ def _digest(folders: Iterable[str], tools: Iterable[str]) -> str:
 
 
 def _version(tool: str) -> str:
+    from importlib import metadata  # a tenth of the time that importing the library takes, and seldom needed
+
     try:
         return metadata.version(tool)
     except metadata.PackageNotFoundError:
