@@ -67,9 +67,8 @@ def test_empty_axes(case: IndexingCase):
         for array, axes in zip(case.arguments(), specs, strict=True):
             cut = (slice(0, 0) if axis == empty else slice(None) for axis in axes)
             arrays.append(array[..., *cut])
-        call = case.op.bind(case.op.arguments(arrays, case.constants))
         try:
-            extents_of(call.program, call.arrays)
+            call = case.op.bind(case.op.arguments(arrays, case.constants))
         except ShapeError:  # an axis would have fewer than 0 positions
             continue
         check_empty_call(call, "cpu", 64, f"{case} without {empty}")
