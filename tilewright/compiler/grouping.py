@@ -26,6 +26,7 @@ class Target:
     partial: Split | None = None
     combine: str | None = None
     own: Scatter | Order | None = None
+    reverse: bool | None = None  # the direction of the scans that it carries along, if there are any
 
     @property
     def shape(self) -> Shape:
@@ -115,6 +116,8 @@ def _fits(first: Group, second: Group) -> bool:
     if any(_is_chunk_read(b) and b in second.nodes for b in first.boundaries):
         return False
     one, two = first.lead, second.lead
+    if not _same_direction(first, second):
+        return False
     first_split = next((t.partial for t in first.targets if t.partial), None)
     second_split = next((t.partial for t in second.targets if t.partial), None)
     if first_split or second_split:
@@ -125,6 +128,13 @@ def _fits(first: Group, second: Group) -> bool:
         return one.shape == two.shape and _related(first, second)
     whole = set(one.parallel) | set(one.row)
     return set(two.parallel) in (whole, set(one.parallel)) and _related(first, second)
+
+
+def _same_direction(first: Group, second: Group) -> bool:
+    """Whether the scans of two groups, if both have some, walk one way; beside scans nothing is split."""
+    ways = {t.reverse for t in (*first.targets, *second.targets) if t.reverse is not None}
+    splits = any(t.partial for t in (*first.targets, *second.targets))
+    return len(ways) < 2 and not (ways and splits)
 
 
 def _epilogue_fits(first: Group, second: Group) -> bool:

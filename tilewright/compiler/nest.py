@@ -10,6 +10,7 @@ the phases and spell the nodes.
     row           for p in parallel:  for each phase: for r in row:  accumulate reductions, store f(p, r)
                                       after the phase:               store f(p)
     scatter       out = 0;  for p in parallel: for r in row, in order:  out[positions(p, r), p] += f(p, r)
+    scan          a row kernel whose loops carry states from position to position, one way or the other
     order         for p in parallel: out[:, p] = the positions of the row, sorted by f(p, :)
     contraction   for (b, m, n) tiles: acc = Σ_k left(b, m, k) · right(b, k, n);  store f(acc, b, m, n)
 
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import At, Node, Order, Param, Program, Read, Reduce, Scatter, topological
+from tilewright.dsl.program import At, Node, Order, Param, Program, Read, Reduce, Scan, Scatter, topological
 
 ACCUMULATOR = "#acc"  # the param that an epilogue reads the finished sum from
 
@@ -73,11 +74,21 @@ class Split:
 
 @dataclass(frozen=True)
 class Phase:
-    """One loop over the row axes: reductions that it finishes, what it stores inside, and after the loop."""
+    """One loop over the row axes: reductions that it finishes, what it stores inside, and after the loop.
+
+    `scans` are those that its values need, operands before users. A phase that needs scans of an earlier one
+    walks them again.
+    """
 
     reductions: tuple[Reduce, ...]
     stores: tuple[Output, ...]
     finals: tuple[Output, ...]
+    scans: tuple[Scan, ...] = ()
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What the loop computes at each position."""
+        return (*(r.arg for r in self.reductions), *(o.node for o in self.stores))
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,14 @@ class Kernel:
             return "contraction"
         if self.own:
             return type(self.own).__name__.lower()
+        if self.scans:
+            return "scan"
         return "row" if self.row else "pointwise"
+
+    @property
+    def scans(self) -> tuple[Scan, ...]:
+        """All scans of the kernel; they have one axis, which is its row, and walk it in one direction."""
+        return tuple(dict.fromkeys(scan for phase in self.phases for scan in phase.scans))
 
     @property
     def scatter(self) -> Scatter | None:
@@ -182,12 +200,12 @@ def indexed_reads(kernel: Kernel) -> tuple[At, ...]:
     return tuple(node for node in kernel.nodes() if isinstance(node, At))
 
 
-def evaluated(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node whose value is needed for those of `roots`."""
+def evaluated(roots: Iterable[Node], finished: type[Node] | tuple[()] = ()) -> Iterator[Node]:
+    """Every node whose value is needed for those of `roots`; `finished` ones are there already."""
     stack, seen = list(roots), set()
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
-            stack.extend(needed(node))
+            stack.extend(() if isinstance(node, finished) else needed(node))
             yield node

@@ -14,7 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from tilewright.compiler.boundaries import is_chunked, nearest_reductions, raised
+from tilewright.compiler.boundaries import (
+    direction,
+    is_chunked,
+    loops_of,
+    nearest_loops,
+    raised,
+    shape_of,
+)
 from tilewright.compiler.chunks import chunks_axis, rows_axis
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.grouping import Group, Shape, Target, merge
@@ -35,6 +42,7 @@ from tilewright.dsl.program import (
     Read,
     Reduce,
     Result,
+    Scan,
     Scatter,
     rename,
     topological,
@@ -163,8 +171,8 @@ class _Partitioner:
             return Target(
                 node, union(contraction.batch, contraction.m, contraction.n), contraction.k, contraction
             )
-        if isinstance(node, Reduce):
-            return Target(node, node.axes, node.over)
+        if isinstance(node, (Reduce, Scan)):
+            return self._in_loops(node, *loops_of(node))
         if isinstance(node, Scatter):
             return Target(node, tuple(a for a in node.axes if a not in node.along), node.over, own=node)
         if isinstance(node, Order):
@@ -193,18 +201,23 @@ class _Partitioner:
         """A value computed from reductions takes the loops of those that fit it, else it is pointwise."""
         axes = frozenset(node.axes)
         counts: dict[Shape, int] = {}
-        example: dict[Shape, Reduce] = {}
-        for reduction in nearest_reductions(node):
-            if recognise(reduction) or is_chunked(reduction):
+        example: dict[Shape, Reduce | Scan] = {}
+        for found in nearest_loops(node):
+            if isinstance(found, Reduce) and (recognise(found) or is_chunked(found)):
                 continue
-            shape = (frozenset(reduction.axes), frozenset(reduction.over))
+            shape = shape_of(found)
             if axes in (shape[0], shape[0] | shape[1]):
                 counts[shape] = counts.get(shape, 0) + 1
-                example.setdefault(shape, reduction)
+                example.setdefault(shape, found)
         if not counts:
             return Target(node, node.axes, ())
         shape = max(counts, key=lambda s: counts[s])
-        return Target(node, example[shape].axes, example[shape].over)
+        return self._in_loops(node, *loops_of(example[shape]))
+
+    def _in_loops(self, node: Node, parallel: tuple[str, ...], row: tuple[str, ...]) -> Target:
+        starts = node.args if isinstance(node, Reduce) else (node,)
+        way = direction(starts, (frozenset(parallel), frozenset(row)))
+        return Target(node, parallel, row, reverse=way)
 
     def value_of(self, target: Target) -> Node:
         """What a target computes: itself, or for partial results the argument that is reduced."""
@@ -236,7 +249,7 @@ class _Partitioner:
             if isinstance(node, At) and not isinstance(node.arg, Read):
                 crossing.add(node.arg)
             stack.extend(needed(node))
-        return raised(starts, inside, crossing, target.node)
+        return raised(starts, inside, crossing, target.node, self.roots)
 
     def _operands(self, target: Target) -> frozenset[str]:
         nodes = topological([self.value_of(target)])
@@ -252,13 +265,15 @@ class _Partitioner:
             return node.param in self.partial_reads
         if isinstance(node, (Scatter, Order)):
             return True
+        if isinstance(node, Scan):
+            return node.reverse != target.reverse or shape_of(node) != target.shape
         if not isinstance(node, Reduce):
             return False
         if target.own or target.contraction or recognise(node):
             return True
         if target.partial and target.partial.of == "row":
             return True
-        return (frozenset(node.axes), frozenset(node.over)) != target.shape
+        return shape_of(node) != target.shape
 
     # --- reductions across the rows of another kernel ---------------------------------------------
 
@@ -267,11 +282,13 @@ class _Partitioner:
         rows = {
             t.shape: t
             for t in self.targets.values()
-            if t.row and not t.contraction and not t.partial and not t.own
+            if t.row and not t.contraction and not t.partial and not t.own and t.reverse is None
         }
         for target in self.targets.values():
             node = target.node
             if target.contraction or target.partial or not isinstance(node, Reduce) or is_chunked(node):
+                continue
+            if target.reverse is not None:
                 continue
             host = rows.get((frozenset(node.over), frozenset(node.axes)))
             if (

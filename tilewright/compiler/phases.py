@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tilewright.compiler.nest import Output, Phase
-from tilewright.dsl.program import Node, Reduce, topological
+from dataclasses import replace
+
+from tilewright.compiler.nest import Output, Phase, evaluated
+from tilewright.dsl.program import Node, Reduce, Scan, topological
 
 
 def write_phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ...]:
@@ -28,6 +30,12 @@ def write_phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ..
             finals.setdefault(min(max(level[output.node] - 1, 0), max(last_loop, 0)), []).append(output)
     count = max([0, *stores, *reductions, *finals]) + 1
     return tuple(
-        Phase(tuple(reductions.get(p, ())), tuple(stores.get(p, ())), tuple(finals.get(p, ())))
+        _phase(tuple(reductions.get(p, ())), tuple(stores.get(p, ())), tuple(finals.get(p, ())))
         for p in range(count)
     )
+
+
+def _phase(reductions: tuple[Reduce, ...], stores: tuple[Output, ...], finals: tuple[Output, ...]) -> Phase:
+    phase = Phase(reductions, stores, finals)
+    scans = {node for node in evaluated(phase.roots, finished=Reduce) if isinstance(node, Scan)}
+    return replace(phase, scans=tuple(n for n in topological(phase.roots) if n in scans))

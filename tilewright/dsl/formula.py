@@ -160,8 +160,8 @@ def _shared(roots: Iterable[Node], names: Collection[Node], casts: bool) -> dict
 
 
 def _name_for(node: Node, taken: Collection[str]) -> str:
-    word = _word(node)
-    letter = _LETTERS.get(word, word[0])
+    called = word(node)
+    letter = _LETTERS.get(called, called[0])
     name, number = letter, 1
     while name in taken:
         number += 1
@@ -169,7 +169,8 @@ def _name_for(node: Node, taken: Collection[str]) -> str:
     return name
 
 
-def _word(node: Node) -> str:
+def word(node: Node) -> str:
+    """What a node is called: its function, its reduction, its scan."""
     match node:
         case Map():
             return node.function

@@ -17,7 +17,7 @@ from tilewright.compiler.nest import Kernel, Plan, evaluated
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.extents import bind_extents
-from tilewright.dsl.program import At, Map, Node, Param, Program, Read, Reduce, topological
+from tilewright.dsl.program import At, Map, Node, Param, Program, Read, Reduce, Scan, topological
 
 Extents = Mapping[str, int]
 Terms = Counter[tuple[str, ...]]
@@ -128,12 +128,20 @@ def operations(kernel: Kernel) -> Amount:
     if kernel.scatter:
         axes = dict.fromkeys((*kernel.row, *kernel.parallel))
         parts.append((1, tuple(axes)))
+    walked: set[tuple] = set()
     for node in topological([*kernel.roots, *_sides(kernel)]):
         if isinstance(node, Reduce):
             parts.append((1, node.arg.axes))
-        elif isinstance(node, Map) and node.dtype.is_float and node.function not in NO_ARITHMETIC:
+        elif isinstance(node, Scan) and node.loop not in walked:
+            walked.add(node.loop)
+            parts.append((sum(map(_is_arithmetic, topological(node.body))), node.axes))
+        elif _is_arithmetic(node):
             parts.append((1, node.axes))
     return Amount.of((f, a) for f, a in parts if a)
+
+
+def _is_arithmetic(node: Node) -> bool:
+    return isinstance(node, Map) and node.dtype.is_float and node.function not in NO_ARITHMETIC
 
 
 def _sides(kernel: Kernel) -> tuple:

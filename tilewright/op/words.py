@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tilewright.compiler.chunks import is_chunk_axis
 from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, Phase, indexed_reads
-from tilewright.dsl.formula import formula
+from tilewright.dsl.formula import formula, word
 from tilewright.dsl.program import Node, Program, Read, Result, Scatter
 from tilewright.op.costs import axis_label
 
@@ -40,6 +40,8 @@ def loops(kernel: Kernel, extents: Extents) -> str:
     count = len(kernel.phases)
     times = "one pass" if count == 1 else f"{count} phases"
     row = _axes(kernel.row, extents)
+    if any(scan.reverse for scan in kernel.scans):
+        row += " from its end"
     if kernel.split and kernel.split.of == "parallel":
         return f"for each group of rows {parallel}: for each row, {times} over {row}"
     if kernel.split:
@@ -82,7 +84,8 @@ def steps(kernel: Kernel, kept: Mapping[Node, int] | None = None) -> Iterator[tu
     results = {o.node: o.buffer.name for o in kernel.outputs}
     order = kernel.nodes()
     for number, phase in enumerate(kernel.phases):
-        inside = {r: results.get(r) or _new_name(r.combine, taken) for r in phase.reductions}
+        inside: dict[Node, str] = {s: results.get(s) or _new_name(word(s), taken) for s in phase.scans}
+        inside |= {r: results.get(r) or _new_name(r.combine, taken) for r in phase.reductions}
         inside |= {n: _new_name("kept", taken) for n in order if (kept or {}).get(n) == number}
         lines = _lines(kernel, [Result(name, node, node.axes) for node, name in inside.items()], names)
         names |= inside
@@ -153,6 +156,8 @@ def reasons(kernel: Kernel, extents: Extents, writers: Mapping[str, str]) -> Ite
             f"finishes a reduction in two steps: adds up the {_axes(kernel.row, extents)} in their order, so "
             f"that the result has the same bits for every number of threads"
         )
+    elif kernel.scans:
+        yield from _scan_reasons(kernel)
     elif kernel.row:
         yield from _row_reasons(kernel)
     else:
@@ -221,6 +226,17 @@ def _row_reasons(kernel: Kernel) -> Iterator[str]:
         ends = f"{waiting} reduction{'s' * (waiting > 1)}"
         count = len(kernel.phases)
         yield f"a new phase begins where a value needs a finished reduction: {ends} in turn, {count} phases"
+
+
+def _scan_reasons(kernel: Kernel) -> Iterator[str]:
+    carried = len({scan.loop for scan in kernel.scans})
+    yield (
+        f"a scan: what stands at a position of {_names(kernel.row)} depends on all before it, so one thread "
+        f"walks a row{'' if carried == 1 else f', {carried} scans at a time'}, and whatever follows at the "
+        f"same position is stored in the same walk"
+    )
+    if len(kernel.phases) > 1:
+        yield f"a new phase begins where a value needs a finished reduction: {len(kernel.phases)} phases"
 
 
 def _names(axes: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS, WORKSPACE, WOR
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.loops import RowLoops
 from tilewright.compiler.targets.cpu.orders import Orders
+from tilewright.compiler.targets.cpu.scans import ScanLoops
 from tilewright.compiler.targets.cpu.scatters import Scatters
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
@@ -48,6 +49,8 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = Scatters(b, kernel, schedule, top)
         elif kernel.order:
             body = Orders(b, kernel, top, workspace)
+        elif kernel.scans:
+            body = ScanLoops(b, kernel, schedule, top, workspace)
         else:
             body = RowLoops(b, kernel, schedule, top, workspace)
         with b.loop(begin, end) as items:

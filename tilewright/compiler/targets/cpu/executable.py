@@ -16,7 +16,7 @@ from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import blocks, frame, keep, orders, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
-from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, contiguous_strides, layout_of
+from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, contiguous_strides, layout_of, normal_strides
 from tilewright.compiler.targets.cpu.recipe import (
     NOTHING,
     CompiledKernel,
@@ -133,7 +133,11 @@ class CpuExecutable:
                     extents[axis] = chunk_extent(axis, extents)
         buffers = (*self.plan.results, *self.plan.intermediates)
         shapes = {name: a.shape for name, a in zip(self._names, operands, strict=True)}
-        strides = {name: a.strides for name, a in zip(self._names, operands, strict=True)}
+        dtypes = {p.name: p.dtype for p in self.plan.program.tiles}
+        strides = {
+            name: normal_strides(a.shape, a.strides, dtypes[name])
+            for name, a in zip(self._names, operands, strict=True)
+        }
         for buffer in buffers:
             shapes[buffer.name] = tuple(extents[base(a)] for a in buffer.axes)
             strides[buffer.name] = contiguous_strides(shapes[buffer.name], buffer.dtype)
@@ -302,6 +306,8 @@ def _work_items(
         for axis in kernel.parallel:
             extent = extents[base(axis)]
             items *= -(-extent // schedule.tile) if axis == lane else extent
+    if kernel.scans and schedule.lane_axis in kernel.row:
+        items = -(-items // schedule.lanes)
     if kernel.order:
         return items, (), orders.workspace_bytes(kernel, extents)
     count = len(keep.kept_nodes(kernel)) if schedule.lane_axis in kernel.row else 0

@@ -19,7 +19,9 @@ PADDING = 64  # elements: whole vectors may be written at a row's end
 
 
 def kept_nodes(kernel: Kernel) -> dict[Node, int]:
-    """The nodes to keep, each with the phase that computes it."""
+    """The nodes to keep, each with the phase that computes it. Rows of a scan go together: none are kept."""
+    if kernel.scans:
+        return {}
     rows = set(kernel.row)
     first_phase: dict[Node, int] = {}
     kept: dict[Node, int] = {}

@@ -103,14 +103,19 @@ def bytes_of(shape: Sequence[int], dtype: DType) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
-    """The stride class of each dimension; a dimension of one element counts as what it would be if
-    contiguous.
+def normal_strides(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> tuple[int, ...]:
+    """The strides; a dimension of one element has the one that it would have if contiguous, where that is 1.
+
+    Such a dimension counts as contiguous, so that vectors may begin beside its element.
     """
     contiguous = contiguous_strides(shape, dtype)
-    text = ""
-    for extent, stride, natural in zip(shape, strides, contiguous, strict=True):
-        if extent <= 1:
-            stride = natural if natural == dtype.itemsize else stride
-        text += UNIT if stride == dtype.itemsize else ZERO if stride == 0 else STRIDED
-    return text
+    return tuple(
+        natural if extent <= 1 and natural == dtype.itemsize else stride
+        for extent, stride, natural in zip(shape, strides, contiguous, strict=True)
+    )
+
+
+def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
+    """The stride class of each dimension."""
+    normal = normal_strides(shape, strides, dtype)
+    return "".join(UNIT if s == dtype.itemsize else ZERO if s == 0 else STRIDED for s in normal)

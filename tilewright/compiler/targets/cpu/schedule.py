@@ -55,10 +55,11 @@ def _unroll(kernel: Kernel) -> int:
 
 
 def _lanes(kernel: Kernel, target: CpuTarget) -> int:
-    """As many elements as a register holds of the widest floating-point type that is computed with."""
-    floats = [n.dtype for n in kernel.nodes() if n.dtype.is_float]
-    widest = max((value_type(d.compute).bits for d in floats), default=32)
-    return target.vector_bits // widest
+    """As many elements as a register holds of the widest float, or scanned value, that is computed with."""
+    counted = [n.dtype for n in kernel.nodes() if n.dtype.is_float]
+    counted += [value.dtype for scan in kernel.scans for value in scan.body]
+    widest = max((value_type(d.compute).bits for d in counted), default=32)
+    return target.vector_bits // max(32, widest)
 
 
 def lane_axes(kernel: Kernel) -> tuple[str, ...]:

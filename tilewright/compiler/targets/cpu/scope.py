@@ -26,7 +26,7 @@ from tilewright.compiler.targets.cpu.spelling import (
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Size
+from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Scan, Size
 from tilewright.errors import InternalError
 
 _HALVES = ("f16", "bf16")
@@ -116,7 +116,13 @@ class Scope:
                 stack.pop()
                 continue
             expanded = expansion(node) if isinstance(node, Map) else None
-            wanted = (expanded,) if expanded is not None else () if isinstance(node, Reduce) else needed(node)
+            wanted = (
+                (expanded,)
+                if expanded is not None
+                else ()
+                if isinstance(node, (Reduce, Scan))
+                else needed(node)
+            )
             missing = [a for a in wanted if a not in self.values]
             if missing:
                 stack.extend(reversed(missing))

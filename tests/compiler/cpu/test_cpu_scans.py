@@ -1,0 +1,146 @@
+"""Scans on the CPU: every layout and extent against the reference, torch, and themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+
+NAMES = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")
+RANDOM = np.random.default_rng(0)
+
+
+def named(name: str, axis: str, **keywords: bool) -> tw.Op:
+    def scan(x: tw.Tile["n t"]):
+        return getattr(tw, name)(x, axis, **keywords)
+
+    return tw.op(scan)
+
+
+def recurrence(l, r):
+    return l[0] * r[0], l[1] * r[0] + r[1]
+
+
+def welford(l, r):
+    n = l[0] + r[0]
+    delta = r[1] - l[1]
+    return n, l[1] + delta * (r[0] / n), l[2] + r[2] + delta * delta * (l[0] * r[0] / n)
+
+
+def check(name: str, **keywords: bool) -> None:
+    """Both axes in every memory order: along the vectors, across them, and against them."""
+    for axis in "nt":
+        op = named(name, axis, **keywords)
+        for shape in ((1, 1), (17, 33), (40, 7), (3, 0), (0, 3)):
+            x = 0.9 * RANDOM.normal(size=shape).astype(np.float32)
+            for laid in (x, np.asfortranarray(x), x[::-1, ::-1]):
+                np.testing.assert_allclose(op(laid), op.reference(laid), rtol=2e-5, atol=2e-5)
+
+
+def test_every_extent_and_layout():
+    check("cumsum", reverse=False, exclusive=False)
+    check("cumprod", reverse=True, exclusive=True)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_extent_and_layout(name: str, reverse: bool, exclusive: bool):
+    check(name, reverse=reverse, exclusive=exclusive)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scans_are_torchs(name: str):
+    torch = pytest.importorskip("torch")
+    x = RANDOM.normal(size=(19, 257))
+    theirs = getattr(torch, name)(torch.tensor(x, requires_grad=True), 1)
+    expected = theirs.values if name in ("cummax", "cummin") else theirs
+    np.testing.assert_allclose(named(name, "t")(x), expected.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cummax", "cummin"])
+def test_positions_of_extremes_are_torchs(name: str):
+    torch = pytest.importorskip("torch")
+    x = np.round(RANDOM.normal(size=(18, 50)) * 2)
+    x[3, 7] = x[5, 0] = np.nan
+    expected = getattr(torch, name)(torch.tensor(x), 1).indices.numpy()
+    np.testing.assert_array_equal(named("arg" + name, "t")(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.bool_])
+def test_integers_are_exact(dtype: type):
+    x = RANDOM.integers(0, 2 if dtype is np.bool_ else 7, (21, 37)).astype(dtype)
+    for name in ("cumsum", "cummax", "cummin"):
+        for axis in "nt":
+            op = named(name, axis, reverse=True)
+            np.testing.assert_array_equal(op(x), op.reference(x))
+
+
+def test_special_values_stay_in_their_rows():
+    x = RANDOM.normal(size=(16, 40)).astype(np.float32)
+    x[2, 5], x[3, 0], x[4, 39], x[5, 1] = np.nan, np.inf, -np.inf, np.nan
+    for name in NAMES:
+        op = named(name, "t")
+        np.testing.assert_allclose(op(x), op.reference(x), rtol=2e-5, atol=2e-5)
+
+
+def test_a_long_row_alone():
+    x = RANDOM.normal(size=(1, 5003))
+    np.testing.assert_array_equal(named("cumsum", "t")(x), np.cumsum(x, 1))
+
+
+def test_bits_depend_on_neither_neighbours_nor_threads():
+    x = RANDOM.normal(size=(37, 1001)).astype(np.float32)
+    op = named("logcumsumexp", "t")
+    together = op(x)
+    before = tw.get_num_threads()
+    try:
+        tw.set_num_threads(1)
+        np.testing.assert_array_equal(op(x), together)
+    finally:
+        tw.set_num_threads(before)
+    for row in (0, 15, 16, 36):
+        np.testing.assert_array_equal(op(x[row : row + 1])[0], together[row])
+
+
+def test_scans_with_reductions_before_and_after():
+    @tw.op
+    def several(x: tw.Tile["n t"]):
+        e = tw.exp(x - tw.max(x, "t"))
+        c = tw.cumsum(e / tw.sum(e, "t"), "t")
+        return c, tw.sum(c * x, "t"), c / tw.max(c, "t"), tw.cumprod(c, "t", reverse=True)
+
+    for shape in ((3, 20), (33, 50)):
+        x = RANDOM.normal(size=shape)
+        for laid in (x, np.asfortranarray(x)):
+            for found, expected in zip(several(laid), several.reference(laid), strict=True):
+                np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
+
+
+def test_scans_of_tuples():
+    @tw.op
+    def tuples(a: tw.Tile["t"], b: tw.Tile["n t"], c: tw.Tile["n"]):
+        h = tw.scan(recurrence, (a, b), "t")[1]
+        k = tw.scan(recurrence, (c, b), "t", reverse=True)[1]
+        count, mean, squares = tw.scan(welford, (1.0, b, 0.0), "t")
+        return h, k, mean, squares / count
+
+    for rows in (2, 16, 35):
+        a, b, c = RANDOM.normal(size=31), RANDOM.normal(size=(rows, 31)), RANDOM.uniform(-1, 1, rows)
+        for laid in (b, np.asfortranarray(b)):
+            for found, expected in zip(tuples(a, laid, c), tuples.reference(a, laid, c), strict=True):
+                np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_torchs(name: str):
+    torch = pytest.importorskip("torch")
+    x, g = RANDOM.normal(size=(18, 40)), RANDOM.normal(size=(18, 40))
+    t = torch.tensor(x, requires_grad=True)
+    theirs = getattr(torch, name)(t, 1)
+    (theirs.values if name in ("cummax", "cummin") else theirs).backward(torch.tensor(g))
+    ours = tw.Tensor(x, requires_grad=True)
+    named(name, "t")(ours).backward(tw.Tensor(g))
+    np.testing.assert_allclose(ours.grad.numpy(), t.grad.numpy(), rtol=1e-9, atol=1e-10)
