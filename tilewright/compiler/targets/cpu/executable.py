@@ -16,7 +16,13 @@ from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import blocks, frame, keep, orders, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
-from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, contiguous_strides, layout_of, normal_strides
+from tilewright.compiler.targets.cpu.layout import (
+    Layout,
+    bytes_of,
+    contiguous_strides,
+    layout_of,
+    normal_strides,
+)
 from tilewright.compiler.targets.cpu.recipe import (
     NOTHING,
     CompiledKernel,

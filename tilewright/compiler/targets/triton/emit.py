@@ -45,6 +45,11 @@ class Emitted:
 
 def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     """The module text of a kernel: imports, the helpers that it calls, and its function."""
+    if kernel.scans:
+        raise TargetError(
+            f"the Triton target cannot write the scan kernel {kernel.name!r} (cumsum, cumprod, tw.scan, …); "
+            f'run this op on the target "cpu"'
+        )
     name = identifier(kernel.name)
     names = Names([name, *spelling.RESERVED])
     parameters = Parameters(kernel, layout, names)
