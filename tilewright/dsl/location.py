@@ -15,14 +15,20 @@ _LIBRARY_OF_OPS = f"{_PACKAGE}.kernels"
 def is_users(frame: FrameType) -> bool:
     """Whether a frame runs an op's body (a user's or of the library of ops) or its caller."""
     module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] not in _MACHINERY or f"{module}.".startswith(f"{_LIBRARY_OF_OPS}.")
+    return module.partition(".")[0] not in _MACHINERY or is_of_the_library(module)
 
 
-def users_line() -> str | None:
-    """`file.py:12` of the innermost running frame of the user's code."""
+def is_of_the_library(module: str) -> bool:
+    """Whether a module holds prebuilt ops: what goes wrong in those is told at the line that calls them."""
+    return f"{module}.".startswith(f"{_LIBRARY_OF_OPS}.")
+
+
+def users_line(beyond_the_library: bool = False) -> str | None:
+    """`file.py:12` of the innermost running frame of the user's code (or of the library of ops)."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if is_users(frame):
+        library = is_of_the_library(str(frame.f_globals.get("__name__", "")))
+        if is_users(frame) and not (library and beyond_the_library):
             return _line(frame, frame.f_lineno)
         frame = frame.f_back
     return None

@@ -17,7 +17,7 @@ from tilewright.dsl.complex_numbers import halves_together
 from tilewright.dsl.dtypes import DType, float32, float64, promote
 from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lift, merged, scope
 from tilewright.dsl.extents import known_axes, used_extents
-from tilewright.dsl.location import raising_line
+from tilewright.dsl.location import is_of_the_library, raising_line, users_line
 from tilewright.dsl.program import (
     Index,
     Node,
@@ -179,8 +179,10 @@ class _errors_name_the_line:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if not isinstance(error, UserError) or getattr(error, "located", False):
             return False
-        where = raising_line(trace) or self.signature.location
-        located = type(error)(f"{where}: in op {self.signature.name!r}: {error}")
+        where = f"{raising_line(trace) or self.signature.location}: in"
+        if is_of_the_library(self.signature.function.__module__):
+            where = f"{users_line(beyond_the_library=True) or self.signature.location}:"
+        located = type(error)(f"{where} op {self.signature.name!r}: {error}")
         located.located = True  # type: ignore[attr-defined]
         raise located from None
 
