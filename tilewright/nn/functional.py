@@ -6,7 +6,8 @@ from typing import Any
 
 from tilewright import kernels
 from tilewright.errors import ArgumentError, ShapeError
-from tilewright.tensor.generator import Generator, seed_from
+from tilewright.tensor import generator as generators
+from tilewright.tensor.generator import Generator
 from tilewright.tensor.tensor import Tensor
 
 # --- linear -----------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def _drop(op: Any, input: Any, p: float, training: bool, generator: Generator | 
     """The input itself where nothing is to be dropped; else the op with the generator's next seed."""
     if not 0 <= p <= 1:
         raise ArgumentError(f"p is the probability of being dropped, between 0 and 1; got {p}")
-    return op(input, seed_from(generator), p=float(p)) if training and p else input
+    return op(input, generators.seed_from(generator), p=float(p)) if training and p else input
 
 
 def dropout(input: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Any:
