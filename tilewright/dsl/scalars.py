@@ -187,6 +187,8 @@ def _np_lgamma(x: Any) -> Any:
 
 
 def _np_polygamma(order: Any, x: Any) -> Any:
+    import math
+
     import mpmath
 
     n = int(np.max(order)) if np.size(order) else 0
@@ -196,6 +198,8 @@ def _np_polygamma(order: Any, x: Any) -> Any:
             return np.nan
         if v == np.inf:
             return np.inf if n == 0 else 0.0
+        if n == 0 and v == 0:
+            return -math.copysign(np.inf, v)
         if v <= 0 and v == np.floor(v):
             return np.nan if n % 2 == 0 else np.inf
         return float(mpmath.polygamma(n, v))

@@ -461,7 +461,8 @@ def digamma_T(x):
     cosine = tl.where(quarter < 0.25, tl.sin($PI_HIGH * quarter), tl.cos(turn))
     cotangent = cosine / tl.where(distance == 0, 1.0, tl.sin(turn))
     y = tl.where(x < 0, y - $PI_HIGH * cotangent, y)
-    return tl.where(pole, float("nan"), tl.where(x == x, y, x))
+    y = tl.where(pole, float("nan"), tl.where(x == x, y, x))
+    return tl.where(x == 0, copysign_T(tl.abs(x) + 1.0, x) * -float("inf"), y)
 '''.replace(
         "SERIES",
         _polynomial(

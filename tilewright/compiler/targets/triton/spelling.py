@@ -131,7 +131,8 @@ def shift_right(x, y):
     \"\"\"x >> y; 0, or -1 for a negative x, when y is the width of x or more.\"\"\"
     bits: tl.constexpr = x.dtype.primitive_bitwidth
     inside = (y >= 0) & (y < bits)
-    return (x >> tl.where(inside, y, bits - 1).to(x.dtype)).to(x.dtype)
+    shifted = x >> tl.where(inside, y, bits - 1).to(x.dtype)
+    return tl.where(inside | (x < 0), shifted, 0).to(x.dtype)
 """,
 )
 HELPERS |= {"shift_left": _SHIFTS[0], "shift_right": _SHIFTS[1]}

@@ -98,10 +98,14 @@ def exp2(b: Builder, x: Value) -> Value:
 
 
 def expm1(b: Builder, x: Value) -> Value:
-    """e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2); halved so that the largest n has a 2^n."""
+    """e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2); halved so that the largest n has a 2^n.
+
+    A subnormal x, whose half may not exist, is the result.
+    """
     low, high = format_of(x).expm1_range
     half = expm1_halved(b, b.max_second(low, b.min_second(high, x)), halvings=1)
-    return b.copysign(b.mul(half, 2.0), x)
+    tiny = b.cmp("lt", b.abs(x), format_of(x).smallest_normal)
+    return b.select(tiny, x, b.copysign(b.mul(half, 2.0), x))
 
 
 def expm1_halved(b: Builder, x: Value, halvings: int) -> Value:
