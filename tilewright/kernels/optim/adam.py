@@ -1,7 +1,7 @@
 """Adam and its kin: running averages of the gradient and of its square (Kingma & Ba, 2015)."""
 
 import tilewright as tw
-from tilewright.kernels.optim.formulas import averaged, slope_of, stored, weight_seen
+from tilewright.kernels.optim.formulas import averaged, decayed, moments, slope_of, stored, weight_seen
 
 
 def corrected_ratio(mean, square, *, step, beta1, beta2, eps):
@@ -10,85 +10,56 @@ def corrected_ratio(mean, square, *, step, beta1, beta2, eps):
     return mean / weight_seen(beta1, step) / scale
 
 
-def adam(param, decayed, slope, state, *, lr, **constants):
-    """The results of a step from `decayed` against `slope`; `state` is (m, v) or (m, v, largest v)."""
+def adam(param, start, slope, state, *, lr, **constants):
+    """The results of a step from `start` against `slope`; `state` is (m, v, largest v), the last or None."""
     exp_avg, exp_avg_sq, largest_sq = state
-    mean = averaged(exp_avg, slope, constants["beta1"])
-    square = averaged(exp_avg_sq, slope * slope, constants["beta2"])
+    mean, square = moments(exp_avg, exp_avg_sq, slope, constants["beta1"], constants["beta2"])
     largest = square if largest_sq is None else tw.maximum(largest_sq, square)
-    moved = decayed - lr * corrected_ratio(mean, largest, **constants)
+    moved = start - lr * corrected_ratio(mean, largest, **constants)
     results = stored(moved, param), stored(mean, exp_avg), stored(square, exp_avg_sq)
     return results if largest_sq is None else (*results, stored(largest, largest_sq))
 
 
 @tw.op
 def adam_step(
-    param: tw.Tile["..."],
-    grad: tw.Tile["..."],
-    exp_avg: tw.Tile["..."],
-    exp_avg_sq: tw.Tile["..."],
-    max_exp_avg_sq: tw.Tile["..."] = None,
-    *,
-    step: tw.Scalar,
-    lr: tw.Scalar = 1e-3,
-    weight_decay: tw.Scalar = 0.0,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    maximize: bool = False,
-):
+    param: tw.Tile["..."], grad: tw.Tile["..."], exp_avg: tw.Tile["..."], exp_avg_sq: tw.Tile["..."],
+    max_exp_avg_sq: tw.Tile["..."] = None, *,
+    step: tw.Scalar, lr: tw.Scalar = 1e-3, weight_decay: tw.Scalar = 0.0,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, maximize: bool = False,
+):  # fmt: skip
     """One step of Adam (Kingma & Ba, 2015), of AMSGrad if `max_exp_avg_sq` is given (Reddi et al., 2018).
 
     g ← g + weight_decay · p,  m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,
     p ← p - lr · m / (1 - β₁ˢ) / (√(v / (1 - β₂ˢ)) + eps), with s = `step`; AMSGrad divides by the largest
     v so far. Gives (param, exp_avg, exp_avg_sq) and the largest one, if it is given.
     """
-    slope = slope_of(param, grad, weight_decay, maximize)
+    slope, start = decayed(param, grad, lr, weight_decay, False, maximize)
     state = exp_avg, exp_avg_sq, max_exp_avg_sq
-    return adam(param, param, slope, state, lr=lr, step=step, beta1=beta1, beta2=beta2, eps=eps)
+    return adam(param, start, slope, state, lr=lr, step=step, beta1=beta1, beta2=beta2, eps=eps)
 
 
 @tw.op
 def adamw_step(
-    param: tw.Tile["..."],
-    grad: tw.Tile["..."],
-    exp_avg: tw.Tile["..."],
-    exp_avg_sq: tw.Tile["..."],
-    max_exp_avg_sq: tw.Tile["..."] = None,
-    *,
-    step: tw.Scalar,
-    lr: tw.Scalar = 1e-3,
-    weight_decay: tw.Scalar = 1e-2,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    maximize: bool = False,
-):
+    param: tw.Tile["..."], grad: tw.Tile["..."], exp_avg: tw.Tile["..."], exp_avg_sq: tw.Tile["..."],
+    max_exp_avg_sq: tw.Tile["..."] = None, *,
+    step: tw.Scalar, lr: tw.Scalar = 1e-3, weight_decay: tw.Scalar = 1e-2,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, maximize: bool = False,
+):  # fmt: skip
     """One step of Adam with decoupled weight decay (Loshchilov & Hutter, 2019).
 
     `adam_step` of the gradient alone, from p (1 - lr · weight_decay).
     """
-    slope = -grad if maximize else grad
+    slope, start = decayed(param, grad, lr, weight_decay, True, maximize)
     state = exp_avg, exp_avg_sq, max_exp_avg_sq
-    decayed = param * (1 - lr * weight_decay)
-    return adam(param, decayed, slope, state, lr=lr, step=step, beta1=beta1, beta2=beta2, eps=eps)
+    return adam(param, start, slope, state, lr=lr, step=step, beta1=beta1, beta2=beta2, eps=eps)
 
 
 @tw.op
 def adamax_step(
-    param: tw.Tile["..."],
-    grad: tw.Tile["..."],
-    exp_avg: tw.Tile["..."],
-    exp_inf: tw.Tile["..."],
-    *,
-    step: tw.Scalar,
-    lr: tw.Scalar = 2e-3,
-    weight_decay: tw.Scalar = 0.0,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    maximize: bool = False,
-):
+    param: tw.Tile["..."], grad: tw.Tile["..."], exp_avg: tw.Tile["..."], exp_inf: tw.Tile["..."], *,
+    step: tw.Scalar, lr: tw.Scalar = 2e-3, weight_decay: tw.Scalar = 0.0,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, maximize: bool = False,
+):  # fmt: skip
     """One step of AdaMax: Adam with the largest gradient in place of the mean square (Kingma & Ba, 2015).
 
     g ← g + weight_decay · p,  m ← β₁ m + (1 - β₁) g,  u ← max(β₂ u, |g| + eps),
@@ -108,22 +79,11 @@ def nadam_momentum(step, *, beta1=0.9, momentum_decay=4e-3):
 
 @tw.op
 def nadam_step(
-    param: tw.Tile["..."],
-    grad: tw.Tile["..."],
-    exp_avg: tw.Tile["..."],
-    exp_avg_sq: tw.Tile["..."],
-    *,
-    step: tw.Scalar,
-    momenta: tw.Scalar,
-    lr: tw.Scalar = 2e-3,
-    weight_decay: tw.Scalar = 0.0,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    momentum_decay: float = 4e-3,
-    eps: float = 1e-8,
-    decoupled: bool = False,
-    maximize: bool = False,
-):
+    param: tw.Tile["..."], grad: tw.Tile["..."], exp_avg: tw.Tile["..."], exp_avg_sq: tw.Tile["..."], *,
+    step: tw.Scalar, momenta: tw.Scalar, lr: tw.Scalar = 2e-3, weight_decay: tw.Scalar = 0.0,
+    beta1: float = 0.9, beta2: float = 0.999, momentum_decay: float = 4e-3, eps: float = 1e-8,
+    decoupled: bool = False, maximize: bool = False,
+):  # fmt: skip
     """One step of Adam with Nesterov's momentum (Dozat, 2016).
 
     m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,
@@ -132,32 +92,22 @@ def nadam_step(
     decay adds weight_decay · p to g, or with `decoupled` multiplies p by 1 - lr · weight_decay.
     Gives (param, exp_avg, exp_avg_sq).
     """
-    slope, decayed = decay(param, grad, lr, weight_decay, decoupled, maximize)
-    mean = averaged(exp_avg, slope, beta1)
-    square = averaged(exp_avg_sq, slope * slope, beta2)
+    slope, start = decayed(param, grad, lr, weight_decay, decoupled, maximize)
+    mean, square = moments(exp_avg, exp_avg_sq, slope, beta1, beta2)
     now = nadam_momentum(step, beta1=beta1, momentum_decay=momentum_decay)
     next_one = nadam_momentum(step + 1, beta1=beta1, momentum_decay=momentum_decay)
     ahead = (1 - now) / (1 - momenta) * slope + next_one / (1 - momenta * next_one) * mean
-    moved = decayed - lr * ahead / (tw.sqrt(square / weight_seen(beta2, step)) + eps)
+    moved = start - lr * ahead / (tw.sqrt(square / weight_seen(beta2, step)) + eps)
     return stored(moved, param), stored(mean, exp_avg), stored(square, exp_avg_sq)
 
 
 @tw.op
 def radam_step(
-    param: tw.Tile["..."],
-    grad: tw.Tile["..."],
-    exp_avg: tw.Tile["..."],
-    exp_avg_sq: tw.Tile["..."],
-    *,
-    step: tw.Scalar,
-    lr: tw.Scalar = 1e-3,
-    weight_decay: tw.Scalar = 0.0,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    decoupled: bool = False,
+    param: tw.Tile["..."], grad: tw.Tile["..."], exp_avg: tw.Tile["..."], exp_avg_sq: tw.Tile["..."], *,
+    step: tw.Scalar, lr: tw.Scalar = 1e-3, weight_decay: tw.Scalar = 0.0,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decoupled: bool = False,
     maximize: bool = False,
-):
+):  # fmt: skip
     """One step of rectified Adam (Liu et al., 2020).
 
     m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,  ρ∞ = 2 / (1 - β₂) - 1,  ρ = ρ∞ - 2 s β₂ˢ / (1 - β₂ˢ),
@@ -165,9 +115,8 @@ def radam_step(
     p ← p - lr · m / (1 - β₁ˢ) before. Weight decay as `nadam_step` has it.
     Gives (param, exp_avg, exp_avg_sq).
     """
-    slope, decayed = decay(param, grad, lr, weight_decay, decoupled, maximize)
-    mean = averaged(exp_avg, slope, beta1)
-    square = averaged(exp_avg_sq, slope * slope, beta2)
+    slope, start = decayed(param, grad, lr, weight_decay, decoupled, maximize)
+    mean, square = moments(exp_avg, exp_avg_sq, slope, beta1, beta2)
     seen = weight_seen(beta2, step)
     longest = 2 / (1 - beta2) - 1
     # ρ grows by about 1 a step and is the difference of numbers near ρ∞, which may be thousands.
@@ -176,12 +125,5 @@ def radam_step(
     ratio = (span - 4) * (span - 2) * longest / ((longest - 4) * (longest - 2) * span)
     rectified = tw.cast(tw.where(span > 5, tw.sqrt(ratio), 0), step.dtype)
     factor = tw.where(rectified > 0, rectified * tw.sqrt(seen) / (tw.sqrt(square) + eps), 1)
-    moved = decayed - lr / weight_seen(beta1, step) * mean * factor
+    moved = start - lr / weight_seen(beta1, step) * mean * factor
     return stored(moved, param), stored(mean, exp_avg), stored(square, exp_avg_sq)
-
-
-def decay(param, grad, lr, weight_decay, decoupled, maximize):
-    """(g, p) with the weight decay in g, or `decoupled` in p."""
-    if decoupled:
-        return (-grad if maximize else grad), param * (1 - lr * weight_decay)
-    return slope_of(param, grad, weight_decay, maximize), param

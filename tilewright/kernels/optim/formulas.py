@@ -10,9 +10,21 @@ def slope_of(param, grad, weight_decay, maximize):
     return (-grad if maximize else grad) + weight_decay * param
 
 
+def decayed(param, grad, lr, weight_decay, decoupled, maximize):
+    """(g, p) with the weight decay in g, or, `decoupled` from it, in p: p (1 - lr · weight_decay)."""
+    if decoupled:
+        return (-grad if maximize else grad), param * (1 - lr * weight_decay)
+    return slope_of(param, grad, weight_decay, maximize), param
+
+
 def averaged(average, value, beta):
     """β · average + (1 - β) · value."""
     return beta * average + (1 - beta) * value
+
+
+def moments(exp_avg, exp_avg_sq, slope, beta1, beta2):
+    """(m, v): β₁ m + (1 - β₁) g and β₂ v + (1 - β₂) g²."""
+    return averaged(exp_avg, slope, beta1), averaged(exp_avg_sq, slope * slope, beta2)
 
 
 def weight_seen(beta, step):

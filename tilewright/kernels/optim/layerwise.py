@@ -3,7 +3,7 @@
 import tilewright as tw
 from tilewright.errors import ArgumentError
 from tilewright.kernels.optim.adam import corrected_ratio
-from tilewright.kernels.optim.formulas import averaged, length, slope_of, stored
+from tilewright.kernels.optim.formulas import averaged, length, moments, slope_of, stored
 
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)
 
@@ -15,19 +15,10 @@ def trust(one, other):
 
 @tw.op
 def lamb_step(
-    param: tw.Tile["..."],
-    grad: tw.Tile["..."],
-    exp_avg: tw.Tile["..."],
-    exp_avg_sq: tw.Tile["..."],
-    *,
-    step: tw.Scalar,
-    lr: tw.Scalar = 1e-3,
-    weight_decay: tw.Scalar = 0.0,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-6,
-    maximize: bool = False,
-):
+    param: tw.Tile["..."], grad: tw.Tile["..."], exp_avg: tw.Tile["..."], exp_avg_sq: tw.Tile["..."], *,
+    step: tw.Scalar, lr: tw.Scalar = 1e-3, weight_decay: tw.Scalar = 0.0,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-6, maximize: bool = False,
+):  # fmt: skip
     """One step of LAMB: Adam's, as long as the parameter is (You et al., 2020).
 
     m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,
@@ -35,8 +26,7 @@ def lamb_step(
     the ratio being 1 where a norm is 0. Gives (param, exp_avg, exp_avg_sq). torch has no LAMB.
     """
     slope = -grad if maximize else grad
-    mean = averaged(exp_avg, slope, beta1)
-    square = averaged(exp_avg_sq, slope * slope, beta2)
+    mean, square = moments(exp_avg, exp_avg_sq, slope, beta1, beta2)
     update = corrected_ratio(mean, square, step=step, beta1=beta1, beta2=beta2, eps=eps)
     update = update + weight_decay * param
     moved = param - lr * trust(length(param), length(update)) * update
@@ -45,18 +35,10 @@ def lamb_step(
 
 @tw.op
 def lars_step(
-    param: tw.Tile["..."],
-    grad: tw.Tile["..."],
-    buffer: tw.Tile["..."],
-    *,
-    lr: tw.Scalar = 1e-1,
-    momentum: tw.Scalar = 0.9,
-    weight_decay: tw.Scalar = 0.0,
-    coefficient: float = 1e-3,
-    eps: float = 1e-8,
-    nesterov: bool = False,
-    maximize: bool = False,
-):
+    param: tw.Tile["..."], grad: tw.Tile["..."], buffer: tw.Tile["..."], *,
+    lr: tw.Scalar = 1e-1, momentum: tw.Scalar = 0.9, weight_decay: tw.Scalar = 0.0,
+    coefficient: float = 1e-3, eps: float = 1e-8, nesterov: bool = False, maximize: bool = False,
+):  # fmt: skip
     """One step of LARS: gradient descent as long as the parameter is (You et al., 2017).
 
     u = λ (g + weight_decay · p),  λ = coefficient · ‖p‖ / (‖g‖ + weight_decay · ‖p‖ + eps), 1 where ‖p‖ or
@@ -73,20 +55,11 @@ def lars_step(
 
 @tw.op
 def muon_step(
-    param: tw.Tile["i j"],
-    grad: tw.Tile["i j"],
-    buffer: tw.Tile["i j"],
-    *,
-    lr: tw.Scalar = 1e-3,
-    momentum: float = 0.95,
-    weight_decay: tw.Scalar = 0.1,
-    nesterov: bool = True,
-    coefficients: tuple[float, float, float] = NEWTON_SCHULZ,
-    iterations: int = 5,
-    eps: float = 1e-7,
-    adjust: str = "original",
-    tall: bool = False,
-):
+    param: tw.Tile["i j"], grad: tw.Tile["i j"], buffer: tw.Tile["i j"], *,
+    lr: tw.Scalar = 1e-3, momentum: float = 0.95, weight_decay: tw.Scalar = 0.1, nesterov: bool = True,
+    coefficients: tuple[float, float, float] = NEWTON_SCHULZ, iterations: int = 5, eps: float = 1e-7,
+    adjust: str = "original", tall: bool = False,
+):  # fmt: skip
     """One step of Muon for a matrix: momentum whose singular values are brought near 1 (Jordan et al., 2024).
 
     b ← momentum · b + (1 - momentum) g,  u = b, or with `nesterov` momentum · b + (1 - momentum) g,
