@@ -1,0 +1,73 @@
+"""What moves between the lanes of vectors, and reductions over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilewright.compiler.targets.cpu.builder.arithmetic import Arithmetic
+from tilewright.compiler.targets.cpu.builder.values import I64, PTR, Operand, Value
+from tilewright.errors import InternalError
+
+
+class Lanes(Arithmetic):
+    """Lanes taken out, put in, moved and folded."""
+
+    def extract(self, x: Value, lane: int) -> Value:
+        if x.type.kind == "ptr":
+            at = self.constant(lane, I64)
+            return self._op(PTR, f"llvm.extractelement {x}[{at} : i64] : {x.type}")
+        return self._op(x.type.scalar, f"vector.extract {x}[{lane}] : {x.type.scalar} from {x.type}")
+
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """Lane i is lane lanes[i] of a followed by b."""
+        result = a.type.vector(len(lanes))
+        order = ", ".join(map(str, lanes))
+        return self._op(result, f"vector.shuffle {a}, {b} [{order}] : {a.type}, {b.type}")
+
+    def slice(self, x: Value, start: int, lanes: int) -> Value:
+        """`lanes` lanes from `start`; one lane gives a vector of one lane."""
+        return self.shuffle(x, x, range(start, start + lanes))
+
+    def concat(self, a: Value, b: Value) -> Value:
+        """The lanes of a, then those of b."""
+        return self.shuffle(a, b, range(a.lanes + b.lanes))
+
+    def reduce(self, op: str, x: Value, signed: bool = True) -> Value:
+        """add mul min max and or xor over the lanes: (lower half) op (upper half), down to one lane.
+
+        The order is fixed, so sums are the same on every run; float min and max give NaN if a lane is NaN.
+        """
+        if x.lanes & (x.lanes - 1):
+            raise InternalError(f"a reduction needs a power of two of lanes, not {x.lanes}")
+        if not x.lanes:
+            return x
+        while x.lanes > 1:
+            half = x.lanes // 2
+            x = self.combine(op, self.slice(x, 0, half), self.slice(x, half, half), signed)
+        return self.extract(x, 0)
+
+    def combine(self, op: str, a: Operand, b: Operand, signed: bool = True) -> Value:
+        """One step of a reduction by name."""
+        if op in ("min", "max"):
+            return self._extremum(op, a, b, signed, zeros=True)
+        steps = {"add": self.add, "mul": self.mul, "and": self.and_, "or": self.or_, "xor": self.xor}
+        return steps[op](a, b)
+
+    def transpose(self, rows: Sequence[Value]) -> list[Value]:
+        """n vectors of n lanes, n a power of two, transposed in registers by log2(n) rounds of interleaving.
+
+        Round k swaps the off-diagonal blocks of size k of every 2k × 2k block.
+        """
+        size = len(rows)
+        if size & (size - 1) or any(row.lanes != size for row in rows):
+            raise InternalError("transpose needs n vectors of n lanes, n a power of two")
+        rows = list(rows)
+        block = 1
+        while block < size:
+            low = [i if not i & block else i - block + size for i in range(size)]
+            high = [i + block if not i & block else i + size for i in range(size)]
+            for first in (i for i in range(size) if not i & block):
+                a, b = rows[first], rows[first + block]
+                rows[first], rows[first + block] = self.shuffle(a, b, low), self.shuffle(a, b, high)
+            block *= 2
+        return rows
