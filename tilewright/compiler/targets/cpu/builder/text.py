@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.compiler.targets.cpu.builder.values import PTR, Operand, Type, Value, float_bits, wrap
+from tilewright.compiler.targets.cpu.builder.values import I64, PTR, Operand, Type, Value, float_bits, wrap
 from tilewright.errors import InternalError
 
 if TYPE_CHECKING:
