@@ -34,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "integers": {"dtypes": (int32, int64), "max_nodes": 8},
     "special": {"special": True},
     "special floats": {"special": True, "dtypes": (float32, float64), "max_nodes": 8},
+    "scans": {"scans": True, "max_nodes": 8},
 }
 
 

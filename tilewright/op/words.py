@@ -232,8 +232,8 @@ def _scan_reasons(kernel: Kernel) -> Iterator[str]:
     carried = len({scan.loop for scan in kernel.scans})
     yield (
         f"a scan: what stands at a position of {_names(kernel.row)} depends on all before it, so one thread "
-        f"walks a row{'' if carried == 1 else f', {carried} scans at a time'}, and whatever follows at the "
-        f"same position is stored in the same walk"
+        f"or program walks a row{'' if carried == 1 else f', {carried} scans at a time'}, and whatever "
+        f"follows at the same position is stored in the same walk"
     )
     if len(kernel.phases) > 1:
         yield f"a new phase begins where a value needs a finished reduction: {len(kernel.phases)} phases"

@@ -31,7 +31,7 @@ check = on(CpuExecutable, check_in_place)
 
 
 INDEXING = {"dtypes": (float32, float64, int64), "max_nodes": 8, "indexing": True}
-ALL = {**KINDS, "indexing": INDEXING, "scans": {"scans": True, "max_nodes": 8}}
+ALL = {**KINDS, "indexing": INDEXING}
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import tilewright as tw
 from tests.compiler.triton.emit_cases import blend, columns, layer, normalise, product, soften, total, turn
 from tests.support.indexing_ops import conv2d, embedding
 from tilewright.compiler.pipeline import lower
@@ -15,6 +16,17 @@ from tilewright.compiler.targets.triton.executable import source
 
 def _operands(*shapes: tuple[int, ...], dtype: type = np.float32) -> tuple[np.ndarray, ...]:
     return tuple(np.empty(shape, dtype) for shape in shapes)
+
+
+@tw.op
+def recurrence(a: tw.Tile["n t"], b: tw.Tile["n t"], *, reverse=False):
+    """h = a·h + b along t, and a sum that starts before each position."""
+
+    def step(l, r):
+        return l[0] * r[0], l[1] * r[0] + r[1]
+
+    h = tw.scan(step, (tw.sigmoid(a), b), "t", reverse=reverse)[1]
+    return tw.tanh(h), tw.cumsum(b, "t", reverse=reverse, exclusive=True)
 
 
 KERNELS = {
@@ -27,6 +39,8 @@ KERNELS = {
     "chunks_of_one_row": (total, _operands((300, 300))),
     "contraction": (layer, _operands((100, 64), (50, 64), (50,))),
     "half_contraction": (product, _operands((128, 128), (128, 128), dtype=np.float16)),
+    "scan": (recurrence, _operands((100, 300), (100, 300)), {"reverse": True}),
+    "looped_scan": (recurrence, _operands((4, 100_000), (4, 100_000))),
     "convolution": (conv2d, _operands((2, 16, 30, 30), (32, 16, 3, 3)), {"stride": 2, "pad": 1}),
     "convolution_backward": (
         conv2d.vjp,

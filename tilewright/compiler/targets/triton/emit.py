@@ -20,6 +20,7 @@ from tilewright.compiler.targets.triton.facts import flat_place, scattered_insid
 from tilewright.compiler.targets.triton.parameters import Parameter, Parameters
 from tilewright.compiler.targets.triton.places import Writer, group_name
 from tilewright.compiler.targets.triton.rows import Rows
+from tilewright.compiler.targets.triton.scans import Scans
 from tilewright.compiler.targets.triton.scatters import Scatters
 from tilewright.compiler.targets.triton.schedule import Layout, Schedule
 from tilewright.compiler.targets.triton.scope import conjunction
@@ -29,7 +30,7 @@ from tilewright.dsl.program import Cast, Map, Node, Program, Read, Result, topol
 from tilewright.errors import TargetError
 
 LONGEST_FORMULA = 400
-_WRITERS = {"pointwise": Rows, "row": Rows, "contraction": Dots, "scatter": Scatters}
+_WRITERS = {"pointwise": Rows, "row": Rows, "scan": Scans, "contraction": Dots, "scatter": Scatters}
 HEADER = "import triton\nimport triton.language as tl\n"
 
 
@@ -45,11 +46,6 @@ class Emitted:
 
 def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     """The module text of a kernel: imports, the helpers that it calls, and its function."""
-    if kernel.scans:
-        raise TargetError(
-            f"the Triton target cannot write the scan kernel {kernel.name!r} (cumsum, cumprod, tw.scan, …); "
-            f'run this op on the target "cpu"'
-        )
     name = identifier(kernel.name)
     names = Names([name, *spelling.RESERVED])
     parameters = Parameters(kernel, layout, names)
@@ -72,8 +68,8 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     arguments = [p.name for p in ordered] + [f"{b}: tl.constexpr" for b in parameters.blocks]
     body = "\n".join(writer.top.render(1))
     function = "\n".join([*_comments(kernel), "@triton.jit", *_signature(name, arguments), body, ""])
-    helpers = spelling.helpers_for(body)
-    text = "\n\n".join(part for part in (HEADER, helpers, function) if part)
+    helpers = spelling.helpers_for("\n".join((*writer.functions, body)))
+    text = "\n\n".join(part for part in (HEADER, helpers, *writer.functions, function) if part)
     return Emitted(text, name, ordered, dict(parameters.blocks))
 
 

@@ -21,7 +21,7 @@ class Writer:
     """What all scopes of one kernel share.
 
     small: int64 values that are held in 32 bits. tests: comparisons of positions, too short for a name.
-    wishes: what some values should be called.
+    wishes: what some values should be called. functions: what the kernel calls besides the helpers.
     """
 
     kernel: Kernel
@@ -35,6 +35,7 @@ class Writer:
     tests: Collection[Node] = ()
     wishes: dict[Node, str] = field(default_factory=dict)
     sizes: dict[tuple[str, ...], str] = field(default_factory=dict)
+    functions: list[str] = field(default_factory=list)
 
     def size(self, axes: Sequence[str]) -> str:
         """The number of positions along a group of axes."""

@@ -10,16 +10,16 @@ chunk of a row     one program for each part of one long row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase
 from tilewright.compiler.targets.triton import spelling
 from tilewright.compiler.targets.triton.places import Place, Writer, group_name, positions, program_id
 from tilewright.compiler.targets.triton.schedule import Schedule
-from tilewright.compiler.targets.triton.scope import Scope
+from tilewright.compiler.targets.triton.scope import Scope, Walk
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import Reduce, combine_identity
+from tilewright.dsl.program import Reduce, Scan, combine_identity
 
 
 class Rows:
@@ -81,6 +81,14 @@ class Rows:
             self.writer, self.top, self.schedule.rows, start, self.block_rows, self._rows_bound()
         )
 
+    def _along(self, block: Block, start: str, bound: str) -> Place:
+        """A block of positions along the row, the columns of a tile."""
+        return positions(self.writer, block, self.schedule.columns, start, self.block_columns, bound)
+
+    def _walks(self, scope: Scope, scans: Sequence[Scan]) -> Mapping[Scan, Walk]:
+        """What computes some scans in a scope inside of this one; only scan kernels have any."""
+        return {}
+
     # --- kinds of kernels ------------------------------------------------------------------------------
 
     def _pointwise(self) -> None:
@@ -111,11 +119,9 @@ class Rows:
                 self._scope(self.top, None, rows, None), "0", self.writer.size(self.schedule.columns)
             )
             return
-        columns = positions(
-            self.writer, self.top, self.schedule.columns, "", self.block_columns, self._columns_bound()
-        )
-        scope = self._scope(self.top, None, rows, columns)
+        scope = self._scope(self.top, None, rows, self._along(self.top, "", self._columns_bound()))
         scope.reduce = self._reduced
+        scope.walks = self._walks(scope, self.kernel.scans)
         self._store(scope, [o for phase in self.kernel.phases for o in (*phase.stores, *phase.finals)])
 
     def _chunk_of_a_row(self) -> None:
@@ -230,10 +236,11 @@ class Rows:
         for reduction in phase.reductions:
             carried[reduction] = self.names.fresh(scope.wish(reduction))
             scope.block.add(f"{carried[reduction]} = {self._filled(reduction.combine, reduction.dtype)}")
+        walks = self._walks(scope, phase.scans)
         loop = self._loop(low, high)
         bound = "" if self.schedule.even_columns else high
-        columns = positions(self.writer, loop, self.schedule.columns, self._start, self.block_columns, bound)
-        inner = self._scope(loop, scope, None, columns)
+        inner = self._scope(loop, scope, None, self._along(loop, self._start, bound))
+        inner.walks = walks
         for reduction, name in carried.items():
             value = self._argument(inner, reduction)
             loop.add(f"{name} = {spelling.step(reduction.combine, Value(name), value, reduction.dtype).text}")

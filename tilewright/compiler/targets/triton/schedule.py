@@ -21,6 +21,7 @@ UNIT, ZERO, STRIDED = "1", "0", "s"
 JOINED, APART = "+", "-"
 
 LARGEST_ROW = 65536  # elements of a row, times the row values that live at once, that registers hold
+LARGEST_SCAN = 16384  # the same of a row that is scanned: each element of a thread is a step of its text
 LOOPED_BLOCK = 4096  # elements of a tile that walks a row
 SMALLEST_GRID = 264  # programs that fill a large GPU twice
 
@@ -245,7 +246,7 @@ def _row(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule
     if fast in parallel and extents[base(fast)] > 1 and not kernel.split:
         return _columns(kernel, parallel, fast, (height, width, live), extents)
     padded = power_of_two(width)
-    fits = padded * live <= LARGEST_ROW
+    fits = padded * live <= (LARGEST_SCAN if kernel.scans else LARGEST_ROW)
     block_columns = padded if fits else min(LOOPED_BLOCK, padded)
     block_rows = 1
     if fits and padded < 1024:

@@ -10,6 +10,7 @@ outermost scope that binds all its axes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from tilewright.compiler.nest import needed
 from tilewright.compiler.targets.triton import spelling
@@ -18,7 +19,8 @@ from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, indexed_name
 from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, Block, Value, axis_name
 from tilewright.dsl.affine import Affine, affine, from_affine
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Size
+from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Scan, Size
+from tilewright.dsl.scans import name_of
 from tilewright.errors import InternalError
 
 LONGEST = 64  # characters of an expression that is not given a name
@@ -55,6 +57,15 @@ def both(*conditions: Value | None) -> Value | None:
     return Value(" & ".join(mask.at(_AND) for mask in masks), _AND, dims)
 
 
+class Walk(Protocol):
+    """What computes some scans of a kernel together."""
+
+    @property
+    def operands(self) -> tuple[Node, ...]: ...
+
+    def write(self, scope: Scope) -> None: ...
+
+
 class Scope:
     """See the module's docstring. `dims` gives the dimension of each vector place, of `rank` dimensions."""
 
@@ -73,6 +84,7 @@ class Scope:
             self.places.update(dict.fromkeys(place.axes, place))
         self.values: dict[Node, Value] = {}
         self.reduce: Callable[[Scope, Reduce], str] | None = parent.reduce if parent else None
+        self.walks: Mapping[Scan, Walk] = parent.walks if parent else {}
 
     # --- values ----------------------------------------------------------------------------------------
 
@@ -114,6 +126,8 @@ class Scope:
                 home.assign(node, Value(self.reduce(self, node)))
                 found = home.values[node]
                 home.values[node] = Value(found.text, ATOM, self._dims_of(node))
+            elif isinstance(node, Scan):
+                self.walks[node].write(home)
             else:
                 home.define(node)
         found = self.lookup(root)
@@ -135,6 +149,8 @@ class Scope:
     def _needed(self, node: Node) -> tuple[Node, ...]:
         if isinstance(node, Reduce) and self.reduce is None:
             raise InternalError(f"a reduction is needed before its loop has run: {node!r}")
+        if isinstance(node, Scan):
+            return self.walks[node].operands
         masked = self._masked_read(node)
         if masked is not None:
             return (*needed(masked), *self._tests(masked, node.args[0]), node.args[2])
@@ -202,6 +218,8 @@ class Scope:
             return node.param.lstrip("#")
         if isinstance(node, Reduce):
             return f"{node.combine}_{group_name(node.over)}"
+        if isinstance(node, Scan):
+            return f"{name_of(node.body) or 'scan'}_{axis_name(node.axis)}"
         if isinstance(node, Map):
             return _WISHES.get(node.function, node.function)
         return "value"
