@@ -28,6 +28,17 @@ def depthwise(x, weight, bias=None, **options):
     return F.conv2d(x, weight[:, None], bias, groups=len(weight), **options)
 
 
+def moded(x, weight, bias, padding, padding_mode):
+    rows, columns = padding
+    return F.conv2d(F.pad(x, (columns, columns, rows, rows), padding_mode), weight, bias)
+
+
+def padding(x, padding, mode="constant", value=0.0):
+    return F.pad(
+        x, [n for pair in reversed(padding) for n in pair], mode, value if mode == "constant" else None
+    )
+
+
 def pool(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return lambda x, window, **options: function(x, window, **options)
 
@@ -63,6 +74,32 @@ CASES = [
     Against(K.conv3d, F.conv3d, ((1, 2, 5, 4, 7), (3, 2, 2, 3, 3), (3,)), {"padding": 1}),
     Against(K.conv2d_channels_last, channels_last, ((2, 7, 6, 16), (5, 3, 3, 16), (5,)), {"padding": 1}),
     Against(K.depthwise_conv2d, depthwise, ((2, 5, 7, 19), (5, 3, 3), (5,)), {"stride": 2, "padding": 1}),
+    Against(K.conv1d, F.conv1d, ((2, 6, 23), (9, 2, 4), (9,)), {"stride": 3, "padding": 2, "groups": 3}),
+    Against(K.conv2d, F.conv2d, ((2, 6, 7, 9), (4, 3, 3, 2), (4,)), {"padding": (1, 0), "groups": 2}),
+    Against(K.conv2d, F.conv2d, ((2, 6, 7, 9), (6, 1, 3, 3)), {"stride": 2, "padding": 1, "groups": 6}),
+    Against(K.conv2d, F.conv2d, ((6, 7, 9), (12, 1, 3, 3), (12,)), {"dilation": 2, "groups": 6}),
+    Against(K.conv2d, F.conv2d, ((2, 4, 5, 6), (3, 4, 2, 3)), {"padding": "same", "dilation": (2, 1)}),
+    Against(K.conv3d, F.conv3d, ((1, 4, 5, 4, 7), (6, 2, 2, 3, 3), (6,)), {"padding": 1, "groups": 2}),
+    Against(
+        K.conv2d_channels_last, channels_last, ((2, 7, 6, 8), (6, 3, 3, 4), (6,)),
+        {"padding": 1, "groups": 2},
+    ),
+    *(
+        Against(
+            K.conv2d, moded, ((2, 3, 5, 6), (4, 3, 3, 2), (4,)), {"padding": (2, 1), "padding_mode": mode}
+        )
+        for mode in ("reflect", "replicate", "circular")
+    ),
+    *(
+        Against(op, padding, ((2, 3, *extents),), {"padding": pads, "mode": mode})
+        for mode in ("constant", "reflect", "replicate", "circular")
+        for op, extents, pads in (
+            (K.pad1d, (5,), ((4, 3),)),
+            (K.pad2d, (4, 5), ((1, 3), (2, 0))),
+            (K.pad3d, (3, 4, 2), ((2, 1), (0, 3), (1, 1))),
+        )
+    ),
+    Against(K.pad2d, padding, ((2, 3, 6, 5),), {"padding": ((-2, 1), (1, -1)), "value": 1.5}),
     Against(K.max_pool1d, pool(F.max_pool1d), ((2, 3, 19),), {"window": 3, "stride": 1, "dilation": 2}),
     Against(K.max_pool2d, pool(F.max_pool2d), ((2, 3, 8, 11),), {"window": 2}),
     Against(K.max_pool2d, pool(F.max_pool2d), ((2, 8, 11),), {"window": (3, 2), "stride": 2, "padding": 1}),
@@ -126,7 +163,7 @@ def test_nothing_to_do(shapes: tuple[Shape, Shape]):
 
 
 def test_channels_must_agree():
-    with pytest.raises(UserError, match="axis 'c' is"):
+    with pytest.raises(UserError, match=r"\(groups c\) is 3 in x .* c = 2; it must be their product, 2"):
         K.conv2d(np.ones((1, 3, 5, 5)), np.ones((4, 2, 3, 3)))
 
 

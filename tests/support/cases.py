@@ -7,6 +7,7 @@ The operands' shapes follow from the op's own annotations and the extents of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +96,8 @@ class Case:
             if tile.name in self.absent:
                 continue
             batch = self.batch.get(tile.name, extents.get("...", ())) if tile.spec.batched else ()
-            shape = (*batch, *(extents[a] for a in tile.spec.axes))
+            named = (math.prod(extents[a] for a in axes) for axes in tile.spec.dimensions)
+            shape = (*batch, *named)
             drawn = self.draw.get(tile.name, normal)(rng, shape)
             found[tile.name] = np.asarray(drawn).astype(self.dtypes.get(tile.name, dtype))
         return found

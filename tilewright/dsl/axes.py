@@ -2,13 +2,15 @@
 
 `Tile["... m k"]` names the axes of an operand. `...` stands for any number of leading batch axes; when an op
 meets operands of a known rank it is expanded to the names `_0`, `_1`, … counted from the right, so that two
-operands' batch axes align as NumPy aligns them. An axis `d'` (a prime) is a private copy of `d`: it has the
-same extent and is used where a rule needs a second position along the same axis.
+operands' batch axes align as NumPy aligns them. `(g c)` is one dimension that runs along two axes, the last
+one fastest. An axis `d'` (a prime) is a private copy of `d`: it has the same extent and is used where a rule
+needs a second position along the same axis.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,17 +20,45 @@ from tilewright.errors import AxisError, DTypeError
 ELLIPSIS = "..."
 PAIR = "re_im"  # of complex numbers: real tiles with one axis more
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+_DIMENSION = re.compile(r"\(([^()]*)\)|([^\s,()]+)")  # a group of axes, or one
 
 
 @dataclass(frozen=True)
 class TileSpec:
-    """The axes that an annotation declares; `batched` when it starts with `...`."""
+    """The axes that an annotation declares; `batched` when it starts with `...`.
+
+    `dimensions` has the axes that each dimension runs along: one, unless the annotation groups them.
+    """
 
     axes: tuple[str, ...]
     batched: bool
+    dimensions: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.dimensions:
+            object.__setattr__(self, "dimensions", tuple((axis,) for axis in self.axes))
 
     def __str__(self) -> str:
-        return " ".join((ELLIPSIS,) * self.batched + self.axes)
+        return " ".join((ELLIPSIS,) * self.batched + tuple(map(grouped, self.dimensions)))
+
+    @property
+    def rank(self) -> int:
+        """How many dimensions the named axes are."""
+        return len(self.dimensions)
+
+    @property
+    def factors(self) -> frozenset[str]:
+        """The axes that share a dimension with others."""
+        return frozenset(axis for axes in self.dimensions if len(axes) != 1 for axis in axes)
+
+    def with_last(self, axis: str) -> TileSpec:
+        """The same with one more axis."""
+        return TileSpec((*self.axes, axis), self.batched, (*self.dimensions, (axis,)))
+
+    def without(self, dropped: Container[str]) -> TileSpec:
+        """The same dimensions without some of their axes."""
+        kept = tuple(tuple(a for a in axes if a not in dropped) for axes in self.dimensions)
+        return TileSpec(tuple(a for axes in kept for a in axes), self.batched, kept)
 
     def expand(self, batch_rank: int) -> tuple[str, ...]:
         """All axis names of an operand with `batch_rank` leading batch axes."""
@@ -98,8 +128,9 @@ def split_names(text: str) -> tuple[str, ...]:
 def parse_spec(text: Any) -> TileSpec:
     if not isinstance(text, str):
         raise AxisError(f'Tile[...] takes the axes as one string, as in Tile["... m k"]; got {text!r}')
-    names = split_names(text)
-    if ELLIPSIS in names[1:]:
+    dimensions = split_dimensions(text)
+    names = tuple(name for axes in dimensions for name in axes)
+    if ELLIPSIS in names[1:] or (ELLIPSIS in names and len(dimensions[0]) > 1):
         raise AxisError(f"'...' comes first in a tile's axes; got Tile[{text!r}]")
     batched = names[:1] == (ELLIPSIS,)
     named = names[1:] if batched else names
@@ -109,7 +140,22 @@ def parse_spec(text: Any) -> TileSpec:
             f"axis {repeated[0]!r} stands twice in Tile[{text!r}]; give the second one its own name and "
             f"compare positions, as in tw.where(tw.index('i') == tw.index('j'), x, 0)"
         )
-    return TileSpec(named, batched)
+    return TileSpec(named, batched, dimensions[batched:])
+
+
+def split_dimensions(text: str) -> tuple[tuple[str, ...], ...]:
+    """The axes of each dimension in `"n (g c)"`: (n), (g c)."""
+    if re.search(r"[()]", _DIMENSION.sub(" ", text)) or re.search(r"\(\s*\)", text):
+        raise AxisError(f'the parentheses in {text!r} do not group axes; write them as in "... (g c) w"')
+    found = []
+    for group, name in _DIMENSION.findall(text):
+        found.append(split_names(group or name))
+    return tuple(found)
+
+
+def grouped(axes: tuple[str, ...]) -> str:
+    """The axes of one dimension as an annotation has them."""
+    return axes[0] if len(axes) == 1 else f"({' '.join(axes)})"
 
 
 def base(axis: str) -> str:

@@ -38,7 +38,7 @@ class Scope:
     that was used, and `extents` those of the axes that the body declares (an inlined op's are its caller's),
     which `operand_axes` have from elsewhere. `beside` are the axes that stood in for another one in
     `x.at(…)`: they take its place in the order of a result's axes. `draws` numbers the random draws of a
-    whole trace.
+    whole trace. `units` are axes that the op names and its operands lack, since they are 1 long.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -51,6 +51,7 @@ class Scope:
     operand_axes: frozenset[str] = frozenset()
     beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
     draws: Iterator[int] = field(default_factory=itertools.count)
+    units: frozenset[str] = frozenset()
 
     def caller_name(self, axis: str) -> str:
         if axis == ELLIPSIS:
@@ -89,6 +90,12 @@ def mention(axis: str) -> None:
     current = scope.get()
     if current is not None and axis not in current.mentioned:
         current.mentioned[axis] = users_line()
+
+
+def is_unit(axis: str) -> bool:
+    """Whether the op whose body runs has been given tiles that lack `axis`, since it is 1 long."""
+    current = scope.get()
+    return current is not None and axis in current.units
 
 
 def is_batch(axis: str) -> bool:
@@ -529,7 +536,7 @@ def resolve_axes(value: Expr, axes: Any, what: str) -> tuple[str, ...]:
             raise AxisError(f"{what} over {name!r} twice; name each axis once")
         elif name in value.axes:
             result.append(name)
-        else:
+        elif not is_unit(name):
             raise AxisError(
                 f"{what} over {name!r}, but the expression has the axes ({' '.join(value.axes) or 'none'}); "
                 f"it was summed away before, or never there: reduce before it disappears, or name one of "

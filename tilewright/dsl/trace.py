@@ -7,18 +7,21 @@ dtypes and batch ranks and known constants; every error it raises names the op a
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tilewright.dsl.axes import PAIR, Scalar, ScalarSpec, TileSpec, base, batch_axes, fresh, union
 from tilewright.dsl.complex_numbers import halves_together
-from tilewright.dsl.dtypes import DType, float32, float64, promote
+from tilewright.dsl.dtypes import DType, float32, float64, int64, promote
 from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lift, merged, scope
 from tilewright.dsl.extents import known_axes, used_extents
+from tilewright.dsl.grouped import Splitter, join, stated_extents
 from tilewright.dsl.location import is_of_the_library, raising_line, users_line
 from tilewright.dsl.program import (
+    Const,
     Index,
     Node,
     Param,
@@ -26,6 +29,7 @@ from tilewright.dsl.program import (
     Read,
     Result,
     Size,
+    indexed,
     rename,
 )
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError, UserError
@@ -52,6 +56,18 @@ class Signature:
     constants: Mapping[str, Any]
     results: tuple[TileSpec, ...] | None
     scalar_dtypes: Mapping[str, DType] = field(default_factory=dict)
+
+    @property
+    def specs(self) -> tuple[TileSpec, ...]:
+        return (*(tile.spec for tile in self.tiles), *(self.results or ()))
+
+    def without(self, units: frozenset[str]) -> Signature:
+        """The same op for operands and results that lack some axes."""
+        if not units:
+            return self
+        tiles = tuple(replace(tile, spec=tile.spec.without(units)) for tile in self.tiles)
+        results = self.results and tuple(spec.without(units) for spec in self.results)
+        return replace(self, tiles=tiles, results=results)
 
     @property
     def location(self) -> str:
@@ -101,6 +117,12 @@ def read_signature(function: Callable[..., Any]) -> Signature:
         if isinstance(annotation, ScalarSpec) and annotation.dtype is not None:
             dtypes[parameter.name] = annotation.dtype
     results = _result_specs(signature, where)
+    for one, other in itertools.combinations(results or (), 2):
+        if one.axes == other.axes and one.dimensions != other.dimensions:
+            raise LanguageError(
+                f'{where}: two results have the same axes, grouped as Tile["{one}"] and as Tile["{other}"]; '
+                f"rename those of one of them"
+            )
     return Signature(name, function, tuple(tiles), scalars, constants, results, dtypes)
 
 
@@ -282,7 +304,12 @@ def inline(signature: Signature, tiles: Sequence[Any], keywords: Mapping[str, An
     `x["j d"]`, keep their names unless the caller uses those for something else (then `j2`, `j3`, …).
     """
     values = _inline_operands(signature, tiles)
+    stated = stated_extents(signature.name, signature.specs, keywords)
+    units = frozenset(axis for axis, extent in stated.items() if extent == 1)
+    signature = signature.without(units)
+    values, whole = _split_operands(signature, values, stated)
     inner, renames = _inner_scope(signature, values)
+    inner.units = frozenset(_declare_units(inner, units))
     arguments: dict[str, Any] = dict(keywords)
     for name, value in values.items():
         arguments[name] = None if value is None else Expr(rename(value.node, renames[name]))
@@ -291,7 +318,7 @@ def inline(signature: Signature, tiles: Sequence[Any], keywords: Mapping[str, An
         outcome = signature.function(**arguments)
         present = [expression for name in values if (expression := arguments[name]) is not None]
         known = merged(*(in_place(expression.axes) for expression in present))
-        return _inline_results(signature, outcome, known, inner)
+        return _inline_results(signature, outcome, known, inner, whole)
     finally:
         scope.reset(token)
         if (caller := scope.get()) is not None:
@@ -309,13 +336,34 @@ def _inline_operands(signature: Signature, tiles: Sequence[Any]) -> dict[str, Ex
         values[tile.name] = expression = None if value is None and tile.optional else lift(value)
         if expression is None:
             continue
-        count, named = len(expression.axes), len(tile.spec.axes)
+        count, named = len(expression.axes), tile.spec.rank
         if count < named or (count > named and not tile.spec.batched):
             raise AxisError(
                 f'{signature.name} declares {tile.name} as Tile["{tile.spec}"] but is given a tile with the '
                 f"axes ({' '.join(expression.axes) or 'none'})"
             )
     return values
+
+
+def _split_operands(
+    signature: Signature, values: dict[str, Expr | None], stated: Mapping[str, int]
+) -> tuple[dict[str, Expr | None], Mapping[tuple[str, ...], str]]:
+    """The operands with an axis for each that the annotations name, and the caller's axes that were split."""
+    caller = scope.get()
+    present = {name: value for name, value in values.items() if value is not None}
+    specs = {tile.name: tile.spec for tile in signature.tiles if tile.name in present}
+    if caller is None or not any(spec.factors for spec in specs.values()):
+        return values, {}
+    splitter = Splitter(specs, present, stated, caller)
+    return {**values, **splitter.split()}, splitter.whole
+
+
+def _declare_units(inner: Scope, units: frozenset[str]) -> Iterator[str]:
+    """Makes the axes that are 1 long known to a body that asks for their positions."""
+    for axis in units:
+        name = inner.caller_name(axis)
+        inner.extents[name] = Const(1, int64)
+        yield name
 
 
 def _inner_scope(
@@ -351,15 +399,33 @@ def _inner_scope(
     return inner, renames
 
 
-def _inline_results(signature: Signature, outcome: Any, known: tuple[str, ...], inner: Scope) -> Any:
+def _inline_results(
+    signature: Signature,
+    outcome: Any,
+    known: tuple[str, ...],
+    inner: Scope,
+    whole: Mapping[tuple[str, ...], str],
+) -> Any:
     values = _returned(signature, outcome)
     results = []
     for position, value in enumerate(values):
-        expression = lift(halves_together(value), float32)
-        specs = signature.results
-        order = _axis_order(expression.axes, known, specs[position] if specs else None, inner)
-        results.append(_under_callers_names(signature, expression.node, order, inner.copies))
+        expression = _at_first(lift(halves_together(value), float32), inner.units)
+        spec = signature.results[position] if signature.results else None
+        order, node = _axis_order(expression.axes, known, spec, inner), expression.node
+        if spec is not None and any(len(axes) != 1 for axes in spec.dimensions):
+            dimensions = tuple(tuple(map(inner.caller_name, axes)) for axes in spec.dimensions)
+            groups = {tuple(map(inner.caller_name, axes)): outer for axes, outer in whole.items()}
+            node, order = join(node, order, dimensions, groups, inner)
+        results.append(_under_callers_names(signature, node, order, inner.copies))
     return tuple(results) if isinstance(outcome, (tuple, list)) else results[0]
+
+
+def _at_first(value: Expr, units: Collection[str]) -> Expr:
+    """The value at the one position along each of `units`."""
+    order = tuple(a for a in value.axes if a not in units)
+    if order == value.axes:
+        return value
+    return Expr(indexed(value.node, {a: Const(0, int64) for a in value.axes if a in units}), order)
 
 
 def _under_callers_names(

@@ -1,7 +1,9 @@
 """Convolutions (cross-correlations, as everywhere in deep learning).
 
-`stride`, `padding` and `dilation` are one number, or one for each axis that windows slide along; x is 0
-outside. Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016.
+`stride`, `padding` and `dilation` are one number, or one for each axis that windows slide along. `padding`
+may be a pair (before, after) for each axis, "same" or "valid"; what lies there says `padding_mode` (`pad`).
+Channels are `groups` sets which do not meet; as many groups as channels are a depthwise convolution. Source:
+Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016.
 """
 
 from __future__ import annotations
@@ -9,57 +11,63 @@ from __future__ import annotations
 from typing import Any
 
 import tilewright as tw
-from tilewright.kernels.windows import Sliding, Steps, sliding, windows
+from tilewright.errors import ArgumentError
+from tilewright.kernels.padding import padded
+from tilewright.kernels.spaces import PLANE, Space, in_every_space
+from tilewright.kernels.windows import Pads, Steps, sliding, windows
 
 
-@tw.op
-def conv1d(
-    x: tw.Tile["... c w"], weight: tw.Tile["o c s"], bias: tw.Tile["o"] = None,
-    *, stride: Steps = 1, padding: Steps = 0, dilation: Steps = 1,
-) -> tw.Tile["... o ow"]:  # fmt: skip
-    """Σ_cs x[…, c, ow·stride + s·dilation - padding] · weight[o, c, s] + bias[o]."""
-    return _convolved(x, weight, bias, sliding("w", "ow", "s", stride, padding, dilation))
+def conv(
+    space: Space,
+    x: tw.Tile["... (groups c) {over}"],
+    weight: tw.Tile["(groups o) c {taps}"],
+    bias: tw.Tile["(groups o)"] = None,
+    *, stride: Steps = 1, padding: Pads = 0, dilation: Steps = 1, groups: int = 1,
+    padding_mode: str = "zeros",
+) -> tw.Tile["... (groups o) {out}"]:  # fmt: skip
+    """Σ_cs x[…, c, ow·stride + s·dilation - padding] · weight[o, c, s] + bias[o], along each axis."""
+    return _convolved(space, x, weight, bias, stride, padding, dilation, padding_mode)
 
 
-@tw.op
-def conv2d(
-    x: tw.Tile["... c h w"], weight: tw.Tile["o c r s"], bias: tw.Tile["o"] = None,
-    *, stride: Steps = 1, padding: Steps = 0, dilation: Steps = 1,
-) -> tw.Tile["... o oh ow"]:  # fmt: skip
-    """`conv1d` along two axes."""
-    return _convolved(x, weight, bias, sliding("h w", "oh ow", "r s", stride, padding, dilation))
-
-
-@tw.op
-def conv3d(
-    x: tw.Tile["... c d h w"], weight: tw.Tile["o c q r s"], bias: tw.Tile["o"] = None,
-    *, stride: Steps = 1, padding: Steps = 0, dilation: Steps = 1,
-) -> tw.Tile["... o od oh ow"]:  # fmt: skip
-    """`conv1d` along three axes."""
-    return _convolved(x, weight, bias, sliding("d h w", "od oh ow", "q r s", stride, padding, dilation))
+conv1d, conv2d, conv3d = in_every_space(conv)
 
 
 @tw.op
 def conv2d_channels_last(
-    x: tw.Tile["... h w c"], weight: tw.Tile["o r s c"], bias: tw.Tile["o"] = None,
-    *, stride: Steps = 1, padding: Steps = 0, dilation: Steps = 1,
-) -> tw.Tile["... oh ow o"]:  # fmt: skip
+    x: tw.Tile["... h w (groups c)"],
+    weight: tw.Tile["(groups o) r s c"],
+    bias: tw.Tile["(groups o)"] = None,
+    *, stride: Steps = 1, padding: Pads = 0, dilation: Steps = 1, groups: int = 1,
+    padding_mode: str = "zeros",
+) -> tw.Tile["... oh ow (groups o)"]:  # fmt: skip
     """`conv2d` of images whose channels lie together, and of weights that do so as well."""
-    return _convolved(x, weight, bias, sliding("h w", "oh ow", "r s", stride, padding, dilation))
+    return _convolved(PLANE, x, weight, bias, stride, padding, dilation, padding_mode)
 
 
-@tw.op
-def depthwise_conv2d(
-    x: tw.Tile["... c h w"], weight: tw.Tile["c r s"], bias: tw.Tile["c"] = None,
-    *, stride: Steps = 1, padding: Steps = 0, dilation: Steps = 1,
-) -> tw.Tile["... c oh ow"]:  # fmt: skip
-    """Σ_rs x[…, c, oh·stride + r·dilation - padding, …] · weight[c, r, s] + bias[c]: every channel alone."""
-    slides = sliding("h w", "oh ow", "r s", stride, padding, dilation)
-    y = tw.sum(windows(x, slides) * weight, "r s")
+def depthwise_conv(
+    space: Space,
+    x: tw.Tile["... c {over}"],
+    weight: tw.Tile["c {taps}"],
+    bias: tw.Tile["c"] = None,
+    *, stride: Steps = 1, padding: Pads = 0, dilation: Steps = 1,
+) -> tw.Tile["... c {out}"]:  # fmt: skip
+    """Σ_s x[…, c, ow·stride + s·dilation - padding] · weight[c, s] + bias[c]: every channel alone."""
+    y = tw.sum(windows(x, space.sliding(stride, padding, dilation)) * weight, space.taps)
     return y if bias is None else y + bias
 
 
-def _convolved(x: Any, weight: Any, bias: Any, slides: tuple[Sliding, ...]) -> Any:
-    taps = " ".join(s.tap for s in slides)
-    y = tw.sum(windows(x, slides) * weight, f"c {taps}")
+depthwise_conv1d, depthwise_conv2d, depthwise_conv3d = in_every_space(depthwise_conv)
+
+
+def _convolved(
+    space: Space, x: Any, weight: Any, bias: Any, stride: Steps, padding: Pads, dilation: Steps, mode: str
+) -> Any:
+    over = space.over
+    if mode != "zeros":
+        if isinstance(padding, str):
+            raise ArgumentError(f'padding={padding!r} is for padding_mode="zeros"; state it as numbers')
+        over = " ".join(f"{axis}pad" for axis in over.split())
+        x, padding = padded(x, space.over, over, padding, mode), 0
+    slides = sliding(over, space.out, space.taps, stride, padding, dilation)
+    y = tw.sum(windows(x, slides) * weight, f"c {space.taps}")
     return y if bias is None else y + bias

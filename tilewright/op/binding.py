@@ -2,7 +2,8 @@
 
 Leading batch axes are broadcast as NumPy broadcasts them. An operand that is repeated along a batch axis
 is read without that axis (so its gradient is summed by the kernel), and neighbouring batch axes that lie
-in memory as one are merged, so that one kernel serves every rank.
+in memory as one are merged, so that one kernel serves every rank. A dimension that runs along several axes,
+`(g c)`, is split into them (`dimensions`), which is a view of any array.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.axes import is_batch_axis
+from tilewright.dsl.axes import PAIR, TileSpec, is_batch_axis
 from tilewright.dsl.dtypes import ALL, DType, float32, of_array, promote
+from tilewright.dsl.grouped import stated_extents
 from tilewright.dsl.location import users_line
 from tilewright.dsl.trace import TileParameter
 from tilewright.errors import ArgumentError, DTypeError, ShapeError
+from tilewright.op import dimensions
+
+NONE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,14 @@ class BoundOperand:
 @dataclass(frozen=True)
 class Binding:
     """The operands of one call. `groups` holds, for each batch axis of the Program, the dimensions merged
-    into it.
+    into it. `units` are the axes that the Program is without, since the call says that they are 1 long;
+    `joined` has the axes of each dimension of a result, by its named axes, where some share one.
     """
 
     operands: Mapping[str, BoundOperand | None]
     groups: Mapping[str, tuple[int, ...]]
+    units: frozenset[str] = frozenset()
+    joined: Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple:
@@ -49,14 +57,18 @@ class Binding:
 
         Batch axes align from the right: one that the value lacks is a dimension of 1 behind one that it has.
         """
-        dimensions: list[int] = []
+        lead: list[int] = []
         for axis, dims in self.groups.items():
             if axis in axes:
-                dimensions.extend(dims)
-            elif dimensions:
-                dimensions.extend((1,) * len(dims))
-        dimensions.extend(e for a, e in zip(axes, shape, strict=True) if not is_batch_axis(a))
-        return tuple(dimensions)
+                lead.extend(dims)
+            elif lead:
+                lead.extend((1,) * len(dims))
+        named = {a: e for a, e in zip(axes, shape, strict=True) if not is_batch_axis(a)}
+        pair = (PAIR,) if PAIR in named else ()
+        plain = tuple(a for a in named if a != PAIR)
+        alone = tuple((a,) for a in plain)
+        grouped = (*self.joined.get(plain, alone), *(pair,) * len(pair))
+        return (*lead, *(math.prod(named[a] for a in group) for group in grouped))
 
 
 def where(op_name: str) -> str:
@@ -108,13 +120,24 @@ def check_dtype(array: np.ndarray | None, name: str, op_name: str) -> None:
         )
 
 
-def bind(op_name: str, tiles: Sequence[TileParameter], arrays: Mapping[str, np.ndarray | None]) -> Binding:
-    """Check ranks and extents and work out how each argument is read. Raises `ShapeError`."""
+def bind(
+    op_name: str,
+    tiles: Sequence[TileParameter],
+    arrays: Mapping[str, np.ndarray | None],
+    constants: Mapping[str, Any] = NONE,
+    results: Sequence[TileSpec] = (),
+) -> Binding:
+    """Check ranks and extents and work out how each argument is read. Raises `ShapeError`.
+
+    `results` are the annotated axes of the results; `constants` state extents of axes that share a dimension.
+    """
     present = [(t, array) for t in tiles if (array := arrays.get(t.name)) is not None]
     for tile, array in present:
         _check_rank(op_name, tile, array)
-    _check_named_extents(op_name, present)
-    batches = {t.name: array.shape[: array.ndim - len(t.spec.axes)] for t, array in present}
+    stated = stated_extents(where(op_name), (*(t.spec for t in tiles), *results), constants)
+    units = frozenset(axis for axis, extent in stated.items() if extent == 1)
+    known = dimensions.named_extents(where(op_name), present, stated)
+    batches = {t.name: array.shape[: array.ndim - t.spec.rank] for t, array in present}
     extents = _broadcast(op_name, batches)
     groups = _merge(extents, {t.name: _batch_layout(array, batches[t.name], extents) for t, array in present})
     names = {
@@ -124,9 +147,10 @@ def bind(op_name: str, tiles: Sequence[TileParameter], arrays: Mapping[str, np.n
     for tile, array in present:
         batch = _batch_axes_of(batches[tile.name], extents, groups, names)
         lead = tuple(math.prod(extents[p] for p in g) for g in groups if names[g[0]] in batch)
-        named = array.shape[array.ndim - len(tile.spec.axes) :]
+        named = tuple(known[a] for a in tile.spec.without(units).axes)
         operands[tile.name] = BoundOperand(_dtype(array), batch, lead + named)
-    return Binding(operands, {names[g[0]]: tuple(extents[p] for p in g) for g in groups})
+    merged = {names[g[0]]: tuple(extents[p] for p in g) for g in groups}
+    return Binding(operands, merged, units, dimensions.joined(results, units))
 
 
 def _dtype(array: np.ndarray) -> DType:
@@ -136,7 +160,7 @@ def _dtype(array: np.ndarray) -> DType:
 
 
 def _check_rank(op_name: str, tile: TileParameter, array: np.ndarray) -> None:
-    named = len(tile.spec.axes)
+    named = tile.spec.rank
     if array.ndim == named or (tile.spec.batched and array.ndim > named):
         return
     needs = f"at least {named}" if tile.spec.batched else str(named)
@@ -144,20 +168,6 @@ def _check_rank(op_name: str, tile: TileParameter, array: np.ndarray) -> None:
         f'{where(op_name)}: {tile.name} is Tile["{tile.spec}"] and needs {needs} '
         f"dimension{'s' * (named != 1)}, but has shape {array.shape}"
     )
-
-
-def _check_named_extents(op_name: str, present: Sequence[tuple[TileParameter, np.ndarray]]) -> None:
-    seen: dict[str, tuple[int, str, tuple[int, ...]]] = {}
-    for tile, array in present:
-        first = array.ndim - len(tile.spec.axes)
-        for axis, extent in zip(tile.spec.axes, array.shape[first:], strict=True):
-            known, name, shape = seen.setdefault(axis, (extent, tile.name, array.shape))
-            if known != extent:
-                raise ShapeError(
-                    f"{where(op_name)}: axis {axis!r} is {known} in {name} (shape {shape}) but "
-                    f"{extent} in {tile.name} (shape {array.shape}); named axes must agree "
-                    f"(only the batch axes of '...' broadcast)"
-                )
 
 
 def _broadcast(op_name: str, batches: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.compiler.pipeline import Run
+from tilewright.dsl.axes import TileSpec
 from tilewright.dsl.extents import result_shapes
 from tilewright.dsl.program import Program
 from tilewright.op import outputs
@@ -45,7 +46,12 @@ class Layout:
 
 
 class DirectOp(Op):
-    """An op that has a Program for all operands of certain dtypes and batch axes."""
+    """An op that has a Program for all operands of certain dtypes and batch axes.
+
+    `results` are the axes that results are annotated with, if they are.
+    """
+
+    results: Sequence[TileSpec] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +126,7 @@ class DirectOp(Op):
         named = dict(zip(self._tile_names, arrays, strict=True))
         for name, array in named.items():
             check_dtype(array, name, self.name)
-        binding = bind(self.name, self.tiles, named)
+        binding = bind(self.name, self.tiles, named, constants, self.results)
         program = self.program(binding, constants)
         needed = {p.name: binding.operands[p.name].shape for p in program.tiles}  # type: ignore[union-attr]
         given = {name: named[name].shape for name in needed}

@@ -186,7 +186,7 @@ class MappedBinding(Binding):
 
     @classmethod
     def of(cls, inner: Binding, axis: str) -> MappedBinding:
-        return cls(inner.operands, inner.groups, inner, axis)
+        return cls(inner.operands, inner.groups, inner=inner, axis=axis)
 
     def user_shape(self, axes: Any, shape: Any) -> tuple[int, ...]:
         assert self.inner is not None

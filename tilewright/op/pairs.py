@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.axes import PAIR, TileSpec
+from tilewright.dsl.axes import PAIR
 from tilewright.dsl.complex_numbers import Complex, from_pairs
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.trace import Signature
@@ -48,8 +48,7 @@ def signature_with_pairs(signature: Signature, names: frozenset[str]) -> Signatu
         return signature.function(**given)
 
     tiles = tuple(
-        dataclasses.replace(t, spec=TileSpec((*t.spec.axes, PAIR), t.spec.batched)) if t.name in names else t
-        for t in signature.tiles
+        dataclasses.replace(t, spec=t.spec.with_last(PAIR)) if t.name in names else t for t in signature.tiles
     )
     return dataclasses.replace(signature, function=function, tiles=tiles)
 

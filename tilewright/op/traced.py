@@ -9,6 +9,7 @@ from typing import Any
 from tilewright.dsl.dtypes import DType, float32, promote
 from tilewright.dsl.program import Program
 from tilewright.dsl.trace import Operand, Signature, inline, read_signature, trace
+from tilewright.dsl.units import without_unit_axes
 from tilewright.op.binding import Binding
 from tilewright.op.direct import DirectOp
 from tilewright.op.op import Arguments, Op, constants_key
@@ -24,6 +25,7 @@ class TracedOp(DirectOp):
         self._on_complex: dict[frozenset[str], TracedOp] = {}
         self.name = self.signature.name
         self.tiles = self.signature.tiles
+        self.results = self.signature.results or ()
         self.scalars = self.signature.scalars
         self.constants = self.signature.constants
         self.scalar_dtypes = self.signature.scalar_dtypes
@@ -39,7 +41,8 @@ class TracedOp(DirectOp):
                 for name, o in binding.operands.items()
             }
             scalar_dtypes = {**dict.fromkeys(self.scalars, _scalar_dtype(binding)), **self.scalar_dtypes}
-            found = trace(self.signature, operands, scalar_dtypes, constants)
+            whole = trace(self.signature, operands, scalar_dtypes, constants)
+            found = without_unit_axes(whole, binding.units)
             self._programs[key] = found
         return found
 

@@ -18,6 +18,7 @@ import numpy as np
 from tilewright.autograd.derive import Derivative
 from tilewright.autograd.tape import Leaf, Node, Origin, Source, freed, mode
 from tilewright.compiler.pipeline import Executable, Run, compile_program
+from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType, of_array, promote
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents, result_shapes
@@ -27,7 +28,7 @@ from tilewright.op import outputs
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derivatives import vjp
 from tilewright.op.derived import DerivedOp, without_saved
-from tilewright.op.op import Arguments, Op, constants_key
+from tilewright.op.op import Arguments, Call, Op, constants_key
 
 MAX_SITES = 2048
 NOTHING: Mapping[str, Any] = {}
@@ -496,12 +497,18 @@ def _site(
     positions = tuple(names.index(p.name) for p in program.tiles)
     shapes = [bound.arrays[p.name].shape for p in program.tiles]
     extents = bind_extents(program, {p.name: shape for p, shape in zip(program.tiles, shapes, strict=True)})
-    expected = [bound.binding.user_shape(r.axes, tuple(extents[a] for a in r.axes)) for r in program.results]
+    expected = _expected(bound, extents)
     tracked = [
         mode.recording and isinstance(operands[n], Value) and operands[n]._origin is not None
         for n in positions
     ]
     return Site(program, shapes, [arrays[n].shape for n in positions], expected, tracked), positions
+
+
+def _expected(call: Call, extents: Mapping[str, int]) -> list[tuple[int, ...]]:
+    """The shapes that a user expects of the results."""
+    results = enumerate(call.program.results)
+    return [call.result_shape(n, tuple(extents[base(a)] for a in r.axes)) for n, r in results]
 
 
 # --- calls of users' ops ----------------------------------------------------------------------------------
@@ -545,9 +552,7 @@ def _call_derivative(op: DerivedOp, arguments: Arguments, out: Any) -> list[Any]
     tracked = [source is not None for source in sources]
     shapes = [bound.arrays[p.name].shape for p in params]
     extents = bind_extents(bound.program, {p.name: s for p, s in zip(params, shapes, strict=True)})
-    expected = [
-        bound.binding.user_shape(r.axes, tuple(extents[a] for a in r.axes)) for r in bound.program.results
-    ]
+    expected = _expected(bound, extents)
     site = Site(bound.program, shapes, given, expected, tracked)
     if out is not None:
         return _run_into(op, site, functools.partial(site.executable.run, bound.arrays, bound.scalars), out)
