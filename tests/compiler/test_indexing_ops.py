@@ -14,6 +14,9 @@ from tests.support.indexing_ops import CASES, IndexingCase
 from tilewright.autograd.check import check_jvp, check_vjp
 from tilewright.autograd.derive import jvp, vjp
 from tilewright.compiler.pipeline import lower
+from tilewright.compiler.sinking import sink
+from tilewright.dsl.program import Reduce
+from tilewright.dsl.simplify import simplify
 from tilewright.dsl.text import from_text, to_text
 from tilewright.dsl.verify import verify
 from tilewright.errors import ShapeError
@@ -157,3 +160,15 @@ def test_an_op_is_inlined_into_itself():
     x = np.random.default_rng(0).standard_normal((2, 9))
     sums = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
     assert_close(twice(x), np.stack([sums[:, :-1], sums[:, 1:]], -1))
+
+
+def test_a_sum_that_is_used_twice_is_not_repeated_where_it_is_indexed():
+    @tw.op
+    def symmetric(x: tw.Tile["t d"]):
+        steep = tw.exp(x).at(t=tw.size("t") - 1 - tw.index("t"))
+        total = tw.sum(steep * 2 + 1, "d")
+        return total + total.at(t=tw.size("t") - 1 - tw.index("t"))
+
+    call = symmetric.bind(symmetric.arguments([np.ones((5, 7))], {}))
+    sunk = sink(simplify(call.program))
+    assert sum(isinstance(n, Reduce) for n in sunk.nodes()) == 1

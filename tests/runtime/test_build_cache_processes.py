@@ -131,7 +131,7 @@ def wait_for_an_entry(folder: Path) -> None:
 def assert_clean(folder: Path) -> None:
     """The next process finds nothing but whole entries (a damaged one would warn, which is an error here)."""
     cache = BuildCache(folder)
-    cache.size()  # opens the folder, and so sweeps it; at that moment it may be empty: processes clear it, too
+    cache.size()  # opens the folder, and so sweeps it; it may be empty: processes clear it, too
     assert leftovers(folder) == []
     there = 0
     for number in range(KERNELS):

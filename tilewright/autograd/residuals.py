@@ -6,17 +6,20 @@
    forward's results. A maximum m and a sum of exp(x - m) are kept together as log Σ exp(x), if nothing else
    needs them.
 3. All else is computed again.
+4. Except that one function that jumps never sees two versions of a value, one read and one computed again
+   (`dsl.jumps`): then what would be read is computed again as well.
 
-`tw.checkpoint` overrides both: a marked value is never kept, or (`keep=True`) always.
+`tw.checkpoint` overrides 1 and 2: a marked value is never kept, or (`keep=True`) always.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_field
 
 from tilewright.autograd.cut import Marks, Prices, is_contraction, kept_values
+from tilewright.dsl.jumps import depends_on_order, jumps
 from tilewright.dsl.program import (
     Cast,
     Map,
@@ -46,6 +49,9 @@ class Saved:
     def stand_in(self) -> Node:
         read = Read(self.param.name, self.param.axes, self.param.dtype)
         return read if self.param.dtype == self.node.dtype else Cast(read, self.node.dtype)
+
+    def renamed(self, name: str) -> Saved:
+        return replace_field(self, param=replace_field(self.param, name=name))
 
 
 Emit = Callable[[Sequence[Saved]], tuple[Node, ...]]
@@ -77,39 +83,71 @@ def without_marks(program: Program) -> tuple[Program, Marks]:
 
 def choose(program: Program, emit: Emit, name: Callable[[str], str], marks: Marks) -> Choice:
     """The gradients with the results and residuals that they read; `name` makes a new name for a residual."""
+    while True:
+        saved = _chosen(program, emit, marks)
+        torn = _torn(emit(saved), saved)
+        if not torn:
+            break
+        marks = Marks(marks.kept - torn, marks.recomputed | torn)
+    given = {r.name for r in program.results}
+    saved = tuple(s if s.param.name in given else s.renamed(name("saved_{}")) for s in saved)
+    return Choice(_emitted(emit, saved), saved)
+
+
+def _chosen(program: Program, emit: Emit, marks: Marks) -> tuple[Saved, ...]:
+    """What the backward reads at the least cost; residuals are called #0, #1, …"""
     readable = tuple(s for s in result_values(program) if s.node not in marks.recomputed)
-    prices = Prices(program, beside=False)
-    saved = _worthwhile(readable, emit, prices)
+    saved = _worthwhile(readable, emit, Prices(program, beside=False))
     gradients = _emitted(emit, saved)
     extra = kept_values(program, gradients, marks)
     if extra:
-        saved, gradients = _with_residuals(program, emit, name, marks, saved, extra)
+        saved = _with_residuals(program, emit, marks, saved, extra)
+        gradients = _emitted(emit, saved)
     used = {n.param for n in topological(gradients) if isinstance(n, Read)}
-    return Choice(gradients, tuple(s for s in saved if s.param.name in used))
+    return tuple(s for s in saved if s.param.name in used)
 
 
 def _with_residuals(
-    program: Program,
-    emit: Emit,
-    name: Callable[[str], str],
-    marks: Marks,
-    saved: tuple[Saved, ...],
-    extra: tuple[Node, ...],
-) -> tuple[tuple[Saved, ...], tuple[Node, ...]]:
+    program: Program, emit: Emit, marks: Marks, saved: tuple[Saved, ...], extra: tuple[Node, ...]
+) -> tuple[Saved, ...]:
     """`saved` with the values at the cut; sums of exponentials as their logarithms where that suffices."""
     plain = tuple(n for n in extra if not (isinstance(n, Reduce) and not is_contraction(n)))
+    logarithms = tuple(n for n in log_sums(program) if n not in marks.recomputed)
     added: tuple[Saved, ...] = ()
-    for values in ((*plain, *log_sums(program)), extra):
+    for values in ((*plain, *logarithms), extra):
         added = tuple(Saved(Param(f"#{k}", _ordered(program, n), n.dtype), n) for k, n in enumerate(values))
-        gradients = _emitted(emit, (*saved, *added))
-        if not kept_values(program, gradients, marks):
+        if not kept_values(program, _emitted(emit, (*saved, *added)), marks):
             break
-    named = tuple(
-        replace_field(s, param=replace_field(s.param, name=name("saved_{}")))
-        for s in _used(added, _emitted(emit, (*saved, *added)))
-    )
-    saved = (*saved, *named)
-    return saved, _emitted(emit, saved)
+    return (*saved, *_used(added, _emitted(emit, (*saved, *added))))
+
+
+def _torn(gradients: Iterable[Node], saved: tuple[Saved, ...]) -> frozenset[Node]:
+    """The values to be read of which a function that jumps would see a computed version as well.
+
+    A value in full precision differs from what is computed again if it depends on the order of a sum; a
+    narrowed one differs from everything that goes back to the same operand.
+    """
+    read = {s.node: s for s in saved}
+    found: set[Node] = set()
+    for node in _outside(gradients, read):
+        if not jumps(node):
+            continue
+        computed = set(_outside(node.args, read))
+        there = {a for n in (node, *computed) for a in n.args if a in read}
+        for value in there:
+            if read[value].narrowed:
+                others = computed.union(*(topological([v]) for v in there - {value}))
+                torn = any(isinstance(n, Read) for n in others.intersection(topological([value])))
+            else:
+                torn = any(depends_on_order(n) for n in computed.intersection(topological([value])))
+            if torn:
+                found.add(value)
+    return frozenset(found)
+
+
+def _outside(roots: Iterable[Node], read: Mapping[Node, Saved]) -> tuple[Node, ...]:
+    """What is computed for `roots` when the values in `read` are there."""
+    return topological(roots, known=(read,))
 
 
 def result_values(program: Program) -> tuple[Saved, ...]:

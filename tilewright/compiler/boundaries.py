@@ -39,14 +39,14 @@ def loops_of(node: Reduce | Scan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(a for a in node.axes if a != node.axis), (node.axis,)
 
 
-def direction(roots: tuple[Node, ...], shape: Shape) -> bool | None:
+def direction(roots: tuple[Node, ...], shape: Shape, given: Collection[Node] = ()) -> bool | None:
     """Whether the scans that loops of this shape can carry for `roots` run in reverse; None without scans.
 
     Where both directions occur the one nearest to the roots counts: the others come from memory. So do scans
-    that are read at other positions.
+    that are read at other positions, and what is `given`.
     """
     pending = list(roots)
-    seen = {node.arg for node in topological(roots) if isinstance(node, At)}
+    seen = {*given, *(node.arg for node in topological(roots) if isinstance(node, At))}
     while pending:
         node = pending.pop(0)
         if node in seen:
@@ -71,6 +71,7 @@ def raised(
     starts: tuple[Node, ...],
     inside: set[Node],
     crossing: set[Node],
+    final: set[Node],
     whole: Node,
     results: Collection[Node] = (),
 ) -> list[Node]:
@@ -78,7 +79,7 @@ def raised(
 
     `log(sum(e)) - picked` goes through memory as one value a row, not as the two reductions that it is
     made of; a contraction goes through memory behind its bias and activation; a scan behind what follows it,
-    if that is a result.
+    if that is a result. Those of `crossing` in `final` go through memory as they are.
     """
     support: dict[Node, frozenset[Node]] = {}
     for node in topological(starts):
@@ -96,7 +97,8 @@ def raised(
             continue
         seen.add(node)
         finished = _one_kernel(node, support[node]) or (node in results and _of_scans(node, support[node]))
-        if node in crossing or (node is not whole and finished):
+        finished = finished and node is not whole and not support[node] & final
+        if node in crossing or finished:
             found[node] = None
         else:
             stack.extend(node.args)

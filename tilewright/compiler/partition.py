@@ -6,11 +6,14 @@
 3. reductions across rows join the kernel that already reads those rows, as partial results
 4. one kernel a target, then merge what shares data (`grouping`): rows of one shape, pointwise work
    into rows, pointwise work into the contraction that it follows
-5. write each kernel's phases (`phases`)
+5. a value that two kernels would compute, each in its own order of summation, and that a function which
+   jumps looks at (`dsl.jumps`), goes through memory instead: begin again
+6. write each kernel's phases (`phases`)
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -30,6 +33,7 @@ from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, 
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import union
 from tilewright.dsl.dtypes import int64
+from tilewright.dsl.jumps import chooses, depends_on_order, jumps
 from tilewright.dsl.program import (
     At,
     Const,
@@ -64,14 +68,20 @@ def partition(program: Program) -> Plan:
     roots = factorise(tuple(_over_all_axes(r) for r in program.results))
     namesakes = Namesakes(program)
     partials: dict[Reduce, Partial] = {}
+    once: frozenset[int] = frozenset()
     while True:
-        work = _Partitioner(program, roots, partials, namesakes)
+        work = _Partitioner(program, roots, partials, namesakes, once)
         work.find_targets()
         found = work.cross_candidate()
-        if found is None:
-            return work.plan()
-        split = Split(rows_axis(found.over), "parallel")
-        partials = {**work.partials, found: Partial(f"partial{len(work.partials)}", split, found)}
+        if found is not None:
+            split = Split(rows_axis(found.over), "parallel")
+            partials = {**work.partials, found: Partial(f"partial{len(work.partials)}", split, found)}
+            continue
+        groups = work.groups()
+        disputed = work.disputed(groups)
+        if not disputed:
+            return work.plan(groups)
+        once |= disputed
 
 
 def _over_all_axes(result: Result) -> Node:
@@ -88,7 +98,7 @@ class _Partitioner:
     """One attempt at the kernels, with the reductions in two steps that are known so far.
 
     `partials` are in the order in which they were found: each is written in terms of the roots in which those
-    before it have been replaced already.
+    before it have been replaced already. `once` are the forms of values that one kernel computes for all.
     """
 
     def __init__(
@@ -97,9 +107,11 @@ class _Partitioner:
         roots: tuple[Node, ...],
         partials: dict[Reduce, Partial],
         namesakes: Namesakes,
+        once: frozenset[int],
     ):
         self.program = program
         self.namesakes = namesakes
+        self.once = once
         self.partials = dict(partials)
         self.roots = tuple(self._finished(root) for root in roots)
         while (whole := self._reduction_of_everything()) is not None:
@@ -205,6 +217,8 @@ class _Partitioner:
         for found in nearest_loops(node):
             if isinstance(found, Reduce) and (recognise(found) or is_chunked(found)):
                 continue
+            if found is not node and self._is_computed_once(found):
+                continue
             shape = shape_of(found)
             if axes in (shape[0], shape[0] | shape[1]):
                 counts[shape] = counts.get(shape, 0) + 1
@@ -216,7 +230,8 @@ class _Partitioner:
 
     def _in_loops(self, node: Node, parallel: tuple[str, ...], row: tuple[str, ...]) -> Target:
         starts = node.args if isinstance(node, Reduce) else (node,)
-        way = direction(starts, (frozenset(parallel), frozenset(row)))
+        given = {n for n in topological(starts) if n is not node and self._is_computed_once(n)}
+        way = direction(starts, (frozenset(parallel), frozenset(row)), given)
         return Target(node, parallel, row, reverse=way)
 
     def value_of(self, target: Target) -> Node:
@@ -236,6 +251,7 @@ class _Partitioner:
         else:
             starts = (self.value_of(target),)
         crossing: set[Node] = set()
+        final: set[Node] = set()
         inside: set[Node] = set()
         stack = list(starts)
         while stack:
@@ -244,12 +260,14 @@ class _Partitioner:
                 continue
             if self._crosses_memory(node, target):
                 crossing.add(node)
+                if self._is_computed_once(node):
+                    final.add(node)
                 continue
             inside.add(node)
             if isinstance(node, At) and not isinstance(node.arg, Read):
                 crossing.add(node.arg)
             stack.extend(needed(node))
-        return raised(starts, inside, crossing, target.node, self.roots)
+        return raised(starts, inside, crossing, final, target.node, self.roots)
 
     def _operands(self, target: Target) -> frozenset[str]:
         nodes = topological([self.value_of(target)])
@@ -263,7 +281,7 @@ class _Partitioner:
     def _crosses_memory(self, node: Node, target: Target) -> bool:
         if isinstance(node, Read):
             return node.param in self.partial_reads
-        if isinstance(node, (Scatter, Order)):
+        if isinstance(node, (Scatter, Order)) or (node is not target.node and self._is_computed_once(node)):
             return True
         if isinstance(node, Scan):
             return node.reverse != target.reverse or shape_of(node) != target.shape
@@ -300,10 +318,39 @@ class _Partitioner:
                 return node
         return None
 
+    # --- values on which all kernels must agree ---------------------------------------------------
+
+    def _is_computed_once(self, node: Node) -> bool:
+        return bool(self.once) and depends_on_order(node) and self.namesakes.form(node) in self.once
+
+    def disputed(self, groups: list[Group]) -> frozenset[int]:
+        """The forms of values below functions that jump, or that choose, which several kernels compute."""
+        nodes = topological(self.value_of(t) for t in self.targets.values())
+        below = topological(a for n in nodes if jumps(n) or chooses(n) for a in n.args)
+        watched = {self.namesakes.form(n) for n in below if depends_on_order(n)}
+        if not watched:
+            return frozenset()
+        makers = Counter(form for group in groups for form in self._computed_by(group) & watched)
+        return frozenset(form for form, number in makers.items() if number > 1)
+
+    def _computed_by(self, group: Group) -> set[int]:
+        """The forms of the order-dependent values that a kernel computes itself."""
+        given = {*group.boundaries, *group.borrowed}
+        stack = [self.value_of(t) for t in group.targets]
+        seen: set[Node] = set()
+        while stack:
+            node = stack.pop()
+            if node not in seen and node not in given:
+                seen.add(node)
+                stack.extend(needed(node))
+        return {self.namesakes.form(n) for n in seen if depends_on_order(n)}
+
     # --- kernels ----------------------------------------------------------------------------------
 
-    def plan(self) -> Plan:
-        groups = merge(self.partial_reads, [self._alone(t) for t in self.targets.values()])
+    def groups(self) -> list[Group]:
+        return merge(self.partial_reads, [self._alone(t) for t in self.targets.values()])
+
+    def plan(self, groups: list[Group]) -> Plan:
         buffers = self._buffers(groups)
         kernels = tuple(self._kernel(group, position, buffers) for position, group in enumerate(groups))
         kernels = tuple(k for k in kernels if k.outputs)

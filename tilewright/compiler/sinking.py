@@ -47,7 +47,13 @@ def sink(program: Program) -> Program:
     """`program` with its indexing as far down as it pays."""
     uses = Counter(a for node in program.nodes() for a in node.args)
     uses.update(r.node for r in program.results)
-    roots = rewrite((r.node for r in program.results), lambda node: _sunk(node, uses))
+    done: dict[Node, Node] = {}
+    for node in program.nodes():
+        rebuilt = node.with_args(tuple(done[a] for a in node.args)) if node.args else node
+        done[node] = _sunk(rebuilt, uses)
+        if done[node] is not node:
+            uses[done[node]] += uses[node]  # whoever uses a value uses what it has become
+    roots = (done[r.node] for r in program.results)
     return program.with_results(rewrite(roots, _merged_sums))
 
 

@@ -32,7 +32,8 @@ class ScalarFunction:
     """One row. `infix` is the operator that formulas print, `domain` where tests draw operands.
 
     `same_bits`: the result is the reference's to the last bit on every target, so nothing in a kernel that
-    has the function may be contracted.
+    has the function may be contracted. `jumps`: an operand changed in its last bit may change all of the
+    result (`dsl.jumps`).
     """
 
     name: str
@@ -46,6 +47,7 @@ class ScalarFunction:
     domain: tuple[float, float] = (-4.0, 4.0)
     ulp: float = 2.0
     same_bits: bool = False
+    jumps: bool = False
 
     def result_dtype(self, operands: tuple[DType, ...]) -> DType:
         return self.types(self.name, operands)
@@ -266,10 +268,18 @@ div = scalar(
 )  # fmt: skip
 neg = scalar("neg", numpy=np.negative, sympy=lambda x: -x, types=arithmetic, grad=lambda y, x: (-1,))
 floordiv = scalar(
-    "floordiv", 2, numpy=_np_floordiv, types=arithmetic, infix="//", grad=lambda y, a, b: (None, None)
+    "floordiv",
+    2,
+    numpy=_np_floordiv,
+    types=arithmetic,
+    infix="//",
+    grad=lambda y, a, b: (None, None),
+    jumps=True,
 )
-mod = scalar("mod", 2, numpy=_np_mod, types=arithmetic, infix="%", grad=lambda y, a, b: (1, -floor(a / b)))
-fmod = scalar("fmod", 2, numpy=np.fmod, types=floating, grad=lambda y, a, b: (1, -trunc(a / b)))
+mod = scalar(
+    "mod", 2, numpy=_np_mod, types=arithmetic, infix="%", grad=lambda y, a, b: (1, -floor(a / b)), jumps=True
+)
+fmod = scalar("fmod", 2, numpy=np.fmod, types=floating, grad=lambda y, a, b: (1, -trunc(a / b)), jumps=True)
 power = scalar(
     "pow", 2, numpy=np.power, sympy=lambda x, y: x**y, types=floating, infix="**", domain=(0.1, 4.0),
     grad=lambda y, a, b: (
@@ -278,7 +288,7 @@ power = scalar(
     ),
 )  # fmt: skip
 abs_ = scalar("abs", numpy=np.abs, sympy=_sp("Abs"), types=arithmetic, grad=lambda y, x: (sign(x),))
-sign = scalar("sign", numpy=_np_sign, types=arithmetic, grad=lambda y, x: (None,))
+sign = scalar("sign", numpy=_np_sign, types=arithmetic, grad=lambda y, x: (None,), jumps=True)
 minimum = scalar(
     "minimum", 2, numpy=np.minimum, types=arithmetic,
     grad=lambda y, a, b: (_share(a < b, a == b, a), _share(b < a, a == b, a)),
@@ -467,19 +477,23 @@ def _polygamma_series(order: int, x: Any) -> Any:
 
 # --- rounding ---------------------------------------------------------------------------------------------
 
-floor = scalar("floor", numpy=np.floor, types=floating, grad=lambda y, x: (None,))
-ceil = scalar("ceil", numpy=np.ceil, types=floating, grad=lambda y, x: (None,))
-round_ = scalar("round", numpy=np.rint, types=floating, grad=lambda y, x: (None,))
-trunc = scalar("trunc", numpy=np.trunc, types=floating, grad=lambda y, x: (None,))
+floor = scalar("floor", numpy=np.floor, types=floating, grad=lambda y, x: (None,), jumps=True)
+ceil = scalar("ceil", numpy=np.ceil, types=floating, grad=lambda y, x: (None,), jumps=True)
+round_ = scalar("round", numpy=np.rint, types=floating, grad=lambda y, x: (None,), jumps=True)
+trunc = scalar("trunc", numpy=np.trunc, types=floating, grad=lambda y, x: (None,), jumps=True)
 
 # --- parts of numbers -------------------------------------------------------------------------------------
 
 mantissa = scalar(
-    "mantissa", numpy=lambda x: np.frexp(x)[0], types=floating, grad=lambda y, x: (where(x == 0, 0, y / x),)
+    "mantissa",
+    numpy=lambda x: np.frexp(x)[0],
+    types=floating,
+    grad=lambda y, x: (where(x == 0, 0, y / x),),
+    jumps=True,
 )
 exponent = scalar(
     "exponent", numpy=lambda x: np.where(np.isfinite(x), np.frexp(x)[1], 0), types=whole,
-    grad=lambda y, x: (None,),
+    grad=lambda y, x: (None,), jumps=True,
 )  # fmt: skip
 
 # --- predicates, logic, bits ------------------------------------------------------------------------------
@@ -487,12 +501,12 @@ exponent = scalar(
 isnan = scalar("isnan", numpy=np.isnan, types=predicate)
 isinf = scalar("isinf", numpy=np.isinf, types=predicate)
 isfinite = scalar("isfinite", numpy=np.isfinite, types=predicate)
-eq = scalar("eq", 2, numpy=np.equal, types=comparison, infix="==")
-ne = scalar("ne", 2, numpy=np.not_equal, types=comparison, infix="!=")
-lt = scalar("lt", 2, numpy=np.less, types=comparison, infix="<")
-le = scalar("le", 2, numpy=np.less_equal, types=comparison, infix="<=")
-gt = scalar("gt", 2, numpy=np.greater, types=comparison, infix=">")
-ge = scalar("ge", 2, numpy=np.greater_equal, types=comparison, infix=">=")
+eq = scalar("eq", 2, numpy=np.equal, types=comparison, infix="==", jumps=True)
+ne = scalar("ne", 2, numpy=np.not_equal, types=comparison, infix="!=", jumps=True)
+lt = scalar("lt", 2, numpy=np.less, types=comparison, infix="<", jumps=True)
+le = scalar("le", 2, numpy=np.less_equal, types=comparison, infix="<=", jumps=True)
+gt = scalar("gt", 2, numpy=np.greater, types=comparison, infix=">", jumps=True)
+ge = scalar("ge", 2, numpy=np.greater_equal, types=comparison, infix=">=", jumps=True)
 and_ = scalar("and", 2, numpy=np.bitwise_and, types=bitwise, infix="&")
 or_ = scalar("or", 2, numpy=np.bitwise_or, types=bitwise, infix="|")
 xor = scalar("xor", 2, numpy=np.bitwise_xor, types=bitwise, infix="^")

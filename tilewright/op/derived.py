@@ -19,7 +19,8 @@ from tilewright.dsl.axes import PAIR
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.expression import constant
 from tilewright.dsl.extents import bind_extents
-from tilewright.dsl.program import Program, Read, rename, rewrite
+from tilewright.dsl.program import Cast, Node, Program, Read, rename, rewrite
+from tilewright.dsl.program import replace as replace_nodes
 from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derivatives import jvp, vjp
@@ -127,18 +128,25 @@ class DerivedOp(Op):
 
 
 def without_saved(derivative: Derivative) -> Program:
-    """The backward as a Program of the operands and cotangents alone: saved values are computed again."""
+    """The backward as a Program of the operands and cotangents alone: saved values are computed again.
+
+    What was narrowed to be saved and is widened to be used is neither.
+    """
     forward = {r.name: r for r in derivative.forward.results}
     saved = set(derivative.saved)
-
-    def again(node: Any) -> Any:
-        if not isinstance(node, Read) or node.param not in saved:
-            return node
-        result = forward[node.param]
-        return rename(result.node, dict(zip(result.axes, node.names, strict=True)))
-
     backward = derivative.backward
-    nodes = rewrite((r.node for r in backward.results), again)
+    table: dict[Node, Node] = {}
+    for node in backward.nodes():
+        read = node.arg if isinstance(node, Cast) else node
+        if not isinstance(read, Read) or read.param not in saved:
+            continue
+        result = forward[read.param]
+        value = result.node
+        if node is not read:
+            wide = isinstance(value, Cast) and value.arg.dtype == node.dtype
+            value = value.args[0] if wide else Cast(value, node.dtype)
+        table[node] = rename(value, dict(zip(result.axes, read.names, strict=True)))
+    nodes = tuple(replace_nodes(r.node, table) for r in backward.results)
     given = {p.name: p for p in (*derivative.forward.params, *backward.params) if p.name not in saved}
     return replace(backward.with_results(nodes), params=tuple(given.values()))
 

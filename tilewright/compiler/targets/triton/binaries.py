@@ -14,7 +14,8 @@ from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.targets.triton.launch import Recipes, Shapes, Step, contiguous_strides
 from tilewright.compiler.targets.triton.toolchain import Artefact, Target, compile_source
 from tilewright.compiler.version import code_version
-from tilewright.dsl.program import Map
+from tilewright.dsl.jumps import chooses, jumps
+from tilewright.dsl.program import Const, Map, Node
 from tilewright.dsl.scalars import SCALARS
 from tilewright.runtime.cache import shared_cache
 
@@ -54,8 +55,18 @@ def compile_step(step: Step, target: Target, aligned: frozenset[str]) -> Artefac
 
 
 def may_contract(kernel: Kernel) -> bool:
-    """Whether a product and a sum may become one rounding. Stated because Triton's default changes."""
-    return not any(isinstance(n, Map) and SCALARS[n.function].same_bits for n in kernel.nodes())
+    """Whether a product and a sum may become one rounding. Stated because Triton's default changes.
+
+    Not where a value is compared with another kernel's version of it, which may have been rounded otherwise:
+    in the kernel that chooses a maximum, and in those that look for it.
+    """
+    return not any(_needs_every_rounding(node) for node in kernel.nodes())
+
+
+def _needs_every_rounding(node: Node) -> bool:
+    if isinstance(node, Map) and SCALARS[node.function].same_bits:
+        return True
+    return chooses(node) or (jumps(node) and len([a for a in node.args if not isinstance(a, Const)]) > 1)
 
 
 def compile_plan(
