@@ -26,7 +26,7 @@ class Spelling:
     """One row: a text for each kind of operand, `{0}`, `{1}`, … standing for the operands.
 
     `fast` is a float32 text that trades accuracy for speed; it is right where the loss does not matter, as
-    in the exponential of a softmax, whose large arguments are the negligible terms.
+    in an exponential whose inexact results are the negligible terms of a sum.
     """
 
     f32: str = ""
