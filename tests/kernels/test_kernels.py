@@ -15,6 +15,7 @@ from tests.kernels import (
     cases_optim,
     cases_products,
     cases_rows,
+    cases_scans,
 )
 from tests.support import checks
 from tests.support.cases import FLOATS, Case
@@ -24,6 +25,7 @@ from tilewright.errors import UserError
 CASES: list[Case] = [
     *cases_activations.CASES,
     *cases_rows.CASES,
+    *cases_scans.CASES,
     *cases_products.CASES,
     *cases_losses.CASES,
     *cases_optim.CASES,

@@ -361,6 +361,8 @@ def check_torch(case: Case, arguments: Mapping[str, np.ndarray]) -> None:
     if not case.differentiable:
         return
     floats = {n: t for n, t in tensors.items() if t.requires_grad}
+    pairs = [(y, c) for y, c in zip(peers, cotangents, strict=True) if y.is_floating_point()]
+    peers, cotangents = zip(*pairs, strict=True)
     wanted = torch.autograd.grad(
         peers, list(floats.values()), [torch.tensor(c) for c in cotangents], allow_unused=True
     )

@@ -25,11 +25,12 @@ from __future__ import annotations
 
 import builtins
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
-from tilewright.dsl import draws, scalars
+from tilewright.dsl import draws, ordering, scalars
 from tilewright.dsl.axes import ELLIPSIS
 from tilewright.dsl.complex_numbers import Complex, angle, conj, imag, real
 from tilewright.dsl.complex_numbers import complex_number as complex
@@ -47,7 +48,6 @@ from tilewright.dsl.expression import (
     scope,
 )
 from tilewright.dsl.indexing import axis, scatter_add
-from tilewright.dsl.ordering import argsort, median, quantile, sort, topk
 from tilewright.dsl.program import Index, Node, Size
 from tilewright.dsl.scanning import scan_of
 from tilewright.dsl.scans import extreme_and_position, named_scan
@@ -324,6 +324,24 @@ def _drawn(draw: Callable[..., Any]) -> Callable[..., Any]:
 
     return call
 
+
+def _ordered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` inside of ops; outside of them the same along a numbered dimension."""
+    names = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*operands: Any, **keywords: Any) -> Any:
+        if scope.get() is not None or builtins.any(map(_is_symbolic, operands)):
+            return function(*operands, **keywords)
+        given = dict(zip(names, operands, strict=False)) | keywords
+        value, axis = given.pop("value", None), given.pop("axis", None)
+        return _eagerly(function.__name__, value, axis, **given)
+
+    return call
+
+
+argsort, sort, topk = map(_ordered, (ordering.argsort, ordering.sort, ordering.topk))
+median, quantile = map(_ordered, (ordering.median, ordering.quantile))
 
 rand, randn, truncated_randn = map(_drawn, (draws.rand, draws.randn, draws.truncated_randn))
 randint, bernoulli = map(_drawn, (draws.randint, draws.bernoulli))

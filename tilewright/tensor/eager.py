@@ -15,6 +15,7 @@ from tilewright.errors import ArgumentError
 from tilewright.op.binding import as_operand, where
 from tilewright.tensor import operators
 from tilewright.tensor.draws import DRAWS
+from tilewright.tensor.families import ALONG, is_number
 from tilewright.tensor.record import Value
 
 
@@ -28,7 +29,7 @@ def apply_row(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
 
 
 def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """A reduction on a Tensor or an array: `axes` (also `dim`, `axis`) are integers, `keepdim` keeps them.
+    """A function along axes of a Tensor or an array: `axes` (also `dim`, `axis`) are integers.
 
     Or a Tensor of random numbers.
     """
@@ -38,6 +39,8 @@ def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any
     for spelling in ("dim", "axis"):
         if spelling in keywords:
             axes = keywords.pop(spelling)
+    if name in ALONG:
+        return _along(name, value, axes, keywords)
     keepdim = keywords.pop("keepdim", False) or keywords.pop("keepdims", False)
     correction = keywords.pop("correction", None)
     if keywords:
@@ -48,6 +51,24 @@ def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any
     if name.startswith("arg"):
         return _like(operators.argument(name, tensor, axes, keepdim), (value,))
     return _like(operators.reduce(name, tensor, axes, keepdim, correction), (value,))
+
+
+def _along(name: str, value: Any, axis: Any, keywords: dict[str, Any]) -> Any:
+    """A scan, an order or a rank: what it is along one dimension."""
+    drops = name in ("median", "quantile")
+    keepdim = drops and (keywords.pop("keepdim", False) or keywords.pop("keepdims", False))
+    taken = ALONG[name]
+    unknown = [keyword for keyword in keywords if keyword not in taken]
+    if unknown:
+        known = ", ".join(("dim", *taken, *["keepdim"] * drops))
+        raise ArgumentError(f"{where(name)} has no argument {unknown[0]!r}; it takes {known}")
+    listed = [keyword for keyword, value in keywords.items() if not is_number(value)]
+    if listed:
+        raise ArgumentError(f"{where(name)}: {listed[0]} is a number, got {keywords[listed[0]]!r}")
+    results = operators.along(name, _value(value, name), axis, keepdim, **keywords)
+    if isinstance(results, tuple):
+        return tuple(_like(result, (value,)) for result in results)
+    return _like(results, (value,))
 
 
 def cast(value: Any, dtype: Any) -> Any:

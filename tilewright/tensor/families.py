@@ -85,6 +85,29 @@ def over_last_axes(name: str, count: int, correction: int | None = None) -> Trac
     return made_op(compute, name, {"x": TileSpec(axes, True)})
 
 
+ALONG = {
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"), ("reverse", "exclusive")),
+    **dict.fromkeys(("argcummax", "argcummin"), ("reverse",)),
+    **dict.fromkeys(("argsort", "sort"), ("descending",)),
+    "topk": ("k", "largest"),
+    "median": (),
+    "quantile": ("q",),
+}
+"""The language's functions along one axis, with the constants that each takes."""
+
+
+@functools.lru_cache(maxsize=None, typed=True)
+def along(name: str, after: int, constants: tuple[tuple[str, Any], ...]) -> TracedOp:
+    """The op of a function along the axis that has `after` others behind it."""
+    axes = tuple(f"r{position}" for position in range(after + 1))
+    function = getattr(language, name)
+
+    def compute(x: Any) -> Any:
+        return function(x, axis=axes[0], **dict(constants))
+
+    return made_op(compute, name, {"x": TileSpec(axes, True)})
+
+
 @functools.cache
 def product(left: str, right: str) -> TracedOp:
     """Σ_k a·b, for the named axes of both operands, such as "m k" and "k n"; batch axes broadcast."""

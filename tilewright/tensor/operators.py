@@ -150,6 +150,26 @@ def argument(name: str, value: Any, axis: Any = None, keepdim: bool = False) -> 
     return reduce(name, value, axis, keepdim)
 
 
+def along(name: str, value: Any, axis: Any = None, keepdim: bool = False, **constants: Any) -> Any:
+    """A scan, an order or a rank along one axis; without one orders along the last, ranks of everything."""
+    shape = value._array.shape
+    if axis is None and name in ("median", "quantile"):
+        result = along(name, apply_view(value, Reshape((value._array.size,))), 0, **constants)
+        return apply_view(result, Reshape((1,) * len(shape))) if keepdim else result
+    if axis is None and name in ("sort", "argsort", "topk"):
+        axis = -1
+    if axis is None or isinstance(axis, (tuple, list)):
+        raise ArgumentError(
+            f"{where(name)} runs along one dimension; say which, as in tw.{name}(x, dim=-1); got {axis!r}"
+        )
+    (axis,) = axes_of(axis, len(shape), name)
+    op = families.along(name, len(shape) - axis - 1, tuple(sorted(constants.items())))
+    first, *others = call(op, (value,))
+    if not keepdim:
+        return (first, *others) if others else first
+    return apply_view(first, Reshape((*shape[:axis], 1, *shape[axis + 1 :])))
+
+
 # --- products ---------------------------------------------------------------------------------------------
 
 
@@ -185,4 +205,14 @@ def broadcast_to(value: Any, shape: tuple[int, ...]) -> Any:
     return apply_view(value, Repeat(shape))
 
 
-__all__ = ["argument", "broadcast_to", "convert", "matmul", "pointwise", "power", "reduce", "repeated_axes"]
+__all__ = [
+    "along",
+    "argument",
+    "broadcast_to",
+    "convert",
+    "matmul",
+    "pointwise",
+    "power",
+    "reduce",
+    "repeated_axes",
+]

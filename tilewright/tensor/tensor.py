@@ -15,7 +15,7 @@ from tilewright.dsl.dtypes import DType, of_array
 from tilewright.errors import ArgumentError, DerivativeError, DTypeError, OverlapError, ShapeError
 from tilewright.op.binding import where as whose
 from tilewright.tensor import operators
-from tilewright.tensor.operators import convert, pointwise, reduce
+from tilewright.tensor.operators import along, convert, pointwise, reduce
 from tilewright.tensor.record import Value, Version, apply
 from tilewright.tensor.views import Copy, Permute, Reshape, Slice, View, apply_view
 
@@ -506,6 +506,37 @@ class Tensor(Value):
     def argmin(self, dim: Any = None, keepdim: Any = False, *, axis: Any = None) -> Tensor:
         """The first position of the smallest value (of the first NaN, if any), along `dim` or of all."""
         return operators.argument("argmin", self, dim if axis is None else axis, keepdim)
+
+    # --- along one dimension --------------------------------------------------------------------------------
+
+    # fmt: off
+    def cumsum(self, dim: Any = None, *, axis: Any = None, reverse: Any = False) -> Tensor:
+        return along("cumsum", self, dim if axis is None else axis, reverse=reverse)
+    def cumprod(self, dim: Any = None, *, axis: Any = None, reverse: Any = False) -> Tensor:
+        return along("cumprod", self, dim if axis is None else axis, reverse=reverse)
+    def cummax(self, dim: Any = None, *, axis: Any = None, reverse: Any = False) -> Tensor:
+        return along("cummax", self, dim if axis is None else axis, reverse=reverse)
+    def cummin(self, dim: Any = None, *, axis: Any = None, reverse: Any = False) -> Tensor:
+        return along("cummin", self, dim if axis is None else axis, reverse=reverse)
+    def logcumsumexp(self, dim: Any = None, *, axis: Any = None, reverse: Any = False) -> Tensor:
+        return along("logcumsumexp", self, dim if axis is None else axis, reverse=reverse)
+    # fmt: on
+
+    def argsort(self, dim: Any = -1, *, descending: Any = False) -> Tensor:
+        """The positions along `dim` in the order of their values; equal values keep their order."""
+        return along("argsort", self, dim, descending=descending)
+
+    def sort(self, dim: Any = -1, *, descending: Any = False) -> Tensor:
+        """The values along `dim` in order; `argsort` says where they stood."""
+        return along("sort", self, dim, descending=descending)
+
+    def topk(self, k: Any, dim: Any = -1, *, largest: Any = True) -> tuple[Tensor, Tensor]:
+        """The k largest values along `dim`, best first, and where they stood."""
+        return along("topk", self, dim, k=k, largest=largest)
+
+    def median(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """The middle value along `dim`, or of all: the lower of two, NaN if there is one."""
+        return along("median", self, dim, keepdim)
 
     # --- views ----------------------------------------------------------------------------------------------
 
