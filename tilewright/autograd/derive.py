@@ -9,13 +9,14 @@ what they write is then brought into the form that a person would write (`dsl.al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tilewright.autograd.backward_pass import BackwardPass
 from tilewright.autograd.operands import close, declared_axes, fresh_name
 from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_sums, without_marks
-from tilewright.autograd.scans import pull_back_scans, push_forward_scan
-from tilewright.autograd.transpose import pull_back, push_forward, sum_over, to_operand
+from tilewright.autograd.scans import push_forward_scan
+from tilewright.autograd.transpose import push_forward
 from tilewright.dsl.algebra import Collector, Emitter, Polynomials, Recogniser, collect
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.location import users_line
@@ -43,24 +44,24 @@ def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
     """The backward of `program` for the operands `wrt` (all floating tiles if omitted)."""
     program, marks = without_marks(program)
     targets = _targets(program, wrt)
-    outputs = _floating_results(program)
     taken = {p.name for p in program.params} | {r.name for r in program.results}
-    cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
     polynomials = Polynomials(declared_axes(program))
-    raw = _gradients(_backward_pass(program, targets, outputs, cotangents, polynomials), targets)
+    seeds = _seeds(program, taken)
+    passed = BackwardPass(program, targets, seeds, polynomials)
+    raw = passed.gradients()
     choice = choose(program, _emission(program, raw, polynomials), lambda text: _numbered(text, taken), marks)
     results = tuple(
         Result(fresh_name(f"d_{p.name}", taken), cast(Expr(node), p.dtype).node, p.axes)
         for p, node in zip(targets, choice.gradients, strict=True)
     )
-    params = _distinct((*program.params, *(s.param for s in choice.saved), *cotangents))
-    keep = {p.name for p in cotangents}
+    params = _distinct((*program.params, *(s.param for s in choice.saved), *(p for _, p in seeds)))
+    keep = {p.name for _, p in seeds}
     forward = replace(program, results=(*program.results, *as_results(choice.saved, program)))
     return Derivative(
         forward,
         close(program, f"{program.name}_backward", params, keep, results),
         tuple(dict.fromkeys(s.param.name for s in choice.saved)),
-        tuple((r.name, c.name) for r, c in zip(outputs, cotangents, strict=True)),
+        tuple((r.name, p.name) for r, p in seeds),
         tuple((p.name, r.name) for p, r in zip(targets, results, strict=True)),
     )
 
@@ -73,8 +74,7 @@ def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
     taken = {p.name for p in program.params} | set(names.values())
     tangents = tuple(Param(names[p.name], p.axes, p.dtype) for p in targets)
     polynomials = Polynomials(declared_axes(program))
-    cotangents = tuple(Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype) for r in outputs)
-    matters = _backward_pass(program, targets, outputs, cotangents, polynomials)
+    matters = BackwardPass(program, targets, _seeds(program, taken), polynomials).cotangents
     pushed = _forward_pass(program, {p.name: t for p, t in zip(targets, tangents, strict=True)}, set(matters))
     raw = tuple(
         pushed[r.node].node if r.node in pushed else constant(0, r.dtype.compute).node for r in outputs
@@ -85,6 +85,20 @@ def jvp(program: Program, wrt: tuple[str, ...] | None = None) -> Program:
     )
     keep = {p.name for p in tangents}
     return close(program, f"{program.name}_jvp", (*program.params, *tangents), keep, results)
+
+
+def passed_back(program: Program, wrt: tuple[str, ...] | None = None) -> BackwardPass:
+    """What arrives at each value of `program`; the cotangent that is given for a result y is called d_y."""
+    program, _ = without_marks(program)
+    targets = _targets(program, wrt)
+    taken = {p.name for p in program.params} | {r.name for r in program.results}
+    return BackwardPass(program, targets, _seeds(program, taken), Polynomials(declared_axes(program)))
+
+
+def _seeds(program: Program, taken: set[str]) -> tuple[tuple[Result, Param], ...]:
+    """Each floating result with the param of its cotangent, under a name that is not `taken`."""
+    outputs = _floating_results(program)
+    return tuple((r, Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype)) for r in outputs)
 
 
 def _emission(program: Program, raw: tuple[Node, ...], polynomials: Polynomials) -> Emit:
@@ -119,76 +133,6 @@ def tangent_names(program: Program, wrt: tuple[str, ...] | None = None) -> dict[
     return {p.name: fresh_name(f"t_{p.name}", taken) for p in _targets(program, wrt)}
 
 
-# --- the two passes ---------------------------------------------------------------------------------------
-
-
-def _backward_pass(
-    program: Program,
-    targets: tuple[Param, ...],
-    outputs: tuple[Result, ...],
-    cotangents: tuple[Param, ...],
-    polynomials: Polynomials,
-) -> dict[Node, Expr]:
-    """The cotangent of every node through which an operand acts on a result, where it is not zero."""
-    active = _active(program, {p.name for p in targets})
-    extents = {e.axis: e.size for e in program.extents}
-    pending: dict[Node, list[Expr]] = {}
-    for result, param in zip(outputs, cotangents, strict=True):
-        given = Expr(Read(param.name, param.axes, param.dtype))
-        _seed(result, cast(given, param.dtype.compute), pending)
-    found: dict[Node, Expr] = {}
-    nodes = program.nodes()
-    loops = _scans_by_loop(nodes)
-    for node in reversed(nodes):
-        contributions = pending.pop(node, None)
-        if contributions is not None and node in active:
-            cotangent = _total(contributions)
-            if not polynomials.is_zero(cotangent.node):
-                found[node] = cotangent
-        for operand, back in _pulled_back(node, found, loops, extents):
-            if operand in active:
-                pending.setdefault(operand, []).append(back)
-    return found
-
-
-def _scans_by_loop(nodes: Iterable[Node]) -> dict[tuple, list[Scan]]:
-    loops: dict[tuple, list[Scan]] = {}
-    for node in nodes:
-        if isinstance(node, Scan):
-            loops.setdefault(node.loop, []).append(node)
-    return loops
-
-
-def _pulled_back(
-    node: Node,
-    found: Mapping[Node, Expr],
-    loops: Mapping[tuple, list[Scan]],
-    extents: Mapping[str, Node],
-) -> Iterable[tuple[Node, Expr]]:
-    """What a node's cotangent gives to its operands; scans of one loop give theirs together, at last."""
-    if isinstance(node, Scan):
-        together = loops[node.loop]
-        return pull_back_scans({s: found[s] for s in together if s in found}) if node is together[0] else ()
-    return pull_back(node, found[node], extents) if node in found else ()
-
-
-def _gradients(cotangents: dict[Node, Expr], targets: tuple[Param, ...]) -> tuple[Node, ...]:
-    """The cotangent of each operand: those of its reads, added under its declared axes."""
-    parts: dict[str, list[Expr]] = {p.name: [] for p in targets}
-    declared = {p.name: p for p in targets}
-    for node, cotangent in cotangents.items():
-        if isinstance(node, Read):
-            parts[node.param].append(to_operand(node, declared[node.param], cotangent))
-    return tuple(
-        (_total(parts[p.name]) if parts[p.name] else constant(0, p.dtype.compute)).node for p in targets
-    )
-
-
-def _seed(result: Result, given: Expr, pending: dict[Node, list[Expr]]) -> None:
-    extra = tuple(a for a in result.axes if a not in result.node.axes)
-    pending.setdefault(result.node, []).append(sum_over(given, extra))
-
-
 def _forward_pass(program: Program, tangents: dict[str, Param], matters: set[Node]) -> dict[Node, Expr]:
     """The tangents of the nodes that matter: one with a zero cotangent has no effect on any result."""
     pushed: dict[Node, Expr] = {}
@@ -205,25 +149,6 @@ def _forward_pass(program: Program, tangents: dict[str, Param], matters: set[Nod
         if tangent is not None:
             pushed[node] = tangent
     return pushed
-
-
-def _active(program: Program, wanted: set[str]) -> set[Node]:
-    """The floating nodes through which a result depends on an operand that is asked for."""
-    active: set[Node] = set()
-    for node in program.nodes():
-        if isinstance(node, Read):
-            if node.param in wanted:
-                active.add(node)
-        elif node.dtype.is_float and any(a in active for a in node.args):
-            active.add(node)
-    return active
-
-
-def _total(parts: list[Expr]) -> Expr:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
 
 
 # --- what may be asked ----------------------------------------------------------------------------------

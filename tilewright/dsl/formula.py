@@ -88,6 +88,36 @@ def formula(
     return writer.text(what)
 
 
+def definition(node: Node, names: Mapping[Node, str]) -> str:
+    """The right-hand side of `name = …` for a node that has a name itself."""
+    return _Writer(names, _renamed_params([node]), False, 20_000).definition(node)
+
+
+def names_of_all(program: Program) -> dict[Node, str]:
+    """A name for every node of a Program but constants; an implied cast goes by its operand's."""
+    names: dict[Node, str] = {}
+    for result in program.results:
+        root = _without_narrowing(result.node)
+        if not _is_trivial(root):
+            names.setdefault(root, result.name)
+    taken = _taken(program)
+    for node in program.nodes():
+        if isinstance(node, Read):
+            names[node] = node.param
+        elif isinstance(node, Cast) and (_is_implied(node) or _without_narrowing(node) is not node):
+            names[node] = names.get(node.arg) or formula(node.arg, names)
+        elif node.args and node not in names:
+            names[node] = _name_for(node, taken)
+            taken.add(names[node])
+    return names
+
+
+def _taken(program: Program) -> set[str]:
+    """The names in a Program that mean something else than one of its values."""
+    taken = {p.name for p in program.params} | {r.name for r in program.results}
+    return taken | set(SCALARS) | set(union(*(n.axes for n in program.nodes())))
+
+
 def _program_lines(program: Program, names: dict[Node, str], casts: bool, longest: int) -> Iterable[str]:
     roots = [r.node if casts else _without_narrowing(r.node) for r in program.results]
     declared = {p.name: p.axes for p in program.params}
@@ -100,8 +130,7 @@ def _program_lines(program: Program, names: dict[Node, str], casts: bool, longes
             result_names.setdefault(root, result.name)
     known = {**names, **result_names}
     shared = _shared(roots, names, casts)
-    taken = {p.name for p in program.params} | {r.name for r in program.results} | set(names.values())
-    taken |= set(SCALARS) | set(union(*(n.axes for n in program.nodes())))
+    taken = _taken(program) | set(names.values())
     for node in shared:
         if node not in known:
             known[node] = _name_for(node, taken)

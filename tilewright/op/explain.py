@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.autograd.derivation import derivation
 from tilewright.autograd.derive import Derivative
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.axes import is_batch_axis
 from tilewright.dsl.extents import bind_extents
-from tilewright.dsl.formula import formula
+from tilewright.dsl.formula import definition, formula
 from tilewright.dsl.program import Program
 from tilewright.errors import DerivativeError, TargetError
 from tilewright.op import costs, words
@@ -22,6 +23,7 @@ from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.op import Arguments, Call, Op
 
 WIDTH = 100
+LONGEST = 60  # steps of a derivation
 
 
 def explain(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
@@ -128,6 +130,9 @@ def _gradient(program: Program, arrays: Mapping[str, np.ndarray]) -> Iterator[st
         yield "Gradient: none"
         yield from _wrapped(str(reason), "  ")
         return
+    yield "Derivation, from the results back to the operands (d_v is the gradient arriving at v)"
+    yield from _derivation(program)
+    yield ""
     yield "Gradient, derived (d_y is the gradient arriving at y)"
     yield from _formulas(derivative.backward)
     yield from _wrapped(_saved_text(program, derivative), "  ")
@@ -138,6 +143,21 @@ def _gradient(program: Program, arrays: Mapping[str, np.ndarray]) -> Iterator[st
         )
         yield ""
     yield from _kernels("Backward", compiled(derivative.backward, backward_arrays(derivative, arrays)))
+
+
+def _derivation(program: Program) -> Iterator[str]:
+    """The chain rule, value by value: what each is, and what its gradient gives to those it is made of."""
+    found = derivation(program)
+    added: set[str] = set()
+    for step in found.steps[:LONGEST]:
+        end = ": what arrives cancels, so nothing goes back from here" if step.vanishes else ""
+        yield from _wrapped(f"{step.name} = {definition(step.node, found.names)}{end}", "  ", "      ")
+        for operand, back in step.gives:
+            sign = "+=" if operand in added else "="
+            added.add(operand)
+            yield from _wrapped(f"d_{operand} {sign} {formula(back, found.names)}", "      ", "          ")
+    if len(found.steps) > LONGEST:
+        yield f"  … and {len(found.steps) - LONGEST} further steps"
 
 
 def _saved_text(program: Program, derivative: Derivative) -> str:
