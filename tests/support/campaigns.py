@@ -61,16 +61,18 @@ def on(executable: Callable[[Plan], Any], also: Callable[..., None] | None = Non
     return check
 
 
-def campaign(check: Check, examples: int, **options: Any) -> Callable[[], None]:
-    """Random Programs; `options` are those of `programs`."""
+def campaign(
+    check: Check, examples: int, sizes: tuple[int, ...] = SIZES, **options: Any
+) -> Callable[[], None]:
+    """Random Programs whose axes have some of these sizes; `options` are those of `programs`."""
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(st.data())
     def run(data: st.DataObject) -> None:
         program = data.draw(programs(**options))
-        sizes = data.draw(extents(program, SIZES))
+        drawn = data.draw(extents(program, sizes))
         seed = data.draw(st.integers(0, 1000))
-        check(program, sizes, seed, options.get("special", False))
+        check(program, drawn, seed, options.get("special", False))
 
     return run
 

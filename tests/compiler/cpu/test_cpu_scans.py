@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.campaigns import KINDS, campaign, on
+from tilewright.compiler.targets.cpu import layout
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
 
 NAMES = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")
 RANDOM = np.random.default_rng(0)
@@ -103,6 +106,63 @@ def test_bits_depend_on_neither_neighbours_nor_threads():
         tw.set_num_threads(before)
     for row in (0, 15, 16, 36):
         np.testing.assert_array_equal(op(x[row : row + 1])[0], together[row])
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 64 positions or more are walked in segments."""
+    monkeypatch.setattr(layout, "FEWEST", 64)
+
+
+@tw.op
+def endless_rows(x: tw.Tile["n t"], *, reverse=False, exclusive=False):
+    """A scan of a scan, pairs, and reductions of both, of rows that are walked in parts."""
+    way = {"reverse": reverse, "exclusive": exclusive}
+    c = tw.cumsum(x - tw.mean(x, "t"), "t", **way)
+    initial = (1.0, 0.5) if exclusive else None
+    h = tw.scan(recurrence, (tw.sin(c), x), "t", initial=initial, **way)[1]
+    return c, h, tw.sum(h * x, "t"), tw.max(c, "t"), tw.argcummax(x, "t", reverse=reverse)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_endless_rows(reverse: bool, dtype: type, endless: None):
+    for extent in (64, 300, 9001):
+        x = RANDOM.normal(size=(2, extent)).astype(dtype)
+        for exclusive in (False, True):
+            way = {"reverse": reverse, "exclusive": exclusive}
+            for found, expected in zip(endless_rows(x, **way), endless_rows.reference(x, **way), strict=True):
+                scale = np.max(np.abs(expected))
+                np.testing.assert_allclose(found, expected, rtol=0, atol=scale * 1e4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
+def test_endless_rows_of_whole_numbers(dtype: type, endless: None):
+    x = RANDOM.integers(0, 2 if dtype is np.bool_ else 7, (2, 1000)).astype(dtype)
+    for name in ("cumsum", "cummax", "argcummin"):
+        op = named(name, "t", reverse=True)
+        np.testing.assert_array_equal(op(x), op.reference(x))
+
+
+def test_bits_of_endless_rows_depend_on_neither_neighbours_nor_threads():
+    x = RANDOM.normal(size=(33, layout.FEWEST + 77)).astype(np.float32)
+    op = named("logcumsumexp", "t")
+    together = op(x)
+    before = tw.get_num_threads()
+    try:
+        tw.set_num_threads(1)
+        np.testing.assert_array_equal(op(x), together)
+    finally:
+        tw.set_num_threads(before)
+    for row in (0, 16, 32):
+        np.testing.assert_array_equal(op(x[row : row + 1])[0], together[row])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("special", [False, True])
+def test_random_programs_with_endless_rows(special: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(layout, "FEWEST", 1)
+    campaign(on(CpuExecutable), 300, special=special, sizes=(300, 1, 3, 17), **KINDS["scans"])()
 
 
 def test_scans_with_reductions_before_and_after():

@@ -312,7 +312,7 @@ def _work_items(
         for axis in kernel.parallel:
             extent = extents[base(axis)]
             items *= -(-extent // schedule.tile) if axis == lane else extent
-    if kernel.scans and schedule.lane_axis in kernel.row:
+    if kernel.scans and schedule.lane_axis in kernel.row and not schedule.segment:
         items = -(-items // schedule.lanes)
     if kernel.order:
         return items, (), orders.workspace_bytes(kernel, extents)

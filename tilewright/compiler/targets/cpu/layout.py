@@ -17,8 +17,9 @@ from tilewright.dsl.program import At
 
 UNIT, ZERO, STRIDED = "1", "0", "s"
 
-ONE, TINY, SHORT, MEDIUM, LONG, WHOLE = "1", "t", "s", "m", "l", "w"
+ONE, TINY, SHORT, MEDIUM, LONG, WHOLE, ENDLESS = "1", "t", "s", "m", "l", "w", "e"
 LEAST = {TINY: 2, SHORT: 5, MEDIUM: 8, LONG: 15}  # the fewest elements of each class of extents
+FEWEST = 16384  # positions of a scanned row from which on it is endless: walked in parts
 WIDEST = 16  # no vector is a fraction of more than this many elements
 
 
@@ -27,8 +28,8 @@ class Layout:
     """classes: the stride of every dimension of every operand that is read: `1` element, `0`, or else `s`.
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
-    medium (8 to 14), long, or whole vectors. inside: the axes along which an operand read at computed
-    positions is never left.
+    medium (8 to 14), long, or whole vectors; and that of a scan, if it is endless. inside: the axes along
+    which an operand read at computed positions is never left.
     """
 
     classes: Mapping[str, str]
@@ -74,7 +75,9 @@ def layout_of(
 
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
-    """Those of axes that a contraction walks together with others."""
+    """Those of axes that a contraction walks together with others, and of an endless row that is scanned."""
+    if kernel.scans:
+        return {base(axis): ENDLESS for axis in kernel.row if extents[base(axis)] >= FEWEST}
     if not kernel.contraction:
         return {}
     c = kernel.contraction

@@ -11,6 +11,10 @@ square block of it is transposed in registers, so that a vector has one position
 
 Rows that are left over go alone: a vector is taken apart and put together again. In all cases a row is
 combined position by position, in order, with the same operations: equal bits, however many rows there are.
+
+An endless row (`layout.FEWEST` positions) always goes alone, in blocks of as many segments as there are
+lanes, which go together as rows do: first every lane folds its segment, then what the folds add up to is
+where the lanes begin to walk. How a row is cut depends on its extent alone, so these bits are equal, too.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from tilewright.compiler.targets.cpu.loops import RowLoops
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import from_memory, to_memory, value_type
+from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import Reduce, Scan, topological
 from tilewright.dsl.scans import RIGHT, needed, placeholder, sides
 
@@ -32,15 +37,16 @@ States = list[Value]
 
 @dataclass(frozen=True)
 class Walk:
-    """The scans of one loop that a phase needs: the values that are carried, the operands that are taken."""
+    """The scans of one loop that a phase needs: the values that are carried, the operands that are taken.
+
+    bare: nothing comes before the first position, whose values are the state there. scan: any of the loop's.
+    """
 
     scans: tuple[Scan, ...]
     states: tuple[int, ...]
     taken: tuple[int, ...]
-
-    @property
-    def scan(self) -> Scan:
-        return self.scans[0]
+    bare: bool
+    scan: Scan
 
     @staticmethod
     def all_of(phase: Phase) -> tuple[Walk, ...]:
@@ -58,12 +64,17 @@ class Walk:
         taken = {mark[1] for mark in marks if mark and mark[0] == RIGHT}
         if not scans[0].exclusive:
             taken |= set(states)  # the first position is the state as it is
-        return Walk(tuple(scans), states, tuple(sorted(taken)))
+        return Walk(tuple(scans), states, tuple(sorted(taken)), not scans[0].exclusive, scans[0])
+
+    def fold(self) -> Walk:
+        """The walk of a part of the row by itself, whose end can stand on the right of a combine."""
+        states = needed(self.scan.body, self.states)
+        return Walk((), states, states, True, self.scan)
 
     def begin(self, b: Builder, lanes: int) -> States:
-        """The states before the first position; an inclusive scan has none, any number does."""
+        """The states before the first position; a bare walk has none, any number does."""
         scan = self.scan
-        numbers = [scan.initial[n].value if scan.exclusive else 0 for n in self.states]
+        numbers = [0 if self.bare else scan.initial[n].value for n in self.states]
         types = [value_type(scan.body[n].dtype, lanes) for n in self.states]
         return [b.constant(number, type) for number, type in zip(numbers, types, strict=True)]
 
@@ -75,7 +86,7 @@ class Walk:
         values |= {rights[n]: value for n, value in here.items()}
         inside = replace(scope, values=values)
         after = [inside.full(inside.evaluate(scan.body[n])) for n in self.states]
-        if scan.exclusive or first is None:
+        if not self.bare or first is None:
             return after
         return [scope.b.select(first, here[n], value) for n, value in zip(self.states, after, strict=True)]
 
@@ -94,10 +105,14 @@ class ScanLoops(RowLoops):
         self.reductions = [r for phase in kernel.phases for r in phase.reductions]
         self.tile_rows = schedule.lanes
         self.scratch = b.alloca(max(1, len(self.reductions)) * self.tile_rows * 8)
+        self.folds = b.alloca(max(len(scan.body) for scan in kernel.scans) * schedule.lanes * 8)
 
     def item(self, index: Value) -> None:
         if not self.lane_in_row:
             self._tile(index)
+            return
+        if self.schedule.segment:
+            self._row_alone(self._row_scope(index))
             return
         b = self.b
         rows = b.constant(1, I64)
@@ -200,10 +215,7 @@ class ScanLoops(RowLoops):
 
     def _recall(self, scope: Scope, reductions: Iterable[Reduce], row: Value) -> None:
         for reduction in reductions:
-            type = value_type(reduction.dtype)
-            memory = type.of("i8") if reduction.dtype.is_bool else type
-            value = self.b.load(self._slot(reduction, row), memory)
-            scope.values[reduction] = from_memory(self.b, value, reduction.dtype)
+            scope.values[reduction] = self._load(self._slot(reduction, row), reduction.dtype)
 
     def _blocks(self, scopes: list[Scope], phase: Phase) -> None:
         """One row, or as many as there are lanes: whole blocks from the walk's start, then a masked one."""
@@ -215,13 +227,14 @@ class ScanLoops(RowLoops):
         totals = [self._identity(r, wide=True) for _ in scopes for r in phase.reductions]
         states = [state for walk in walks for state in walk.begin(b, wide)]
         carried = [*totals, *states]
+        done = b.constant(0, I64)
+        if self.schedule.segment:
+            done, carried = self._segments(scopes[0], phase, walks, carried)
         extent = self.top.extent(self.axis)
         whole = b.sub(extent, b.rem(extent, lanes, signed=False))
-        for low, high, ragged in ((b.constant(0, I64), whole, False), (whole, extent, True)):
+        for low, high, ragged in ((done, whole, False), (whole, extent, True)):
             with b.loop(low, high, lanes, carried) as loop:
-                place = loop.index
-                if self.reverse:
-                    place = b.sub(b.sub(extent, lanes), loop.index)
+                place = self._block_at(loop.index)
                 mask = self._inside(place, extent) if ragged else None
                 inner = [scope.child({self.axis: Lanes(place)}, mask) for scope in scopes]
                 first = b.cmp("eq", loop.index, 0)
@@ -263,11 +276,108 @@ class ScanLoops(RowLoops):
             before, states = states, walk.step(place, states, here, first if lane == order[0] else None)
             for scan in walk.scans:
                 found[scan].append(walk.seen(scan, before, states))
-        for scan, values in found.items():
+        for scan, values in found.items():  # a fold has none
             in_order = values[::-1] if self.reverse else values
             for scope, value in zip(scopes, self._rows(in_order, len(scopes)), strict=True):
                 scope.values[scan] = value
         return states
+
+    # --- lanes along parts of a long row ----------------------------------------------------------
+
+    def _segments(
+        self, scope: Scope, phase: Phase, walks: Sequence[Walk], carried: States
+    ) -> tuple[Value, States]:
+        """Walk most of a row in blocks of `lanes` segments, a lane each; how far, and what is carried there.
+
+        Each lane folds its segment by itself; what the folds add up to is where the lanes begin when they
+        walk their segments once more, by then in the cache. The last block has shorter segments.
+        """
+        b, lanes, count = self.b, self.schedule.lanes, len(phase.reductions)
+        block, least = b.constant(self.schedule.segment * lanes, I64), b.constant(lanes * lanes, I64)
+        extent = self.top.extent(self.axis)
+        full = b.div(extent, block, signed=False)
+        last = b.div(b.rem(extent, block, signed=False), least, signed=False)
+        blocks = b.add(full, b.minimum(last, b.constant(1, I64)))
+        with b.loop(0, blocks, 1, carried) as loop:
+            start = b.mul(loop.index, block)
+            is_full = b.cmp("lt", loop.index, full)
+            segment = b.select(is_full, b.constant(self.schedule.segment, I64), b.mul(last, lanes))
+            first = b.cmp("eq", loop.index, 0)
+            states, begun, ends = loop.carried[count:], [], []
+            for position, walk in enumerate(walks):
+                before, states = states[: len(walk.states)], states[len(walk.states) :]
+                fold = walk.fold()
+                known = walks[:position]
+                folds = self._walk_segments(scope, start, segment, known, begun, fold=fold)
+                lane_states, end = self._lane_starts(scope, walk, fold, folds, before, first)
+                begun.extend(lane_states)
+                ends.extend(end)
+            totals = loop.carried[:count]
+            totals = self._walk_segments(scope, start, segment, walks, begun, phase=phase, totals=totals)
+            loop.yield_(*totals, *ends)
+        return b.add(b.mul(full, block), b.mul(last, least)), loop.results
+
+    def _walk_segments(
+        self, scope: Scope, start: Value, segment: Value, walks: Sequence[Walk], begun: States,
+        fold: Walk | None = None, phase: Phase | None = None, totals: Sequence[Value] = (),
+    ) -> States:  # fmt: skip
+        """Walk a block from where its lanes begin: the ends of a fold, or the reductions of a phase."""
+        b, lanes = self.b, self.schedule.lanes
+        own = fold.begin(b, lanes) if fold else list(totals)
+        with b.loop(0, segment, lanes, [*begun, *own]) as loop:
+            steps = [b.add(b.add(start, b.mul(segment, lane)), loop.index) for lane in range(lanes)]
+            scopes = [scope.child({self.axis: Lanes(self._block_at(step))}) for step in steps]
+            offsets = b.mul(b.iota(I64.vector(lanes)), b.splat(segment, lanes))
+            first = b.cmp("eq", b.add(offsets, b.splat(steps[0], lanes)), 0)
+            states, own = loop.carried[: len(begun)], loop.carried[len(begun) :]
+            ends: States = []
+            for walk in walks:
+                before, states = states[: len(walk.states)], states[len(walk.states) :]
+                ends.extend(self._through_block(scopes, walk, before, first))
+            if fold:
+                own = self._through_block(scopes, fold, own, b.cmp("eq", loop.index, 0))
+            if phase:
+                for inner in scopes:
+                    own = self._accumulate(inner, phase, own)
+            loop.yield_(*ends, *own)
+        return loop.results[len(begun) :]
+
+    def _block_at(self, step: Value) -> Value:
+        """The lowest position of the vector that the walk comes to after `step` positions."""
+        if not self.reverse:
+            return step
+        return self.b.sub(self.b.sub(self.top.extent(self.axis), self.schedule.lanes), step)
+
+    def _lane_starts(
+        self, scope: Scope, walk: Walk, fold: Walk, folds: States, before: States, first: Value
+    ) -> tuple[States, States]:
+        """The states that each lane begins with, where the lane before it ends; and the last one's end."""
+        b, lanes = self.b, self.schedule.lanes
+        dtypes = {n: value.dtype for n, value in enumerate(walk.scan.body)}
+        for n, value in zip(fold.states, folds, strict=True):
+            b.store(to_memory(b, value, dtypes[n]), self._fold_of(n, 0, dtypes[n]))
+        with b.loop(0, lanes, 1, before) as loop:
+            places = {n: self._fold_of(n, loop.index, dtypes[n]) for n in fold.states}
+            here = {n: self._load(place, dtypes[n]) for n, place in places.items()}
+            for n, state in zip(walk.states, loop.carried, strict=True):
+                b.store(to_memory(b, state, dtypes[n]), places[n])
+            begins_row = b.select(b.cmp("eq", loop.index, 0), first, b.constant(False, first.type))
+            loop.yield_(*walk.step(replace(scope, lanes=0), loop.carried, here, begins_row))
+        starts = [self._load(self._fold_of(n, 0, dtypes[n]), dtypes[n], lanes) for n in walk.states]
+        return starts, loop.results
+
+    def _fold_of(self, value: int, lane: Value | int, dtype: DType) -> Value:
+        """Where the fold of one value in one lane is kept, and then the state that the lane begins with."""
+        b = self.b
+        row = b.offset(self.folds, 8 * self.schedule.lanes * value)
+        return b.offset(row, lane * dtype.itemsize if isinstance(lane, int) else b.mul(lane, dtype.itemsize))
+
+    def _load(self, place: Value, dtype: DType, lanes: int = 0) -> Value:
+        type = value_type(dtype, lanes)
+        memory = type.of("i8") if dtype.is_bool else type
+        return from_memory(self.b, self.b.load(place, memory), dtype)
+
+    # --- rows and columns -------------------------------------------------------------------------
 
     def _columns(self, rows: list[Value]) -> list[Value]:
         """The values of each position: of one row as numbers, of several as vectors across them."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
-from tilewright.compiler.targets.cpu.layout import UNIT, Layout
+from tilewright.compiler.targets.cpu.layout import ENDLESS, UNIT, Layout
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.program import topological
 
+SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
 
@@ -26,7 +27,8 @@ class Schedule:
 
     tile: elements of the lane axis in one work item of a pointwise kernel. stream: whether whole vectors
     of the results go past the caches. block_rows × (block_columns · lanes) is the register block of a
-    contraction.
+    contraction. segment: positions that a lane walks at a time of an endless row that is scanned; 0 where
+    rows go together.
     """
 
     lane_axis: str | None
@@ -36,6 +38,7 @@ class Schedule:
     block_rows: int
     block_columns: int
     stream: bool = False
+    segment: int = 0
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
@@ -45,7 +48,9 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     tile = lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
     rows = 8 if target.registers >= 32 else 4
-    return Schedule(axis, lanes, unroll, tile, rows, 2, stream and kernel.kind in ("row", "pointwise"))
+    stream = stream and kernel.kind in ("row", "pointwise")
+    long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
+    return Schedule(axis, lanes, unroll, tile, rows, 2, stream, SEGMENT * lanes if long else 0)
 
 
 def _unroll(kernel: Kernel) -> int:
