@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import subprocess
 import sys
@@ -50,6 +51,18 @@ def test_objects_are_the_same_every_time():
     target = toolchain.host()
     text = sum_of_squares(target)
     assert toolchain.compile_object(text, target) == toolchain.compile_object(text, target)
+
+
+def test_what_compiles_a_kernel_is_freed(monkeypatch):
+    """The passes that optimise a kernel are freed with it, once: a process that compiles many must not grow."""
+    from llvmlite.binding.newpassmanagers import NewPassManager
+
+    free, freed = NewPassManager._dispose, []
+    monkeypatch.setattr(NewPassManager, "_dispose", lambda manager: freed.append(free(manager)))
+    for count in (1, 2):
+        toolchain.compile_object(sum_of_squares(toolchain.host()), toolchain.host())
+        gc.collect()
+        assert len(freed) == count
 
 
 def test_registers_of_each_target():
