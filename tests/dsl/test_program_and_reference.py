@@ -3,6 +3,7 @@
 import threading
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -320,6 +321,20 @@ def test_floating_division_remainders_and_rounding():
     np.testing.assert_array_equal(nearest, [2, -2, 4, -0.0])
     np.testing.assert_array_equal(towards_zero, [2, -2, 3, -0.0])
     np.testing.assert_array_equal(integer, [2, -2, 3, 0])
+
+
+def test_lgamma_near_its_zeros():
+    """Against 40 digits; Python's own is off by up to thousands of roundings where the result is small."""
+
+    def f(x: Tile["i"]):
+        return tw.lgamma(x)
+
+    x = np.array(
+        [0.77097347, 1 + 2.0**-30, 1.4616321, 1.9999, 2 + 2.0**-40, 3.2, -2.4570247, -3.5, 0.1, 40.0]
+    )
+    with mpmath.workdps(40):
+        exact = np.array([float(mpmath.log(abs(mpmath.gamma(mpmath.mpf(float(v)))))) for v in x])
+    np.testing.assert_allclose(meaning(f, x), exact, rtol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [int8, uint8, int32, int64], ids=str)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import tilewright as tw
 from tests.support.compare import assert_close, check_results, rounding_noise
 from tests.support.programs import draw_arguments, extents, programs
+from tests.support.tracing import traced
 from tilewright.dsl.dtypes import bfloat16, bool_, float16, float32, float64, int8, int32, int64
 from tilewright.dsl.formula import formula
 from tilewright.dsl.program import COMBINES, Map, Program, Read, Reduce, Scan
@@ -122,6 +123,26 @@ def test_rounding_to_each_dtype_passes_and_anything_else_fails(data):
             check_results(
                 program, arguments, [*actual[:position], wrong.reshape(value.shape), *actual[position + 1 :]]
             )
+
+
+def test_what_a_scatter_adds_up_may_cancel():
+    """The rounding of a sum in one place is that of the largest partial sum there, not of what is left."""
+
+    def added(x: tw.Tile["n"], place: tw.Tile["n"], like: tw.Tile["p"]):
+        return tw.scatter_add(x, {"p": place}, tw.size("p"))
+
+    program = traced(added, float32, int64, float32)
+    arguments = {
+        "x": np.float32([1000.1, -1000.0, 3.0]),
+        "place": np.array([0, 0, 1]),
+        "like": np.zeros(2, np.float32),
+    }
+    right = np.float32([1000.1]).astype(np.float64)[0] - 1000
+    check_results(program, arguments, [np.float32([right + 3e-5, 3.0])])
+    with pytest.raises(AssertionError):
+        check_results(program, arguments, [np.float32([right, 3 + 3e-5])])
+    with pytest.raises(AssertionError):
+        check_results(program, arguments, [np.float32([right + 0.1, 3.0])])
 
 
 @SETTINGS

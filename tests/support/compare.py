@@ -17,7 +17,7 @@ import numpy as np
 from tests.support.programs import COPYING
 from tilewright.dsl.dtypes import DType, as_dtype
 from tilewright.dsl.extents import bind_extents
-from tilewright.dsl.program import Cast, Map, Node, Program, Reduce
+from tilewright.dsl.program import Cast, Map, Node, Program, Reduce, Scatter
 from tilewright.dsl.reference import _Evaluator, _widen, combine_arrays, reference
 from tilewright.dsl.scalars import SCALARS
 
@@ -208,9 +208,19 @@ class _Disturbed(_Exact):
             return epsilon * np.sqrt(self._count(node, value)) * magnitudes
         if isinstance(node, Reduce) and node.combine == "prod":
             return epsilon * np.sqrt(self._count(node, value)) * np.abs(value)
+        if isinstance(node, Scatter):
+            return epsilon * np.sqrt(self._count(node, value)) * self._added_magnitudes(node)
         return 0.0
 
-    def _count(self, node: Reduce, value: np.ndarray) -> int:
+    def _added_magnitudes(self, node: Scatter) -> np.ndarray:
+        """Σ |value| of what a scatter adds up in each place."""
+        plain = self.values
+        self.values = {**plain, node.arg: np.abs(plain[node.arg])}
+        total = self._scatter(node)
+        self.values = plain
+        return total
+
+    def _count(self, node: Reduce | Scatter, value: np.ndarray) -> int:
         return max(1, self.values[node.arg].size // max(1, value.size))
 
     def _undecided(self, node: Node, value: np.ndarray) -> Any:

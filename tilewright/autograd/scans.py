@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Jacobian:
     right: Entries
 
 
-@cache
+@lru_cache(maxsize=256)
 def jacobian(body: Body) -> Jacobian:
     lefts, rights = sides(body)
     by_side: tuple[Entries, Entries] = ({}, {})
@@ -141,7 +141,7 @@ PROBES = 16
 MOST_TRIED = 300
 
 
-@cache
+@lru_cache(maxsize=256)
 def identity(body: Body) -> tuple[Const, ...] | None:
     """Numbers e with C(e, x) = x and ∂C/∂right = 1 there, tried with numbers; None if none are found."""
     candidates = itertools.product(*(_candidates(body, value.dtype) for value in body))

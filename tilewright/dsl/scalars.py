@@ -173,6 +173,7 @@ def _elementwise(function: str) -> Callable[..., Any]:
 
 
 def _np_lgamma(x: Any) -> Any:
+    """log |Γ(x)|, near its zeros too, where Python's own is thousands of roundings off."""
     import math
 
     def one(v: float) -> float:
@@ -181,11 +182,19 @@ def _np_lgamma(x: Any) -> Any:
         if v <= 0 and v == np.floor(v):
             return np.inf
         try:
-            return math.lgamma(v)
+            value = math.lgamma(v)
         except OverflowError:
             return np.inf
+        return value if abs(value) > 2 else _lgamma_by_mpmath(v)
 
     return np.vectorize(one, otypes=[np.float64])(x) if np.size(x) else np.asarray(x, np.float64)
+
+
+def _lgamma_by_mpmath(v: float) -> float:
+    import mpmath
+
+    with mpmath.workprec(120):
+        return float(mpmath.re(mpmath.loggamma(v)))
 
 
 def _np_polygamma(order: Any, x: Any) -> Any:

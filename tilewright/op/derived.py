@@ -24,7 +24,8 @@ from tilewright.dsl.program import replace as replace_nodes
 from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derivatives import jvp, vjp
-from tilewright.op.op import Arguments, Call, Op
+from tilewright.op.op import MAX_PROGRAMS, Arguments, Call, Op
+from tilewright.runtime.recent import Recent
 
 Extra = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -42,7 +43,7 @@ class DerivedOp(Op):
         self.scalars = of.scalars
         self.constants = of.constants
         self.tiles = self.root.tiles
-        self._derived: dict[Program, Program] = {}
+        self._derived: Recent[Program, Program] = Recent(MAX_PROGRAMS)
         self._on_complex: dict[frozenset[str], Op] = {}
 
     @abstractmethod

@@ -20,6 +20,7 @@ from tilewright.dsl.program import Program
 from tilewright.op import outputs
 from tilewright.op.binding import Binding, as_operands, bind, check_dtype
 from tilewright.op.op import Arguments, Arrays, Call, Op, Shape, constants_key
+from tilewright.runtime.recent import Recent
 
 MAX_LAYOUTS = 1024  # that an op remembers
 
@@ -55,7 +56,7 @@ class DirectOp(Op):
 
     def __init__(self) -> None:
         super().__init__()
-        self._layouts: dict[tuple, Layout] = {}
+        self._layouts: Recent[tuple, Layout] = Recent(MAX_LAYOUTS)
 
     def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:
         """The Program for operands of these dtypes and batch axes."""
@@ -117,8 +118,6 @@ class DirectOp(Op):
         key = self._key(arrays, constants_key(constants))
         found = self._layouts.get(key)
         if found is None:
-            if len(self._layouts) >= MAX_LAYOUTS:
-                self._layouts.clear()
             found = self._layouts[key] = self._new_layout(arrays, constants)
         return found
 

@@ -21,7 +21,8 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import AxisExtent, Const, Param, Program, Read, Result, axes_within, rewrite
 from tilewright.errors import ArgumentError, AxisError, ShapeError
 from tilewright.op.binding import Binding, as_operands, where
-from tilewright.op.op import Arguments, Call, Op
+from tilewright.op.op import MAX_PROGRAMS, Arguments, Call, Op
+from tilewright.runtime.recent import Recent
 
 InAxes = int | Mapping[str, int | None]
 
@@ -48,7 +49,7 @@ class MappedOp(Op):
         self.tiles = of.tiles
         self.scalars = of.scalars
         self.constants = of.constants
-        self._mapped: dict[tuple, Program] = {}
+        self._mapped: Recent[tuple, Program] = Recent(MAX_PROGRAMS)
         unknown = set(in_axes) - {t.name for t in of.tiles} if isinstance(in_axes, Mapping) else set()
         if unknown and not hasattr(of, "of"):
             raise ArgumentError(
@@ -127,9 +128,10 @@ class MappedOp(Op):
         carried = bool(over)
         key = (program, over, None if carried else extent)
         axis = new_axis(program)
-        if key not in self._mapped:
-            self._mapped[key] = with_axis(program, over, axis, None if carried else extent)
-        return self._mapped[key], axis
+        mapped = self._mapped.get(key)
+        if mapped is None:
+            mapped = self._mapped[key] = with_axis(program, over, axis, None if carried else extent)
+        return mapped, axis
 
     def inline(self, arguments: Arguments) -> Any:
         raise ArgumentError(f"{where(self.name)}: inside an op, give the operands one more axis name instead")

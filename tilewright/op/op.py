@@ -27,9 +27,13 @@ from tilewright.errors import ArgumentError, DTypeError
 from tilewright.op import outputs
 from tilewright.op.binding import Binding, where
 from tilewright.op.pairs import as_real, back, complex_names, is_complex_array, on_pairs
+from tilewright.runtime.recent import Recent
 
 Shape = tuple[int, ...]
 Arrays = tuple[np.ndarray, ...]
+
+MAX_SITES = 2048  # that are remembered of an op
+MAX_PROGRAMS = 1024
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Op:
     scalar_dtypes: Mapping[str, DType] = {}
 
     def __init__(self) -> None:
-        self.sites: dict[tuple, Any] = {}  # of whatever takes calls over: what it remembers of them
+        # What whatever takes calls over remembers of them.
+        self.sites: Recent[tuple, Any] = Recent(MAX_SITES)
 
     # --- calling ----------------------------------------------------------------------------------
 

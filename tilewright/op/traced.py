@@ -12,8 +12,9 @@ from tilewright.dsl.trace import Operand, Signature, inline, read_signature, tra
 from tilewright.dsl.units import without_unit_axes
 from tilewright.op.binding import Binding
 from tilewright.op.direct import DirectOp
-from tilewright.op.op import Arguments, Op, constants_key
+from tilewright.op.op import MAX_PROGRAMS, Arguments, Op, constants_key
 from tilewright.op.pairs import signature_with_pairs
+from tilewright.runtime.recent import Recent
 
 
 class TracedOp(DirectOp):
@@ -29,7 +30,7 @@ class TracedOp(DirectOp):
         self.scalars = self.signature.scalars
         self.constants = self.signature.constants
         self.scalar_dtypes = self.signature.scalar_dtypes
-        self._programs: dict[Any, Program] = {}
+        self._programs: Recent[Any, Program] = Recent(MAX_PROGRAMS)
         functools.update_wrapper(self, function)  # type: ignore[arg-type]
 
     def program(self, binding: Binding, constants: Mapping[str, Any]) -> Program:

@@ -30,7 +30,6 @@ from tilewright.op.derivatives import vjp
 from tilewright.op.derived import DerivedOp, without_saved
 from tilewright.op.op import Arguments, Call, Op, constants_key
 
-MAX_SITES = 2048
 NOTHING: Mapping[str, Any] = {}
 
 Shape = tuple[int, ...]
@@ -452,8 +451,6 @@ def _find_site(
     sites = op.sites
     found = sites.get(signature := tuple(key))
     if found is None:
-        if len(sites) >= MAX_SITES:
-            sites.clear()
         found = sites[signature] = _site(op, operands, arrays, constants, scalars)
     site, positions = found
     return site, positions, arrays

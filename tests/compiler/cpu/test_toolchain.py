@@ -54,7 +54,7 @@ def test_objects_are_the_same_every_time():
 
 
 def test_what_compiles_a_kernel_is_freed(monkeypatch):
-    """The passes that optimise a kernel are freed with it, once: a process that compiles many must not grow."""
+    """The passes that optimise a kernel are freed with it: a process that compiles many must not grow."""
     from llvmlite.binding.newpassmanagers import NewPassManager
 
     free, freed = NewPassManager._dispose, []

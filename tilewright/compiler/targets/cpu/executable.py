@@ -42,6 +42,7 @@ from tilewright.dsl.program import Program, topological
 from tilewright.dsl.text import to_text
 from tilewright.runtime import memory, threads
 from tilewright.runtime.cache import shared_cache
+from tilewright.runtime.recent import Recent
 
 WORTH_THREADS = 1_000_000  # scalar operations: below this a parallel region costs more than it saves
 MAX_RECIPES = 256
@@ -85,7 +86,7 @@ class CpuExecutable:
         self._names = tuple(p.name for p in plan.program.tiles)
         self._replaceable = replaceable(plan)
         self._kernels: dict[tuple, CompiledKernel] = {}
-        self._recipes: dict[tuple, Recipe] = {}
+        self._recipes: Recent[tuple, Recipe] = Recent(MAX_RECIPES)
         self._empty: dict[Program, CpuExecutable] = {}
 
     def run(
@@ -117,10 +118,7 @@ class CpuExecutable:
             shapes = {n: a.shape for n, a in zip(self._names, operands, strict=True)}
             extents = bind_extents(definition, shapes)
             executable = self._for(without_empty_axes(definition, extents))
-            recipe = executable._new_recipe(operands, extents, fresh)
-            if len(self._recipes) >= MAX_RECIPES:
-                self._recipes.clear()
-            self._recipes[key] = recipe
+            recipe = self._recipes[key] = executable._new_recipe(operands, extents, fresh)
         return recipe
 
     def _for(self, program: Program) -> CpuExecutable:

@@ -7,7 +7,7 @@ types: bool as i1, half precision as itself but widened to f32 before any arithm
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 
 from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
 from tilewright.compiler.targets.cpu.vector_math import VECTOR_MATH
@@ -83,7 +83,7 @@ def has_spelling(name: str) -> bool:
     return any(name in table for table in (COMPARISONS, FLOATS, VECTOR_MATH, ANY, INTEGERS))
 
 
-@cache
+@lru_cache(maxsize=1024)
 def expansion(node: Map) -> Node | None:
     """The node in terms of other rows where the target has no spelling of its own, else None."""
     row = SCALARS[node.function]

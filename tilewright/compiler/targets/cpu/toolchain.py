@@ -304,7 +304,7 @@ def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
 def _dispose(manager: Any) -> None:
     """Frees a pass manager: about 100 kB for each kernel that is compiled.
 
-    llvmlite's pass managers have an empty `_dispose` that hides their own (as of 0.50), so that neither `close`
+    llvmlite's pass managers inherit an empty `_dispose` that hides their own (as of 0.50): neither `close`
     nor the garbage collector frees anything.
     """
     from llvmlite.binding.ffi import ObjectRef

@@ -26,8 +26,10 @@ from tilewright.compiler.targets.triton.launch import (
 from tilewright.compiler.targets.triton.parameters import Parameter
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.runtime import cuda
+from tilewright.runtime.recent import Recent
 
 DEFAULT_TARGET = "cuda:90"
+MAX_RECIPES = 256
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -39,7 +41,7 @@ class _Executable:
         self.plan = without_orders(plan)
         self.target = Target.parse(target) if isinstance(target, str) else target
         self._recipes = Recipes(plan, self.target)
-        self._found: dict[tuple, Recipe] = {}
+        self._found: Recent[tuple, Recipe] = Recent(MAX_RECIPES)
 
     def run(
         self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None, out: Out | None = None
@@ -63,9 +65,10 @@ class _Executable:
         """The operands with strides of whole elements, and what to launch for them."""
         arrays, shapes, strides = whole_elements(arguments)
         key = (*shapes.values(), *strides.values())
-        if key not in self._found:
-            self._found[key] = self._recipes.recipe(shapes, strides)
-        return arrays, self._found[key]
+        recipe = self._found.get(key)
+        if recipe is None:
+            recipe = self._found[key] = self._recipes.recipe(shapes, strides)
+        return arrays, recipe
 
 
 class InterpreterExecutable(_Executable):

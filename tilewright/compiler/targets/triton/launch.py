@@ -37,9 +37,11 @@ from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
+from tilewright.runtime.recent import Recent
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+MAX_TEXTS = 1024  # that are remembered of a Plan
 NARROW_LIMIT = 2**31 - 2**20  # positions and offsets below this, and those of masked lanes, fit int32
 
 
@@ -92,7 +94,7 @@ class Recipes:
     def __init__(self, plan: Plan, target: Target):
         self.plan = without_orders(plan)
         self.target = target
-        self._texts: dict[tuple, Emitted] = {}
+        self._texts: Recent[tuple, Emitted] = Recent(MAX_TEXTS)
         self._empty: dict[Program, Recipes] = {}
 
     def recipe(self, shapes: Shapes, strides: Shapes) -> Recipe:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -287,7 +287,7 @@ def has_spelling(function: str) -> bool:
     return function in scalar_spelling.SPELLINGS
 
 
-@cache
+@lru_cache(maxsize=1024)
 def expansion(node: Map) -> Node | None:
     """The node in terms of other rows where there is no spelling, else None."""
     row = SCALARS[node.function]
