@@ -118,10 +118,6 @@ UNARY = {
 }
 BY_TABLE = {"erf", "tanh", "log", "log1p"}  # computed otherwise where AVX-512 has tables in registers
 WORST = (-126.43665, 1.4138616, 1.3550149)  # of all f32 numbers, for exp2 and for log2
-    -126.43665,
-    1.4138616,
-    1.3550149,
-)  # of all f32 numbers for exp2 and for log2, without a table and with
 LIBRARY_CALLS = ("lgamma",)  # several times slower than the rest: fewer points every day
 
 
