@@ -21,6 +21,12 @@ from tilewright.dsl.dtypes import (
     bool_ as bool_,
 )
 from tilewright.dsl.dtypes import (
+    complex64 as complex64,
+)
+from tilewright.dsl.dtypes import (
+    complex128 as complex128,
+)
+from tilewright.dsl.dtypes import (
     float16 as float16,
 )
 from tilewright.dsl.dtypes import (

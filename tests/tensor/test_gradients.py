@@ -342,8 +342,32 @@ def test_recorded_tensors_are_not_written_to():
         x[0] = 1.0
     with tw.no_grad():
         x.add_(1)
+        given = x.tolist()
+        before, other = x, x.detach()
+        x += 1
+        x *= 2
+        assert x is before and x.is_leaf and other.tolist() == x.tolist() == [(v + 1) * 2 for v in given]
     x += 1
     assert not x.is_leaf
+
+
+def test_assignments_with_an_operator_are_in_place_where_nothing_is_recorded():
+    x = tw.tensor([1.0, 2.0])
+    same = x
+    x += 1
+    x /= tw.tensor([2.0, 3.0])
+    x **= 2
+    x -= tw.ones(2)
+    assert same is x and same.tolist() == [0, 0] and x.version == 4
+    with pytest.raises(ShapeError, match=r"x \+= y: the result has shape \(3, 2\)"):
+        x += tw.ones(3, 2)
+    whole = tw.tensor([1, 2])
+    with pytest.raises(DTypeError, match=r"x \*= y: a float32 result does not fit a int64 tensor"):
+        whole *= 0.5
+    w = leaf(2)
+    x += w  # this one is recorded
+    x.sum().backward()
+    assert x is not same and w.grad.tolist() == [1, 1]
 
 
 # --- memory -----------------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ def test_copies_and_shared_memory():
 
 
 def test_data_that_cannot_be_a_tensor():
-    with pytest.raises(DTypeError, match="complex128"):
-        tw.tensor(np.zeros(2, complex))
+    with pytest.raises(DTypeError, match="uint16"):
+        tw.tensor(np.zeros(2, np.uint16))
     with pytest.raises(ArgumentError, match="not of one shape"):
         tw.tensor([[1, 2], [3]])
     with pytest.raises(
@@ -41,7 +41,7 @@ def test_data_that_cannot_be_a_tensor():
     ):
         tw.from_numpy([1, 2])
     with pytest.raises(DTypeError, match="not a dtype"):
-        tw.zeros(2, dtype="complex64")
+        tw.zeros(2, dtype="uint16")
 
 
 def test_filled_tensors():

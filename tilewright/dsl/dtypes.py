@@ -13,7 +13,9 @@ from tilewright.errors import DTypeError
 
 @dataclass(frozen=True)
 class DType:
-    """One element type. `kind` is one of "float", "int", "uint", "bool"; `bits` is the storage width."""
+    """One element type. `kind` is one of "float", "int", "uint", "bool", and for arrays of pairs of real
+    numbers "complex"; `bits` is the storage width.
+    """
 
     name: str
     short: str
@@ -31,6 +33,15 @@ class DType:
     @property
     def is_bool(self) -> bool:
         return self.kind == "bool"
+
+    @property
+    def is_complex(self) -> bool:
+        return self.kind == "complex"
+
+    @property
+    def real(self) -> DType:
+        """The type of the real part."""
+        return {"complex64": float32, "complex128": float64}.get(self.name, self)
 
     @property
     def itemsize(self) -> int:
@@ -76,9 +87,14 @@ int16 = DType("int16", "i16", "int", 16)
 int8 = DType("int8", "i8", "int", 8)
 uint8 = DType("uint8", "u8", "uint", 8)
 bool_ = DType("bool", "bool", "bool", 1)
+complex64 = DType("complex64", "c64", "complex", 64)
+complex128 = DType("complex128", "c128", "complex", 128)
 
 ALL = (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool_)
 BY_NAME = {d.name: d for d in ALL} | {d.short: d for d in ALL}
+COMPLEX = (complex64, complex128)
+"""Not types of the language, in which a complex number is two real ones, but of arrays and Tensors."""
+_COMPLEX_BY_NAME = {d.name: d for d in COMPLEX} | {d.short: d for d in COMPLEX}
 
 
 @cache
@@ -101,19 +117,38 @@ def as_dtype(value: Any) -> DType:
 
     Raises `DTypeError` for types that the library does not compute with.
     """
-    if isinstance(value, DType):
+    if isinstance(value, DType) and not value.is_complex:
         return value
     if isinstance(value, str) and value in BY_NAME:
         return BY_NAME[value]
     try:
-        found = _from_numpy(np.dtype(value))
+        found = _from_numpy(np.dtype(value)) if not isinstance(value, DType) else None
     except TypeError:
         found = None
     if found is None:
-        raise DTypeError(
-            f"{value!r} is not a dtype of the language; use one of {', '.join(d.name for d in ALL)}"
-        )
+        what = f"{value!r} is not a dtype of the language"
+        if isinstance(value, DType):
+            raise DTypeError(f"{what}, where a complex number is two real ones: write tw.complex(re, im)")
+        raise DTypeError(f"{what}; use one of {', '.join(d.name for d in ALL)}")
     return found
+
+
+def as_stored_dtype(value: Any) -> DType:
+    """As `as_dtype`, the complex types as well."""
+    if isinstance(value, DType):
+        return value
+    if isinstance(value, str) and value in _COMPLEX_BY_NAME:
+        return _COMPLEX_BY_NAME[value]
+    try:
+        name = np.dtype(value).name
+    except TypeError:
+        name = ""
+    return _COMPLEX_BY_NAME.get(name) or as_dtype(value)
+
+
+def stored(array: np.ndarray) -> DType | None:
+    """The `DType` of an array's elements, complex ones among them; None if the library has none for it."""
+    return _COMPLEX_BY_NAME.get(array.dtype.name) or of_array(array)
 
 
 def of_array(array: np.ndarray) -> DType | None:

@@ -30,10 +30,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tilewright.dsl import draws, ordering, scalars
+from tilewright.dsl import complex_numbers, draws, ordering, scalars
 from tilewright.dsl.axes import ELLIPSIS
-from tilewright.dsl.complex_numbers import Complex, angle, conj, imag, real
-from tilewright.dsl.complex_numbers import complex_number as complex
+from tilewright.dsl.complex_numbers import Complex
 from tilewright.dsl.dtypes import float32, int64
 from tilewright.dsl.expression import (
     Expr,
@@ -77,6 +76,28 @@ def _single_axis(axis: Any, what: str) -> str:
         call = f"tw.{what}('i')" if what in ("index", "size") else f"tw.{what}(x, 'i')"
         raise AxisError(f"tw.{what} takes one axis name, as in {call}; got {axis!r}")
     return names[0]
+
+
+def _of_parts(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the parts of complex numbers, outside of ops as well."""
+
+    @functools.wraps(function)
+    def call(*values: Any) -> Any:
+        plain = (bool, int, float, builtins.complex)
+        outside = scope.get() is None and not builtins.any(map(_is_symbolic, values))
+        if outside and not builtins.all(isinstance(v, plain) for v in values):
+            return _eagerly(name, *values)
+        return function(*values)
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+real = _of_parts("real", complex_numbers.real)
+imag = _of_parts("imag", complex_numbers.imag)
+conj = _of_parts("conj", complex_numbers.conj)
+angle = _of_parts("angle", complex_numbers.angle)
+complex = _of_parts("complex", complex_numbers.complex_number)
 
 
 def index(axis: str) -> Expr:

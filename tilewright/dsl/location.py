@@ -23,6 +23,11 @@ def is_of_the_library(module: str) -> bool:
     return f"{module}.".startswith(f"{_LIBRARY_OF_OPS}.")
 
 
+def is_prebuilt(module: str) -> bool:
+    """Whether the ops of a module are not the user's: the library's, or those that Tensors' operators run."""
+    return is_of_the_library(module) or f"{module}.".startswith(f"{_PACKAGE}.tensor.")
+
+
 def users_line(beyond_the_library: bool = False) -> str | None:
     """`file.py:12` of the innermost running frame of the user's code (or of the library of ops)."""
     frame: FrameType | None = sys._getframe(1)

@@ -19,7 +19,7 @@ from tilewright.dsl.dtypes import DType, float32, float64, int64, promote
 from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lift, merged, scope
 from tilewright.dsl.extents import known_axes, used_extents
 from tilewright.dsl.grouped import Splitter, join, stated_extents
-from tilewright.dsl.location import is_of_the_library, raising_line, users_line
+from tilewright.dsl.location import is_prebuilt, raising_line, users_line
 from tilewright.dsl.program import (
     Const,
     Index,
@@ -202,7 +202,7 @@ class _errors_name_the_line:
         if not isinstance(error, UserError) or getattr(error, "located", False):
             return False
         where = f"{raising_line(trace) or self.signature.location}: in"
-        if is_of_the_library(self.signature.function.__module__):
+        if is_prebuilt(self.signature.function.__module__):
             where = f"{users_line(beyond_the_library=True) or self.signature.location}:"
         located = type(error)(f"{where} op {self.signature.name!r}: {error}")
         located.located = True  # type: ignore[attr-defined]

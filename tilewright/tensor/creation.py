@@ -6,29 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.dtypes import ALL, as_dtype, float32, of_array
+from tilewright.dsl.dtypes import ALL, COMPLEX, as_stored_dtype, float32, stored
 from tilewright.errors import ArgumentError, DTypeError
 from tilewright.tensor.record import Value
 from tilewright.tensor.tensor import Tensor, _shape
+
+_WIDE = {np.dtype(np.float64): np.float32, np.dtype(np.complex128): np.complex64}  # and what Python's become
 
 # --- from data --------------------------------------------------------------------------------------------
 
 
 def as_array(data: Any, dtype: Any = None, copy: bool = False) -> np.ndarray:
-    """`data` as an array of a dtype that the library has; Python floats become float32, integers int64."""
-    wanted = None if dtype is None else as_dtype(dtype).numpy
+    """`data` as an array of a dtype that the library has; Python floats become float32, complex numbers
+    complex64, integers int64.
+    """
+    wanted = None if dtype is None else as_stored_dtype(dtype).numpy
     if isinstance(data, Value):
         array = data._array
     elif isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
     else:
         array = _from_python(data, wanted)
-    if wanted is None and of_array(array) is None:
+    if wanted is None and stored(array) is None:
         raise DTypeError(
             f"data of dtype {array.dtype} cannot be a tensor; convert it with .astype(...) to one of "
-            f"{', '.join(d.name for d in ALL)}"
+            f"{', '.join(d.name for d in (*ALL, *COMPLEX))}"
         )
     if wanted is not None and array.dtype != wanted:
+        if array.dtype.kind == "c" and wanted.kind != "c":
+            raise DTypeError(
+                f"data of dtype {array.dtype} cannot be {wanted}; pass data.real or np.abs(data)"
+            )
         return array.astype(wanted)
     return np.array(array, order="C") if copy else array
 
@@ -40,8 +48,8 @@ def _from_python(data: Any, wanted: np.dtype | None) -> np.ndarray:
         array = np.asarray(_plain(data))
     except ValueError as error:
         raise ArgumentError(f"the lists are not of one shape: {error}") from None
-    if wanted is None and array.dtype == np.float64 and not _holds_float64(data):
-        return array.astype(np.float32)
+    if wanted is None and array.dtype in _WIDE and not _holds_wide(data):
+        return array.astype(_WIDE[array.dtype])
     return array
 
 
@@ -52,11 +60,11 @@ def _plain(data: Any) -> Any:
     return data._array if isinstance(data, Value) else data
 
 
-def _holds_float64(data: Any) -> bool:
+def _holds_wide(data: Any) -> bool:
     while isinstance(data, (list, tuple)) and data:
         data = data[0]
     array = data._array if isinstance(data, Value) else data
-    return isinstance(array, (np.ndarray, np.generic)) and array.dtype == np.float64
+    return isinstance(array, (np.ndarray, np.generic)) and array.dtype in _WIDE
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -97,15 +105,15 @@ def _made(array: np.ndarray, requires_grad: bool) -> Tensor:
 
 def empty(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
     """A Tensor whose elements are whatever the memory held."""
-    return _made(np.empty(_shape(shape), as_dtype(dtype).numpy), requires_grad)
+    return _made(np.empty(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
 
 
 def zeros(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    return _made(np.zeros(_shape(shape), as_dtype(dtype).numpy), requires_grad)
+    return _made(np.zeros(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
 
 
 def ones(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    return _made(np.ones(_shape(shape), as_dtype(dtype).numpy), requires_grad)
+    return _made(np.ones(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
 
 
 def full(shape: Any, value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -136,16 +144,16 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     if dtype is None and any(isinstance(v, float) for v in (first, last, step)):
         dtype = float32
     array = np.arange(first, last, step)
-    return Tensor._make(array.astype(as_dtype(dtype or "int64").numpy, copy=False))
+    return Tensor._make(array.astype(as_stored_dtype(dtype or "int64").numpy, copy=False))
 
 
 def linspace(start: float, stop: float, count: int, dtype: Any = float32) -> Tensor:
     """`count` evenly spaced values from `start` to `stop`, both included."""
-    return Tensor._make(np.linspace(start, stop, count).astype(as_dtype(dtype).numpy))
+    return Tensor._make(np.linspace(start, stop, count).astype(as_stored_dtype(dtype).numpy))
 
 
 def eye(rows: int, columns: int | None = None, dtype: Any = float32) -> Tensor:
-    return Tensor._make(np.eye(rows, columns, dtype=as_dtype(dtype).numpy))
+    return Tensor._make(np.eye(rows, columns, dtype=as_stored_dtype(dtype).numpy))
 
 
 __all__ = [

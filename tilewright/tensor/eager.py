@@ -12,10 +12,10 @@ import numpy as np
 from tilewright.dsl import expression, language
 from tilewright.dsl.scalars import ScalarFunction
 from tilewright.errors import ArgumentError
-from tilewright.op.binding import as_operand, where
+from tilewright.op.binding import where
 from tilewright.tensor import operators
 from tilewright.tensor.draws import DRAWS
-from tilewright.tensor.families import ALONG, is_number
+from tilewright.tensor.families import ALONG, PARTS, is_number
 from tilewright.tensor.record import Value
 
 
@@ -35,6 +35,9 @@ def apply_function(name: str, operands: tuple[Any, ...], keywords: dict[str, Any
     """
     if name in DRAWS:
         return DRAWS[name](*operands, **keywords)
+    if name in PARTS:
+        values = [_value(operand, name) for operand in operands]
+        return _like(operators.parts(name, *values), operands)
     value, axes = operands
     for spelling in ("dim", "axis"):
         if spelling in keywords:
@@ -77,7 +80,9 @@ def cast(value: Any, dtype: Any) -> Any:
 
 
 def _value(operand: Any, name: str) -> Any:
-    return operand if isinstance(operand, Value) else Value.kind._make(as_operand(operand, "operand", name))
+    if isinstance(operand, Value):
+        return operand
+    return Value.kind._make(operators.as_stored_operand(operand, name))
 
 
 def _like(result: Any, operands: tuple[Any, ...]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.dsl import language
+from tilewright.dsl import complex_numbers, language
 from tilewright.dsl.axes import Scalar, TileSpec
 from tilewright.dsl.dtypes import as_dtype
 from tilewright.dsl.expression import cast
@@ -122,6 +122,27 @@ def product(left: str, right: str) -> TracedOp:
     return made_op(compute, "matmul", specs)
 
 
+PARTS = {
+    "real": complex_numbers.real,
+    "imag": complex_numbers.imag,
+    "conj": complex_numbers.conj,
+    "angle": complex_numbers.angle,
+    "complex": complex_numbers.complex_number,
+}
+"""What takes complex numbers apart and puts them together."""
+
+
+@functools.cache
+def parts(name: str, count: int) -> TracedOp:
+    """The op of a function of `count` operands in `PARTS`."""
+    names = OPERANDS[:count]
+
+    def compute(**operands: Any) -> Any:
+        return PARTS[name](*(operands[n] for n in names))
+
+    return made_op(compute, name, dict.fromkeys(names, POINTWISE))
+
+
 class Convert(DirectOp):
     """x in another dtype, as `tw.cast` has it; the result keeps that dtype whatever the operand's is."""
 
@@ -154,5 +175,5 @@ CHEAP_EXPONENTS = frozenset({-2, -1, -0.5, 0.5, 1, 2, 3, 4})
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is weakly typed: a Python number."""
+    """Whether a value is weakly typed and real: a Python number."""
     return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)

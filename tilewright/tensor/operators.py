@@ -12,10 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.dtypes import DType, as_dtype, float32, int64, of_array
+from tilewright.dsl.dtypes import (
+    DType,
+    as_stored_dtype,
+    complex64,
+    complex128,
+    float32,
+    float64,
+    int64,
+    stored,
+)
 from tilewright.dsl.expression import row_of_numpy
 from tilewright.errors import ArgumentError, DTypeError, ShapeError
 from tilewright.op.binding import as_operand, where
+from tilewright.op.pairs import is_complex_array
 from tilewright.tensor import families
 from tilewright.tensor.record import Value, call
 from tilewright.tensor.views import Permute, Repeat, Reshape, apply_view, repeated_axes
@@ -30,13 +40,15 @@ def pointwise(row: str, *operands: Any) -> Any:
 
 
 def _with_numbers(row: str, operands: tuple[Any, ...]) -> Any:
-    tiles = [
-        o if isinstance(o, Value) or families.is_number(o) else as_operand(o, "operand", row)
+    tiles: list[Any] = [
+        o if isinstance(o, (Value, complex)) or families.is_number(o) else as_stored_operand(o, row)
         for o in operands
     ]
+    known = [_dtype(o) for o in tiles if not isinstance(o, complex) and not families.is_number(o)]
+    tiles = [_typed_complex(o, known) if type(o) is complex else o for o in tiles]
     dtypes = [_dtype(o) for o in tiles if not families.is_number(o)]
     values = dtypes[1:] if row == "where" and not families.is_number(tiles[0]) and len(dtypes) > 1 else dtypes
-    has_float = any(d.is_float for d in values) or any(isinstance(o, float) for o in tiles)
+    has_float = any(d.is_float or d.is_complex for d in values) or any(isinstance(o, float) for o in tiles)
     numbers = []
     for position, operand in enumerate(tiles):
         number = families.is_number(operand)
@@ -65,8 +77,28 @@ def _typed_number(value: Any, dtypes: Sequence[DType], row: str) -> np.ndarray:
     return np.asarray(value, dtype.numpy)
 
 
+def _typed_complex(value: complex, dtypes: Sequence[DType]) -> np.ndarray:
+    """A complex number in the width of what it meets."""
+    wide = any(d.real == float64 for d in dtypes)
+    return np.asarray(value, (complex128 if wide else complex64).numpy)
+
+
+def as_stored_operand(value: Any, what: str) -> np.ndarray:
+    """An operand of an operator that is no Tensor, as an array; a complex one as well."""
+    return np.asarray(value) if is_complex_array(value) else as_operand(value, "operand", what)
+
+
+def parts(name: str, *values: Any) -> Any:
+    """A function that takes complex numbers apart or puts them together, such as `real`."""
+    if name == "complex" and len(values) == 2:
+        for value in values:
+            if _dtype(value).is_complex:
+                raise DTypeError(f"{where(name)} takes two real tensors; add complex ones with +")
+    return call(families.parts(name, len(values)), values)[0]
+
+
 def _dtype(value: Any) -> DType:
-    dtype = of_array(value._array if isinstance(value, Value) else value)
+    dtype = stored(value._array if isinstance(value, Value) else value)
     assert dtype is not None
     return dtype
 
@@ -76,7 +108,7 @@ def power(base: Any, exponent: Any) -> Any:
     if not families.is_number(exponent) or isinstance(exponent, bool) or not isinstance(base, Value):
         return pointwise("pow", base, exponent)
     whole = isinstance(exponent, int) and _dtype(base).is_integer and abs(exponent) <= 64
-    if isinstance(exponent, float) and not _dtype(base).is_float:
+    if isinstance(exponent, float) and _dtype(base).kind in ("int", "uint", "bool"):
         base = convert(base, float32)
     if whole or exponent in families.CHEAP_EXPONENTS:
         return call(families.power(exponent), (base,))[0]
@@ -85,9 +117,17 @@ def power(base: Any, exponent: Any) -> Any:
 
 def convert(value: Value, dtype: Any) -> Any:
     """A Tensor in another dtype; itself if it has that dtype."""
-    target = as_dtype(dtype)
-    if _dtype(value) == target:
+    target, given = as_stored_dtype(dtype), _dtype(value)
+    if given == target:
         return value
+    if target.is_complex:
+        halves = [convert(parts(name, value), target.real) for name in ("real", "imag")]
+        return parts("complex", *(halves if given.is_complex else halves[:1]))
+    if given.is_complex:
+        raise DTypeError(
+            f"{where('convert')}: {given.name} to {target.name} would lose the imaginary part; take x.real, "
+            f"x.imag or x.abs() first"
+        )
     return call(families.convert, (value,), constants={"dtype": target})[0]
 
 
@@ -188,7 +228,7 @@ def matmul(a: Any, b: Any) -> Any:
 
 
 def _operand(value: Any) -> Any:
-    return value if isinstance(value, Value) else as_operand(value, "operand", "matmul")
+    return value if isinstance(value, Value) else as_stored_operand(value, "matmul")
 
 
 # --- shapes -----------------------------------------------------------------------------------------------

@@ -1,38 +1,32 @@
 """Running ops on Tensors, and recording what ran.
 
-A `Site` is everything about a call that its operands' layouts and dtypes decide: the Program, its
-derivative, the executables, the shapes of views and results. It is worked out once; a warm call looks it
-up, runs the kernels, and leaves a `ProgramNode` on the tape with the arrays that the backward Program will
-read.
+A `Site` (`tensor.site`) is everything about a call that its operands' layouts and dtypes decide, worked out
+once. A warm call looks it up, runs the kernels, and leaves a `ProgramNode` on the tape with the arrays that
+the backward Program will read.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative
 from tilewright.autograd.tape import Leaf, Node, Origin, Source, freed, mode
-from tilewright.compiler.pipeline import Executable, Run, compile_program
-from tilewright.dsl.axes import base
+from tilewright.dsl.axes import PAIR, base
 from tilewright.dsl.dtypes import DType, of_array, promote
-from tilewright.dsl.empty import without_empty_axes
-from tilewright.dsl.extents import bind_extents, result_shapes
-from tilewright.dsl.program import Program, Read, reads
+from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.program import Program
 from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op import outputs
 from tilewright.op.binding import as_operand, where
-from tilewright.op.derivatives import vjp
-from tilewright.op.derived import DerivedOp, without_saved
+from tilewright.op.derived import DerivedOp
 from tilewright.op.op import Arguments, Call, Op, constants_key
+from tilewright.op.pairs import as_real, complex_names
+from tilewright.tensor.site import Gradient, Shape, Site, closed_backward, inside, outside, zeros
 
 NOTHING: Mapping[str, Any] = {}
-
-Shape = tuple[int, ...]
 
 
 class Version:
@@ -72,126 +66,6 @@ class Value:
     @property
     def _source(self) -> Source | None:
         return None if self._origin is None else (self._origin, self._result)
-
-
-# --- sites ------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=2048)
-def closed_backward(derivative: Derivative) -> Program:
-    return without_saved(derivative)
-
-
-class Site:
-    """One Program at one set of operand layouts, differentiated by the operands `tracked`.
-
-    `shapes` are those of the operands in the Program, `given` those that the caller knows them by;
-    `expected` are the shapes in which the caller wants the results.
-    """
-
-    def __init__(
-        self, program: Program, shapes: Sequence[Shape], given: Sequence[Shape], expected: Sequence[Shape],
-        tracked: Sequence[bool],
-    ):  # fmt: skip
-        self.program = program
-        self.names = tuple(p.name for p in program.tiles)
-        self.shapes = tuple(shapes)
-        self.given = tuple(given)
-        self.expected = tuple(expected)
-        self.forward: Run | None = None  # for operands of one set of strides
-        wrt = tuple(p.name for p, t in zip(program.tiles, tracked, strict=True) if t and p.dtype.is_float)
-        self.recorded = bool(wrt) and any(r.dtype.is_float for r in program.results)
-        if self.recorded:
-            self._prepare_backward(wrt)
-        else:
-            self.executable = compile_program(program)
-
-    def _prepare_backward(self, wrt: tuple[str, ...]) -> None:
-        derivative = self.derivative = vjp(without_empty_axes(self.program, self._extents()), wrt)
-        self.executable = compile_program(derivative.forward)
-        self.count = len(self.program.results)
-        results = [r.name for r in derivative.forward.results]
-        self.has_residuals = any(name not in results[: self.count] for name in derivative.saved)
-        self.read = tuple(p.name for p in derivative.backward.tiles)
-        kept = set(self.names) if self.has_residuals else set(self.read)
-        values = {r.param for r in reads(r.node for r in derivative.backward.results)}
-        if self.has_residuals:
-            values.update(self.names)
-        self.kept_operands = tuple((n, name) for n, name in enumerate(self.names) if name in kept & values)
-        self.shape_only = {
-            p.name: _zeros(shape, p.dtype)
-            for p, shape in zip(self.program.tiles, self.shapes, strict=True)
-            if p.name in kept - values
-        }
-        self.kept_results = tuple(
-            (n, name) for n, name in enumerate(results) if name in set(derivative.saved)
-        )
-        number = {r.name: n for n, r in enumerate(self.program.results)}
-        extents = self._extents()
-        self.cotangents = tuple(
-            (number[result], name, tuple(extents[a] for a in derivative.backward.param(name).axes))
-            for result, name in derivative.cotangents
-        )
-        self.differentiable = frozenset(n for n, _, _ in self.cotangents)
-        position = {name: n for n, name in enumerate(self.names)}
-        passed = {name: n for n, name, _ in self.cotangents}
-        self.gradients = tuple(
-            Gradient(
-                position[operand],
-                self.shapes[position[operand]],
-                self.given[position[operand]],
-                _passed_through(derivative.backward, n, passed, extents),
-            )
-            for n, (operand, _) in enumerate(derivative.gradients)
-        )
-        self.fresh = frozenset(g.position for g in self.gradients if g.through is None)
-        self.computes = bool(self.fresh)
-        self.kept_any = self.computes and bool(self.kept_operands or self.kept_results)
-        self.second: dict[tuple[bool, ...], Site] = {}
-
-    @functools.cached_property
-    def backward(self) -> Executable:
-        return compile_program(self.derivative.backward)
-
-    @functools.cached_property
-    def result_shapes(self) -> tuple[Shape, ...]:
-        """Of the results in the Program."""
-        return result_shapes(self.program, dict(zip(self.names, self.shapes, strict=True)))
-
-    def _extents(self) -> dict[str, int]:
-        return bind_extents(self.program, dict(zip(self.names, self.shapes, strict=True)))
-
-
-@dataclass(frozen=True)
-class Through:
-    """A gradient that is a cotangent itself, repeated along the axes where `shape` (else the
-    cotangent's) is 1.
-    """
-
-    result: int
-    shape: Shape
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """Where a gradient goes: the operand, its shape in the Program and the shape that its source knows."""
-
-    position: int
-    shape: Shape
-    given: Shape
-    through: Through | None
-
-
-def _passed_through(
-    backward: Program, position: int, cotangents: Mapping[str, int], extents: Mapping[str, int]
-) -> Through | None:
-    result = backward.results[position]
-    node = result.node
-    if not isinstance(node, Read) or node.param not in cotangents:
-        return None
-    if tuple(a for a in result.axes if a in node.names) != node.names:
-        return None
-    return Through(cotangents[node.param], tuple(extents[a] if a in node.names else 1 for a in result.axes))
 
 
 # --- nodes ------------------------------------------------------------------------------------------------
@@ -246,7 +120,7 @@ class ProgramNode(Node):
             results = site.backward.run({name: given[name] for name in site.read}, self.scalars)
         for number, gradient in enumerate(site.gradients):
             if gradient.through is None:
-                pulled[gradient.position] = _shaped(results[number], gradient.given)
+                pulled[gradient.position] = outside(results[number], gradient.given, gradient.paired)
             elif (cotangent := cotangents.get(gradient.through.result)) is not None:
                 pulled[gradient.position] = _repeated(cotangent, gradient)
         return pulled
@@ -304,10 +178,10 @@ class ProgramNode(Node):
                 n, shape = given[name]
                 cotangent = cotangents.get(n)
                 if cotangent is None:
-                    operands.append((_zeros(shape, site.program.results[n].dtype), None, shape, None))
+                    operands.append((zeros(shape, site.program.results[n].dtype), None, shape, None))
                     continue
                 version = cotangent._version
-                array = cotangent._array.reshape(shape)
+                array = inside(cotangent._array, shape)
                 operands.append((array, cotangent._source, cotangent._array.shape, (version, version.count)))
             elif name in position:
                 n = position[name]
@@ -318,23 +192,19 @@ class ProgramNode(Node):
         return operands
 
 
-def _zeros(shape: Shape, dtype: DType) -> np.ndarray:
-    return np.broadcast_to(np.zeros((), dtype.numpy), shape)
-
-
 def _repeated(cotangent: np.ndarray, gradient: Gradient) -> np.ndarray:
     assert gradient.through is not None
-    through = _shaped(cotangent, gradient.through.shape)
+    through = inside(cotangent, gradient.through.shape)
     if through.shape != gradient.shape:
         through = np.broadcast_to(through, gradient.shape)
-    return _shaped(through, gradient.given)
+    return outside(through, gradient.given, gradient.paired)
 
 
 def _cotangent(cotangents: Mapping[int, Any], result: int, shape: Shape, site: Site) -> np.ndarray:
     given = cotangents.get(result)
     if given is None:
-        return _zeros(shape, site.program.results[result].dtype)
-    return given if given.shape == shape else given.reshape(shape)
+        return zeros(shape, site.program.results[result].dtype)
+    return inside(given, shape)
 
 
 # --- running ----------------------------------------------------------------------------------------------
@@ -365,8 +235,8 @@ def _recorded(
     """The results as Tensors, and on the tape what their gradient needs."""
     node = ProgramNode(site, sources, scalars)
     outputs = [
-        Value.kind._make(_shaped(r, shape), None, node if n in site.differentiable else None, n)
-        for n, (r, shape) in enumerate(zip(results, site.expected, strict=False))
+        Value.kind._make(outside(r, shape, paired), None, node if n in site.differentiable else None, n)
+        for n, (r, shape, paired) in enumerate(zip(results, site.expected, site.paired, strict=False))
     ]
     if not site.kept_any:
         return outputs
@@ -385,11 +255,7 @@ def _recorded(
 
 def _unrecorded(site: Site, results: Sequence[np.ndarray]) -> list[Any]:
     make = Value.kind._make
-    return [make(_shaped(r, shape)) for r, shape in zip(results, site.expected, strict=True)]
-
-
-def _shaped(array: np.ndarray, shape: Shape) -> np.ndarray:
-    return array if array.shape == shape else array.reshape(shape)
+    return [make(outside(*each)) for each in zip(results, site.expected, site.paired, strict=True)]
 
 
 def call(
@@ -405,7 +271,7 @@ def call(
     """
     site, positions, arrays = _find_site(op, operands, scalars, constants)
     given = [
-        arrays[n] if arrays[n].shape == shape else arrays[n].reshape(shape)
+        arrays[n] if arrays[n].shape == shape and not site.has_complex else inside(arrays[n], shape)
         for n, shape in zip(positions, site.shapes, strict=True)
     ]
     forward = site.forward
@@ -489,7 +355,7 @@ def _site(
     scalars: Mapping[str, Any],
 ) -> tuple[Site, tuple[int, ...]]:
     names = [t.name for t in op.tiles]
-    bound = op.bind(Arguments(dict(zip(names, arrays, strict=True)), dict(scalars), dict(constants)))
+    bound = _bound(op, Arguments(dict(zip(names, arrays, strict=True)), dict(scalars), dict(constants)))
     program = bound.program
     positions = tuple(names.index(p.name) for p in program.tiles)
     shapes = [bound.arrays[p.name].shape for p in program.tiles]
@@ -502,10 +368,20 @@ def _site(
     return Site(program, shapes, [arrays[n].shape for n in positions], expected, tracked), positions
 
 
+def _bound(op: Op, arguments: Arguments) -> Call:
+    """The call of an op on arrays, complex ones as pairs."""
+    names = complex_names({t.name: arguments.tiles.get(t.name) for t in op.tiles})
+    real = Arguments(as_real(arguments.tiles), arguments.scalars, arguments.constants)
+    return (op.with_pairs(names) if names else op).bind(real)
+
+
 def _expected(call: Call, extents: Mapping[str, int]) -> list[tuple[int, ...]]:
     """The shapes that a user expects of the results."""
-    results = enumerate(call.program.results)
-    return [call.result_shape(n, tuple(extents[base(a)] for a in r.axes)) for n, r in results]
+    found = []
+    for number, result in enumerate(call.program.results):
+        shape = call.result_shape(number, tuple(extents.get(base(a), 2) for a in result.axes))
+        found.append(shape[:-1] if PAIR in result.axes else shape)
+    return found
 
 
 # --- calls of users' ops ----------------------------------------------------------------------------------
@@ -529,7 +405,7 @@ def apply(op: Op, arguments: Arguments, out: Any = None) -> Any:
 def _call_derivative(op: DerivedOp, arguments: Arguments, out: Any) -> list[Any]:
     """A vjp or jvp op, whose further operands have the names that its derivative gives them."""
     arrays = {n: v._array if isinstance(v, Value) else v for n, v in arguments.tiles.items()}
-    bound = op.bind(Arguments(arrays, arguments.scalars, arguments.constants))
+    bound = _bound(op, Arguments(arrays, arguments.scalars, arguments.constants))
     owners = {param: arguments.tiles[argument] for param, argument in bound.owners.items()}
     params = bound.program.tiles
     given = [np.shape(a._array if isinstance(a := owners[p.name], Value) else a) for p in params]
@@ -541,7 +417,8 @@ def _call_derivative(op: DerivedOp, arguments: Arguments, out: Any) -> list[Any]
         versions.append((owner._version, owner._version.count) if isinstance(owner, Value) else None)
         array = bound.arrays[param.name]
         tracked_here = isinstance(owner, Value) and sources[-1] is not None
-        if tracked_here and (array.dtype, array.size) != (owner._array.dtype, owner._array.size):
+        own = as_real({"": owner._array})[""] if tracked_here else array
+        if (array.dtype, array.size) != (own.dtype, own.size):
             raise ShapeError(
                 f"{op.name}: {param.name} requires a gradient, so it needs the shape and dtype of what it "
                 f"belongs to: {array.shape}, {array.dtype}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 from tilewright.autograd import tape
 from tilewright.autograd.tape import HookHandle, Leaf, Source, mode
 from tilewright.dsl import dtypes
-from tilewright.dsl.dtypes import DType, of_array
+from tilewright.dsl.dtypes import DType, stored
 from tilewright.errors import ArgumentError, DerivativeError, DTypeError, OverlapError, ShapeError
 from tilewright.op.binding import where as whose
 from tilewright.tensor import operators
@@ -112,7 +114,7 @@ class Tensor(Value):
 
     @property
     def dtype(self) -> DType:
-        dtype = of_array(self._array)
+        dtype = stored(self._array)
         assert dtype is not None
         return dtype
 
@@ -160,7 +162,7 @@ class Tensor(Value):
         integers.
         """
         if wanted and self._origin is None:
-            if not self.dtype.is_float:
+            if not (self.dtype.is_float or self.dtype.is_complex):
                 raise DTypeError(
                     f"{whose('requires_grad_')}: only floating-point tensors have gradients, this one is "
                     f"{self.dtype.name}; convert it first: x.float()"
@@ -367,6 +369,16 @@ class Tensor(Value):
     def int(self) -> Tensor: return convert(self, dtypes.int32)
     def bool(self) -> Tensor: return convert(self, dtypes.bool_)
     def cpu(self) -> Tensor: return self
+
+    # --- parts of complex numbers ---------------------------------------------------------------------------
+
+    @property
+    def real(self) -> Tensor: return operators.parts("real", self)
+    @property
+    def imag(self) -> Tensor: return operators.parts("imag", self)
+    def conj(self) -> Tensor: return operators.parts("conj", self)
+    def angle(self) -> Tensor: return operators.parts("angle", self)
+    def is_complex(self) -> builtins.bool: return self.dtype.is_complex
 
     # --- operators ------------------------------------------------------------------------------------------
 
@@ -665,10 +677,22 @@ class Tensor(Value):
         return self._update("sub_", other, lambda x, y: x - (y if alpha == 1 else y * alpha))
     def mul_(self, other: Any) -> Tensor: return self._update("mul_", other, lambda x, y: x * y)
     def div_(self, other: Any) -> Tensor: return self._update("div_", other, lambda x, y: x / y)
+    def __iadd__(self, other: Any) -> Any: return self._assigned("+=", other, operator.add)
+    def __isub__(self, other: Any) -> Any: return self._assigned("-=", other, operator.sub)
+    def __imul__(self, other: Any) -> Any: return self._assigned("*=", other, operator.mul)
+    def __itruediv__(self, other: Any) -> Any: return self._assigned("/=", other, operator.truediv)
+    def __ipow__(self, other: Any) -> Any: return self._assigned("**=", other, operator.pow)
     # fmt: on
 
     def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
         return self._update("clamp_", None, lambda x, _: x.clip(min, max))
+
+    def _assigned(self, sign: str, other: Any, compute: Callable[[Any, Any], Any]) -> Any:
+        """`x += y`: in place, as NumPy has it; behind the tape's back nothing is, there x becomes x + y."""
+        recorded = self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
+        if mode.recording and recorded:
+            return compute(self, other)
+        return self._update(f"x {sign} y", other, compute)
 
     def _update(self, what: str, other: Any, compute: Callable[[Tensor, Any], Tensor]) -> Tensor:
         self._writable(what, other)
@@ -721,6 +745,11 @@ def start_of(output: Tensor, gradient: Any, what: str, record: bool) -> tuple[So
                 f"{what}: a tensor of shape {output.shape} needs the gradient to start from; "
                 "reduce it to one number, as "
                 f"in loss.sum(), or pass one of its shape"
+            )
+        if output.dtype.is_complex:
+            raise DerivativeError(
+                f"{what}: a gradient is that of a real number, this one is {output.dtype.name}; take its "
+                f"real, imag or abs(), or pass the gradient to start from"
             )
         value = Tensor._make(np.ones(output.shape, output._array.dtype))
     else:
