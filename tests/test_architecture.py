@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,7 +187,7 @@ def run(code: str, **environment: str) -> str:
         env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert found.returncode == 0, found.stderr
@@ -247,15 +246,15 @@ def test_a_cached_backward_runs_without_a_compiler_and_derives_nothing(tmp_path:
     assert not run(BACKWARD, TILEWRIGHT_CACHE_DIR=str(tmp_path)).split()
 
 
-def seconds(statement: str) -> float:
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        run(statement)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def test_the_library_imports_in_little_more_than_numpys_time():
-    """Relative, because machines and their load differ; 0.1 s against 0.2 s where it was measured."""
-    assert seconds("import tilewright") < 4 * seconds("import numpy") + 0.1
+def test_the_library_imports_little_more_than_numpy():
+    """What makes an import slow is counted, not timed: it was 120 modules of ours and 37 others."""
+    code = (
+        "import sys, numpy\nbefore = set(sys.modules)\nimport tilewright\nprint(*set(sys.modules) - before)"
+    )
+    loaded = run(code).split()
+    ours = [name for name in loaded if name.partition(".")[0] == "tilewright"]
+    others = {name.partition(".")[0] for name in loaded if name not in ours}
+    assert others <= sys.stdlib_module_names, "besides NumPy and the standard library nothing is loaded"
+    assert not others & {"asyncio", "concurrent", "http", "multiprocessing", "sqlite3", "unittest", "xml"}
+    assert len(ours) < 160
+    assert len(others) < 60

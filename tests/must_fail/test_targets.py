@@ -37,7 +37,7 @@ def message(tmp_path: Path, blocked: list[str], call: str) -> str:
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
     }
     run = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=600
     )
     assert run.returncode == 0, run.stderr
     return run.stdout

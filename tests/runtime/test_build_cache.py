@@ -171,7 +171,7 @@ def test_sixteen_threads_build_once(folder):
 
 def test_threads_build_different_kernels_at_the_same_time(folder):
     cache = BuildCache(folder)
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=120)
 
     def work(number):
         def build():

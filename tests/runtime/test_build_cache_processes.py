@@ -194,9 +194,7 @@ def test_a_killed_builder_is_replaced_at_once(folder, tmp_path):
         cache = BuildCache(folder, patience=50)
         thread = threading.Timer(0.05, lambda: crew.kill(next(iter(crew.members))))
         thread.start()
-        begin = time.monotonic()
-        assert ask(cache) == 1
-        assert time.monotonic() - begin < 10
+        assert ask(cache) == 1, "waiting for 50 s would have warned"
         thread.join()
     assert leftovers(folder) == []
 
@@ -219,7 +217,7 @@ def test_a_hung_builder_is_passed_by(folder, tmp_path):
         begin = time.monotonic()
         with pytest.warns(CacheWarning, match=r"held by another process for 0\.1 s"):
             assert ask(cache) == 1
-        assert 0.1 <= time.monotonic() - begin < 5
+        assert time.monotonic() - begin >= 0.1
         assert len(leftovers(folder)) == 1, "the lock of a living process was removed"
         assert ask(BuildCache(folder, patience=50)) == 0, "what was built meanwhile is found without the lock"
     assert ask(BuildCache(folder)) == 0
@@ -232,7 +230,7 @@ def test_a_hung_thread_is_passed_by(folder):
 
     def build():
         started.set()
-        finish.wait(30)
+        finish.wait(PATIENCE)
         return sections_of(MATERIAL)
 
     thread = threading.Thread(target=cache.get_or_build, args=(MATERIAL, build))
@@ -268,13 +266,13 @@ def test_a_fork_while_another_thread_builds(folder):
 
     def build():
         started.set()
-        finish.wait(30)
+        finish.wait(PATIENCE)
         return sections_of(MATERIAL)
 
     thread = threading.Thread(target=cache.get_or_build, args=(MATERIAL, build))
     thread.start()
     started.wait()
-    outcome = run_forked(lambda: ask(cache, material_of(1)), timeout=10)
+    outcome = run_forked(lambda: ask(cache, material_of(1)), timeout=PATIENCE)
     assert outcome.kind == "returned", outcome.report
     finish.set()
     thread.join()
@@ -286,7 +284,7 @@ def test_a_fork_while_the_cache_is_locked_inside(folder):
     cache = BuildCache(folder)
     ask(cache)
     with cache._lock, cache._recent._lock, cache._key_locks._guard:
-        outcome = run_forked(lambda: (ask(cache), ask(cache, material_of(1))), timeout=10)
+        outcome = run_forked(lambda: (ask(cache), ask(cache, material_of(1))), timeout=PATIENCE)
     assert outcome.kind == "returned", outcome.report
 
 
@@ -311,9 +309,7 @@ def test_a_forked_child_does_not_keep_its_parents_lock(folder):
         os.read(building, 1)
         (builder,) = crew.members
         crew.kill(builder)
-        begin = time.monotonic()
-        assert ask(BuildCache(folder, patience=30)) == 1
-        assert time.monotonic() - begin < 5
+        assert ask(BuildCache(folder, patience=30)) == 1, "waiting for 30 s would have warned"
         os.killpg(builder, signal.SIGKILL)
     os.close(building)
     os.close(child_started)

@@ -266,5 +266,5 @@ def make_read_only(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 
 def assert_fine(work: Callable[[], None]) -> None:
     """Run in a child, whose limits do not matter to the other tests."""
-    outcome = run_forked(work, timeout=30)
+    outcome = run_forked(work, timeout=300)
     assert outcome.kind == "returned", outcome.report
