@@ -5,6 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 
 import tilewright as tw
 from tests.tensor.against_torch import draw
@@ -284,11 +285,51 @@ def test_grad_is_checked_when_it_is_set():
         (x * 2).grad = tw.ones(3, dtype="float64")
 
 
-def test_advanced_indexing_of_recorded_tensors_is_refused():
-    x = leaf(3)
-    with pytest.raises(DerivativeError, match="has no gradient yet"):
-        x[[0, 2]]
-    np.testing.assert_array_equal(x.detach()[[0, 2]].numpy(), x.detach().numpy()[[0, 2]])
+INDICES = {
+    "list": [0, 2, 0, -1],
+    "rows": np.array([[1, 1], [3, -4]]),
+    "one of a tuple": (np.array([2, 2, 1]),),
+    "mask": np.array([True, False, True, True]),
+    "elements": ([0, 1, 0], [4, 2, 4]),
+    "columns": (slice(None), [1, 1, 0]),
+    "between": (slice(1, None, 2), None, np.array([[0], [3]])),
+    "whole mask": np.arange(20).reshape(4, 5) % 3 == 0,
+    "tensor": tw.tensor([3, 3, 0]),
+    "nothing": np.zeros(0, np.int64),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_gradients_of_selected_elements_add_up(name):
+    index = INDICES[name]
+    data = np.random.default_rng(0).standard_normal((4, 5))
+    mine, peer = tw.tensor(data, requires_grad=True), torch.tensor(data, requires_grad=True)
+    found = mine[index]
+    if isinstance(index, tw.Tensor):
+        index = torch.tensor(index.numpy())
+    expected = peer[index]
+    np.testing.assert_array_equal(found.detach().numpy(), expected.detach().numpy())
+    assert found.shape == tuple(expected.shape)
+    (found * found * found).sum().backward()
+    (expected**3).sum().backward()
+    np.testing.assert_allclose(mine.grad.numpy(), peer.grad.numpy(), rtol=1e-12)
+
+
+def test_second_derivatives_of_selected_elements():
+    x = leaf(4)
+    (first,) = tw.grad((x[[1, 1, 3]] ** 3).sum(), x, create_graph=True)
+    (second,) = tw.grad(first.sum(), x)
+    expected = 6 * x.detach().numpy() * [0, 2, 0, 1]
+    np.testing.assert_allclose(second.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_indices_out_of_range(recorded):
+    x = leaf(3) if recorded else tw.ones(3)
+    with pytest.raises(IndexError, match=r"shape \(3,\): index 3 is out of bounds"):
+        x[[0, 3]]
+    with pytest.raises(ShapeError, match="boolean index did not match"):
+        x[np.ones(4, bool)]
 
 
 # --- in place ---------------------------------------------------------------------------------------------

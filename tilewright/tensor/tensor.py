@@ -17,9 +17,10 @@ from tilewright.dsl.dtypes import DType, stored
 from tilewright.errors import ArgumentError, DerivativeError, DTypeError, OverlapError, ShapeError
 from tilewright.op.binding import where as whose
 from tilewright.tensor import operators
+from tilewright.tensor.indexing import as_arrays, basic_index, selected, sliced, taken
 from tilewright.tensor.operators import along, convert, pointwise, reduce
 from tilewright.tensor.record import Value, Version, apply
-from tilewright.tensor.views import Copy, Permute, Reshape, Slice, View, apply_view
+from tilewright.tensor.views import Copy, Permute, Reshape, apply_view
 
 Shape = tuple[int, ...]
 Dim = int | Sequence[int] | None
@@ -635,22 +636,18 @@ class Tensor(Value):
         return self if self.is_contiguous() else self.clone()
 
     def __getitem__(self, index: Any) -> Tensor:
-        plain = _basic_index(index, self.ndim)
+        plain = basic_index(index, self.ndim)
         if plain is not None:
-            return apply_view(self, _sliced(plain, self.shape))
+            return apply_view(self, sliced(plain, self.shape))
         if self.requires_grad and mode.recording:
-            raise DerivativeError(
-                "indexing with arrays, lists or masks has no gradient yet; index with integers "
-                "and slices, or use "
-                "x.detach()[index]"
-            )
-        return Tensor._make(np.asarray(self._array[_as_arrays(index)]))
+            return selected(self, index)
+        return Tensor._make(taken(self._array, as_arrays(index)))
 
     # --- in place -------------------------------------------------------------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._writable("x[index] = value", value)
-        self._array[_as_arrays(index)] = value._array if isinstance(value, Tensor) else value
+        self._array[as_arrays(index)] = value._array if isinstance(value, Tensor) else value
         self._version.count += 1
 
     def copy_(self, value: Any) -> Tensor:
@@ -791,37 +788,3 @@ def _dim(dim: Any, rank: int) -> int:
     if not isinstance(dim, (int, np.integer)) or not -rank <= dim < rank:
         raise ShapeError(f"there is no dimension {dim!r} in a tensor of {rank} dimensions")
     return int(dim) % rank
-
-
-def _basic_index(index: Any, rank: int) -> tuple[Any, ...] | None:
-    """The index as a tuple with one `...`, or None if it holds arrays, lists or masks."""
-    parts = index if isinstance(index, tuple) else (index,)
-    for part in parts:
-        integer = isinstance(part, (int, np.integer)) and not isinstance(part, bool)
-        if not (integer or part is None or part is Ellipsis or isinstance(part, slice)):
-            return None
-    count = sum(part is not None and part is not Ellipsis for part in parts)
-    if count > rank or sum(part is Ellipsis for part in parts) > 1:
-        raise ShapeError(f"index {index!r} does not fit a tensor of {rank} dimensions")
-    return parts if any(part is Ellipsis for part in parts) else (*parts, ...)
-
-
-def _sliced(index: tuple[Any, ...], shape: Shape) -> View:
-    before = [p for p in index[: index.index(Ellipsis)] if p is not None]
-    after = [p for p in index[index.index(Ellipsis) + 1 :] if p is not None]
-    pairs = [*enumerate(before), *((d - len(after) + len(shape), p) for d, p in enumerate(after))]
-    for dimension, part in pairs:
-        if not isinstance(part, slice) and not -shape[dimension] <= part < shape[dimension]:
-            error = ShapeError(f"index {part} is out of range for dimension {dimension} of shape {shape}")
-            raise _IndexError(str(error))
-    return Slice(index)
-
-
-class _IndexError(ShapeError, IndexError):
-    """An index out of range."""
-
-
-def _as_arrays(index: Any) -> Any:
-    if isinstance(index, tuple):
-        return tuple(_as_arrays(part) for part in index)
-    return index._array if isinstance(index, Tensor) else index
