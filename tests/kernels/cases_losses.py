@@ -297,3 +297,40 @@ CASES += [
         for r, p, s, m in (("mean", 2.0, False, 1.0), ("sum", 1.0, True, 0.5), ("none", 3.0, True, 2.0))
     ),
 ]
+
+
+# --- several classes at once -------------------------------------------------------------------------------
+
+
+def first_classes(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Some classes in any order, then -1 and what does not matter; the first row has none, the last all."""
+    rows = np.argsort(rng.random(shape), axis=-1)
+    flat = rows.reshape(-1, shape[-1])
+    for number, row in enumerate(flat[:-1]):
+        row[number % shape[-1] :][:1] = -1
+    return rows
+
+
+def between_the_kinks(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Multiples of 0.4: no two of them are 1 apart."""
+    return 0.4 * np.rint(2 * rng.standard_normal(shape))
+
+
+def torch_multilabel_margin(x, target, reduction="mean"):
+    flat = (t.reshape(-1, t.shape[-1]) for t in (x, target))
+    found = F.multilabel_margin_loss(*flat, reduction=reduction)
+    return found.reshape(x.shape[:-1]) if found.ndim else found
+
+
+CASES += [
+    Case(
+        K.multilabel_margin,
+        CLASSES,
+        constants={"reduction": r},
+        draw={"target": first_classes, "x": between_the_kinks},
+        dtypes={"target": np.int64},
+        torch=torch_multilabel_margin,
+        rare=True,
+    )
+    for r in REDUCTIONS
+]

@@ -63,6 +63,9 @@ ATTENTION_MORE = (
 )
 
 
+OPTIONS = ("mask", "bias", "key_mask", "slopes", "seed")
+
+
 def attention(mask_draw=None, axes=ATTENTION, more=(), batch=None, **constants) -> Case:
     """Without a mask if it is not said how to draw one."""
     masked = mask_draw is not None
@@ -73,7 +76,7 @@ def attention(mask_draw=None, axes=ATTENTION, more=(), batch=None, **constants) 
         constants=constants,
         draw={"mask": mask_draw} if masked else {},
         dtypes={"mask": np.bool_} if masked else {},
-        absent=() if masked else ("mask",),
+        absent=OPTIONS[masked:],
         batch=batch or {},
         torch=torch_attention,
         typical=True,
@@ -109,4 +112,82 @@ CASES = [
         causal=True,
         scale=1 / math.sqrt(3),
     ),
+]
+
+
+# --- the options of attention ------------------------------------------------------------------------------
+
+OPTIONS = ("mask", "bias", "key_mask", "slopes", "seed")
+
+
+def attention_weights_by_torch(
+    q,
+    k,
+    mask=None,
+    bias=None,
+    key_mask=None,
+    slopes=None,
+    causal=False,
+    window=None,
+    scale=None,
+    softcap=None,
+):
+    i, j = torch.arange(q.shape[-2])[:, None], torch.arange(k.shape[-2])
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias
+    if slopes is not None:
+        scores = scores - slopes[..., None, None] * (i - j).abs()
+    seen = torch.ones_like(scores, dtype=torch.bool)
+    for condition in (
+        mask,
+        None if key_mask is None else key_mask[..., None, :],
+        i >= j if causal else None,
+        (i - j).abs() < window if window is not None else None,
+    ):
+        seen = seen if condition is None else seen & condition
+    scores = torch.where(seen, scores, -torch.inf)
+    safe = torch.where(seen.any(-1, keepdim=True), scores, 0.0)
+    return torch.where(seen, torch.softmax(safe, -1), 0.0)
+
+
+def attending(op, given=(), axes=ATTENTION, more=(), draw=None, batch=None, **constants) -> Case:
+    """Attention, or its weights, with the optional operands `given`."""
+    given_names = [n for n in ("q", "k", "v", *OPTIONS) if n in given or n in "qkv"]
+
+    def peer(*operands, **options):
+        named = dict(zip([n for n in given_names if n in {t.name for t in op.tiles}], operands, strict=True))
+        v = named.pop("v", None)
+        p = attention_weights_by_torch(**named, **options)
+        return p if v is None else p @ v
+
+    return Case(
+        op,
+        axes,
+        more=more,
+        constants=constants,
+        draw={"mask": some_rows_see_nothing, "key_mask": coin, **(draw or {})},
+        dtypes={"mask": np.bool_, "key_mask": np.bool_},
+        absent=tuple(n for n in OPTIONS if n not in given),
+        batch=batch or {},
+        torch=peer,
+        heavy=True,
+        rare=True,
+    )
+
+
+HEADS = {**ATTENTION, "...": (2, 3), "i": 5, "j": 6}
+WIDE = ({"i": 33, "j": 70, "d": 16},)
+
+CASES += [
+    attending(K.attention, ("bias",), softcap=2.0, more=WIDE),
+    attending(K.attention, ("key_mask",), HEADS, batch={"key_mask": (2, 1)}, causal=True),
+    attending(K.attention, ("slopes",), HEADS, batch={"slopes": (3,)}, causal=True),
+    attending(K.attention, axes=HEADS, window=2, more=WIDE),
+    attending(K.attention, axes={**HEADS, "i": 6, "j": 3}, window=2, causal=True),
+    attending(K.attention, OPTIONS[:4], HEADS, batch={"slopes": (3,)}, causal=True, window=4, scale=0.4),
+    attending(K.attention_weights, OPTIONS[:4], HEADS, batch={"key_mask": (2, 1)}, softcap=3.0),
+    attending(K.attention_weights),
 ]

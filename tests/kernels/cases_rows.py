@@ -43,3 +43,5 @@ CASES = [
     Case(K.rms_norm, AXES, more=MORE, torch=torch_rms_norm, typical=True, special=(NAN, 1e4)),
     Case(K.rms_norm, AXES, more=MORE, torch=torch_rms_norm, absent=("weight",)),
 ]
+
+CASES += [Case(K.softmin, AXES, special=SPECIAL, torch=lambda x: F.softmin(x, -1), rare=True)]

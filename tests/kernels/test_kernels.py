@@ -10,9 +10,13 @@ import pytest
 
 from tests.kernels import (
     cases_activations,
+    cases_distances,
     cases_dropout,
+    cases_embeddings,
     cases_losses,
+    cases_norms,
     cases_optim,
+    cases_positions,
     cases_products,
     cases_rows,
     cases_scans,
@@ -30,6 +34,10 @@ CASES: list[Case] = [
     *cases_losses.CASES,
     *cases_optim.CASES,
     *cases_dropout.CASES,
+    *cases_norms.CASES,
+    *cases_embeddings.CASES,
+    *cases_positions.CASES,
+    *cases_distances.CASES,
 ]
 
 

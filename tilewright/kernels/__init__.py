@@ -2,20 +2,37 @@
 
 from tilewright.kernels.activations import (
     ACTIVATIONS,
+    celu,
     elu,
     geglu,
     gelu,
+    glu,
+    hardshrink,
+    hardsigmoid,
     hardswish,
+    hardtanh,
     leaky_relu,
+    logsigmoid,
     mish,
+    prelu,
     relu,
+    relu6,
+    rrelu,
+    selu,
     sigmoid,
     silu,
     softplus,
+    softshrink,
+    softsign,
     swiglu,
     tanh,
+    tanhshrink,
+    threshold,
 )
-from tilewright.kernels.attention import attention
+from tilewright.kernels.attention import (
+    attention,
+    attention_weights,
+)
 from tilewright.kernels.convolution import (
     conv1d,
     conv2d,
@@ -25,8 +42,35 @@ from tilewright.kernels.convolution import (
     depthwise_conv2d,
     depthwise_conv3d,
 )
-from tilewright.kernels.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d
-from tilewright.kernels.linear import bilinear, linear, matmul
+from tilewright.kernels.distances import (
+    cdist,
+    cosine_similarity,
+    normalize,
+    pairwise_distance,
+)
+from tilewright.kernels.dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+)
+from tilewright.kernels.embeddings import (
+    add_along,
+    embedding,
+    embedding_bag,
+    embedding_bag_ragged,
+    index_add,
+    index_select,
+    masked_fill,
+    one_hot,
+    take_along,
+)
+from tilewright.kernels.linear import (
+    bilinear,
+    linear,
+    matmul,
+)
 from tilewright.kernels.losses import (
     bce,
     bce_with_logits,
@@ -41,6 +85,7 @@ from tilewright.kernels.losses import (
     margin_ranking,
     mse,
     multi_margin,
+    multilabel_margin,
     multilabel_soft_margin,
     nll,
     poisson_nll,
@@ -51,7 +96,15 @@ from tilewright.kernels.losses import (
     softmax_focal,
     triplet_margin,
 )
-from tilewright.kernels.norms import layer_norm, rms_norm
+from tilewright.kernels.norms import (
+    batch_norm,
+    instance_norm,
+    layer_norm,
+    power_iteration,
+    rms_norm,
+    spectral_norm,
+    weight_norm,
+)
 from tilewright.kernels.optim import (
     adadelta_step,
     adafactor_step,
@@ -72,8 +125,18 @@ from tilewright.kernels.optim import (
     rprop_step,
     sgd_step,
 )
-from tilewright.kernels.ordering import max_with_index, median, min_with_index, sort, topk
-from tilewright.kernels.padding import pad1d, pad2d, pad3d
+from tilewright.kernels.ordering import (
+    max_with_index,
+    median,
+    min_with_index,
+    sort,
+    topk,
+)
+from tilewright.kernels.padding import (
+    pad1d,
+    pad2d,
+    pad3d,
+)
 from tilewright.kernels.pooling import (
     avg_pool1d,
     avg_pool2d,
@@ -81,6 +144,11 @@ from tilewright.kernels.pooling import (
     max_pool1d,
     max_pool2d,
     max_pool3d,
+)
+from tilewright.kernels.positions import (
+    alibi,
+    rope,
+    sinusoidal_positions,
 )
 from tilewright.kernels.scans import (
     cummax,
@@ -93,22 +161,33 @@ from tilewright.kernels.scans import (
     linear_recurrence,
     logcumsumexp,
 )
-from tilewright.kernels.softmax import log_softmax, logsumexp, softmax
+from tilewright.kernels.softmax import (
+    gumbel_softmax,
+    log_softmax,
+    logsumexp,
+    softmax,
+    softmin,
+)
 
 __all__ = [
     "ACTIVATIONS", "adadelta_step", "adafactor_step", "adafactor_vector_step", "adagrad_step",
-    "adam_step", "adamax_step", "adamw_step", "alpha_dropout", "asgd_step", "attention",
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "bce", "bce_with_logits", "bilinear", "conv1d",
-    "conv2d", "conv2d_channels_last", "conv3d", "cosine_embedding", "cross_entropy", "cummax",
-    "cummax_with_index", "cummin", "cummin_with_index", "cumprod", "cumsum", "depthwise_conv1d",
-    "depthwise_conv2d", "depthwise_conv3d", "differences", "dropout", "dropout1d", "dropout2d",
-    "dropout3d", "elu", "gaussian_nll", "geglu", "gelu", "hardswish", "hinge", "hinge_embedding",
-    "huber", "kl_div", "l1", "lamb_step", "lars_step", "layer_norm", "leaky_relu", "linear",
-    "linear_recurrence", "lion_step", "log_softmax", "logcumsumexp", "logsumexp", "margin_ranking",
-    "matmul", "max_pool1d", "max_pool2d", "max_pool3d", "max_with_index", "median",
-    "min_with_index", "mish", "mse", "multi_margin", "multilabel_soft_margin", "muon_step",
-    "nadam_momentum", "nadam_step", "nll", "pad1d", "pad2d", "pad3d", "poisson_nll", "radam_step",
-    "relu", "rms_norm", "rmsprop_step", "rprop_step", "sgd_step", "sigmoid", "sigmoid_focal",
-    "silu", "smooth_l1", "soft_cross_entropy", "soft_margin", "softmax", "softmax_focal",
-    "softplus", "sort", "swiglu", "tanh", "topk", "triplet_margin",
+    "adam_step", "adamax_step", "adamw_step", "add_along", "alibi", "alpha_dropout", "asgd_step",
+    "attention", "attention_weights", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "bce",
+    "bce_with_logits", "bilinear", "cdist", "celu", "conv1d", "conv2d", "conv2d_channels_last", "conv3d",
+    "cosine_embedding", "cosine_similarity", "cross_entropy", "cummax", "cummax_with_index", "cummin",
+    "cummin_with_index", "cumprod", "cumsum", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
+    "differences", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding", "embedding_bag",
+    "embedding_bag_ragged", "gaussian_nll", "geglu", "gelu", "glu", "gumbel_softmax", "hardshrink",
+    "hardsigmoid", "hardswish", "hardtanh", "hinge", "hinge_embedding", "huber", "index_add",
+    "index_select", "instance_norm", "kl_div", "l1", "lamb_step", "lars_step", "layer_norm", "leaky_relu",
+    "linear", "linear_recurrence", "lion_step", "log_softmax", "logcumsumexp", "logsigmoid", "logsumexp",
+    "margin_ranking", "masked_fill", "matmul", "max_pool1d", "max_pool2d", "max_pool3d", "max_with_index",
+    "median", "min_with_index", "mish", "mse", "multi_margin", "multilabel_margin",
+    "multilabel_soft_margin", "muon_step", "nadam_momentum", "nadam_step", "nll", "normalize", "one_hot",
+    "pad1d", "pad2d", "pad3d", "pairwise_distance", "poisson_nll", "power_iteration", "prelu",
+    "radam_step", "relu", "relu6", "rms_norm", "rmsprop_step", "rope", "rprop_step", "rrelu", "selu",
+    "sgd_step", "sigmoid", "sigmoid_focal", "silu", "sinusoidal_positions", "smooth_l1",
+    "soft_cross_entropy", "soft_margin", "softmax", "softmax_focal", "softmin", "softplus", "softshrink",
+    "softsign", "sort", "spectral_norm", "swiglu", "take_along", "tanh", "tanhshrink", "threshold",
+    "topk", "triplet_margin", "weight_norm",
 ]  # fmt: skip

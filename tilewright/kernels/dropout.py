@@ -8,6 +8,7 @@ import math
 
 import tilewright as tw
 from tilewright.errors import ArgumentError
+from tilewright.kernels.activations import SELU_ALPHA, SELU_SCALE
 
 
 def _dropped(x, seed, p, axes):
@@ -46,8 +47,8 @@ def dropout3d(x: tw.Tile["... c d h w"], seed: tw.Tile[""], *, p: float = 0.5):
     return _dropped(x, seed, p, "... c")
 
 
-ALPHA = -1.7580993408473766
-"""-λα of the activation selu: what it tends to for large negative arguments."""
+ALPHA = -SELU_SCALE * SELU_ALPHA
+"""What the activation selu tends to for large negative arguments."""
 
 
 @tw.op

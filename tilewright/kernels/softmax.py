@@ -25,3 +25,20 @@ def log_softmax(x: tw.Tile["... d"]):
 def logsumexp(x: tw.Tile["... d"]):
     """log Σ exp(x), along d; -inf for an empty row."""
     return tw.logsumexp(x, "d")
+
+
+@tw.op
+def softmin(x: tw.Tile["... d"]):
+    """exp(-x) / Σ exp(-x), along d."""
+    return softmax(-x)
+
+
+@tw.op
+def gumbel_softmax(x: tw.Tile["... d"], seed: tw.Tile[""], *, tau: float = 1.0):
+    """softmax((x + g) / tau) along d, g drawn from Gumbel's distribution (Jang et al., 2017).
+
+    g = -log(-log u) for u uniform in (0, 1), so that the largest element is a draw from softmax(x).
+    """
+    dtype = x.dtype.compute
+    u = tw.maximum(tw.rand(seed, "... d", dtype=dtype), dtype.epsilon / 4)
+    return softmax((x - tw.log(-tw.log(u))) / tau)

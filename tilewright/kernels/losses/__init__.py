@@ -6,6 +6,7 @@ from tilewright.kernels.losses.classification import (
     cross_entropy,
     hinge,
     multi_margin,
+    multilabel_margin,
     multilabel_soft_margin,
     nll,
     sigmoid_focal,
@@ -17,8 +18,8 @@ from tilewright.kernels.losses.metric import cosine_embedding, hinge_embedding, 
 from tilewright.kernels.losses.regression import gaussian_nll, huber, kl_div, l1, mse, poisson_nll, smooth_l1
 
 __all__ = [
-    "bce", "bce_with_logits", "cosine_embedding", "cross_entropy", "gaussian_nll", "hinge", "hinge_embedding",
-    "huber", "kl_div", "l1", "margin_ranking", "mse", "multi_margin", "multilabel_soft_margin", "nll",
-    "poisson_nll", "sigmoid_focal", "smooth_l1", "soft_cross_entropy", "soft_margin", "softmax_focal",
-    "triplet_margin",
+    "bce", "bce_with_logits", "cosine_embedding", "cross_entropy", "gaussian_nll", "hinge",
+    "hinge_embedding", "huber", "kl_div", "l1", "margin_ranking", "mse", "multi_margin",
+    "multilabel_margin", "multilabel_soft_margin", "nll", "poisson_nll", "sigmoid_focal", "smooth_l1",
+    "soft_cross_entropy", "soft_margin", "softmax_focal", "triplet_margin",
 ]  # fmt: skip

@@ -167,6 +167,22 @@ def multi_margin(
 
 
 @tw.op
+def multilabel_margin(x: tw.Tile["... c"], target: tw.Tile["... c"], *, reduction: str = "mean"):
+    """Σ_{j, i} max(0, 1 - x[target[j]] + x[i]) / c over the targets j and all i that are no target.
+
+    Targets are class numbers up to the first negative one; one beyond the classes gives NaN. The derivative
+    at the kink is 0.
+    """
+    place = tw.index("c")
+    length = tw.min(tw.where(target < 0, place, tw.size("c")), "c")
+    wanted, counts = target["... j"], tw.index("j") < length
+    is_target = tw.any(counts & (wanted == place), "j")
+    gap = relu(1 - x.at(c=wanted, fill=tw.nan) + x)
+    loss = tw.sum(tw.where(counts & ~is_target, gap, 0), "c j")
+    return reduced(loss / tw.cast(tw.size("c"), loss.dtype), reduction)
+
+
+@tw.op
 def multilabel_soft_margin(
     x: tw.Tile["... c"], target: tw.Tile["... c"], weight: tw.Tile["c"] = None, *, reduction: str = "mean"
 ):

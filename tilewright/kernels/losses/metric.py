@@ -2,19 +2,10 @@
 
 import tilewright as tw
 from tilewright.kernels.activations import relu
+from tilewright.kernels.distances import pairwise_distance
 from tilewright.kernels.losses.reduction import reduced
 
 TINY = 1e-12
-
-
-def distance(one, other, p, eps):
-    """(Σ |one - other + eps|ᵖ)^(1/p), along d."""
-    gap = tw.abs(one - other + eps)
-    if p == 1:
-        return tw.sum(gap, "d")
-    if p == 2:
-        return tw.sqrt(tw.sum(gap * gap, "d"))
-    return tw.sum(gap**p, "d") ** (1 / p)
 
 
 @tw.op
@@ -33,9 +24,9 @@ def triplet_margin(
 
     `swap` takes the nearer of ‖a - n‖ and ‖p - n‖ (Balntas et al., 2016).
     """
-    near, far = distance(anchor, positive, p, eps), distance(anchor, negative, p, eps)
+    near, far = (pairwise_distance(anchor, other, p=p, eps=eps) for other in (positive, negative))
     if swap:
-        far = tw.minimum(far, distance(positive, negative, p, eps))
+        far = tw.minimum(far, pairwise_distance(positive, negative, p=p, eps=eps))
     return reduced(relu(near - far + margin), reduction)
 
 
