@@ -29,6 +29,7 @@ CASES = [
       for op in (K.dropout1d, K.dropout2d, K.dropout3d)),
     *(Case(K.alpha_dropout, AXES, more=MORE, constants={"p": p}, special=SPECIAL, **SEED)
       for p in (0.0, 0.3, 1.0)),
+    Case(K.feature_alpha_dropout, {"...": (2,), "c": 3, "s": 5}, constants={"p": 0.4}, rare=True, **SEED),
     Case(K.rrelu, AXES, more=MORE, special=SPECIAL, rare=True, **SEED),
     Case(K.rrelu, AXES, constants=SAME, torch=leaky, special=SPECIAL, rare=True, **SEED),
     Case(K.gumbel_softmax, {"...": (2, 3), "d": 7}, more=({"d": 1025}, {"d": 1}), rare=True, **SEED),

@@ -59,15 +59,17 @@ def norm(op, absent=(), more=(), momentum=0.1, **fields) -> Case:
     )
 
 
+def torch_group_norm(x, weight=None, bias=None, groups=1, eps=1e-5):
+    return F.group_norm(x, groups, weight, bias, eps)
+
+
 def torch_weight_norm(v, g):
     return torch._weight_norm(v, g[:, None])
 
 
-def torch_power_iteration(weight, u, v, iterations=1, eps=1e-12):
-    for _ in range(iterations):
-        v = F.normalize(weight.T @ u, dim=0, eps=eps)
-        u = F.normalize(weight @ v, dim=0, eps=eps)
-    return u, v
+def torch_power_iteration(weight, u):
+    v = F.normalize(weight.T @ u, dim=0, eps=1e-12)
+    return F.normalize(weight @ v, dim=0, eps=1e-12), v
 
 
 def torch_spectral_norm(weight, u, v):
@@ -75,6 +77,8 @@ def torch_spectral_norm(weight, u, v):
 
 
 MATRIX = {"o": 4, "i": 5}
+GROUPS = {"...": (2,), "groups": 3, "c": 2, "s": 5}
+GROUPED = {"constants": {"groups": 3}, "torch": torch_group_norm, "tolerance": 64}
 
 CASES = [
     norm(K.batch_norm, more=MORE, typical=True, heavy=True),
@@ -84,17 +88,10 @@ CASES = [
     norm(K.instance_norm, rare=True, more=MORE),
     norm(K.instance_norm, RUNNING + WEIGHTS, rare=True),
     norm(K.instance_norm, rare=True, constants={"training": False}),
+    Case(K.group_norm, GROUPS, more=({"c": 1}, {"c": 11, "s": 65}), **GROUPED),
+    Case(K.group_norm, {**GROUPS, "...": (4,)}, absent=WEIGHTS, rare=True, **GROUPED),
     Case(K.weight_norm, MATRIX, more=({"o": 33, "i": 1025},), torch=torch_weight_norm, rare=True),
     Case(K.power_iteration, MATRIX, torch=torch_power_iteration, rare=True, heavy=True),
-    Case(
-        K.power_iteration,
-        MATRIX,
-        constants={"iterations": 2},
-        torch=torch_power_iteration,
-        rare=True,
-        heavy=True,
-        tolerance=64,
-    ),
     Case(K.spectral_norm, MATRIX, draw={"u": positive, "v": positive, "weight": positive},
          torch=torch_spectral_norm, rare=True, heavy=True),
 ]  # fmt: skip

@@ -156,13 +156,9 @@ def check_value(case: Case, dtype: Any, target: str, axes: Extents | None = None
 
 
 def check_backward(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:
-<<<<<<< HEAD
     """The generated backward on a target, with what the forward saves for it, against the reference."""
-=======
-    """The generated backward on a target against its float64 reference."""
     if not case.differentiable:
         return
->>>>>>> ccca6e7 (Kernels: norms of channels and weights, embeddings and bags, positions, distances, options of attention, activations; each against torch)
     call = case.call(case.arguments(dtype, axes=axes))
     arrays = {**call.arrays, **call.scalars}
     tolerance = 4 * case.tolerance + 4 * _narrow(np.dtype(dtype))

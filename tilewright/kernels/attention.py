@@ -2,6 +2,7 @@
 
 import tilewright as tw
 from tilewright.errors import ArgumentError
+from tilewright.kernels.dropout import dropped
 
 
 @tw.op
@@ -26,7 +27,7 @@ def attention(
     if dropout:
         if seed is None:
             raise ArgumentError("attention with dropout draws random numbers: pass seed")
-        p = tw.where(tw.bernoulli(seed, 1 - dropout, "... i j"), p * (1 / (1 - dropout)), 0)
+        p = dropped(p, seed, dropout, "... i j")
     return tw.sum(p * v, "j")
 
 

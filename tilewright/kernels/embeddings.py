@@ -4,6 +4,8 @@ What is read outside of an operand is NaN, so that a wrong index shows (0 where 
 what is added there is lost. Negative positions do not count from the end: they are outside.
 """
 
+from typing import Any
+
 import tilewright as tw
 from tilewright.errors import ArgumentError
 
@@ -58,7 +60,7 @@ def embedding_bag_ragged(
         inside = counts & (bag == tw.index("b"))
         largest = tw.max(tw.where(inside, rows, -tw.inf), "n")
         return tw.where(tw.any(inside, "n"), largest, 0)
-    total = tw.scatter_add(tw.where(counts, rows, 0), {"b": bag}, tw.size("b"))
+    total: Any = tw.scatter_add(tw.where(counts, rows, 0), {"b": bag}, tw.size("b"))
     if mode == "sum":
         return total
     return total / _at_least_one(

@@ -68,6 +68,15 @@ def instance_norm(
     return _of_channels(x, "s", running_mean, running_var, weight, bias, momentum, training, eps)
 
 
+@tw.op
+def group_norm(
+    x: tw.Tile["... (groups c) s"], weight: tw.Tile["(groups c)"] = None, bias: tw.Tile["(groups c)"] = None,
+    *, groups: int, eps: float = 1e-5,
+) -> tw.Tile["... (groups c) s"]:  # fmt: skip
+    """(x - μ) / √(σ² + eps) · weight + bias, μ and σ² of each group of channels (Wu & He, 2018)."""
+    return affine(standardized(x, *moments(x, "c s"), eps), weight, bias)
+
+
 def _of_channels(x, axes, running_mean, running_var, weight, bias, momentum, training, eps):
     if not training and (running_mean is None or running_var is None):
         raise ArgumentError("without training the running statistics are needed: running_mean, running_var")
@@ -93,14 +102,10 @@ def weight_norm(v: tw.Tile["o i"], g: tw.Tile["o"]):
 
 
 @tw.op
-def power_iteration(
-    weight: tw.Tile["o i"], u: tw.Tile["o"], v: tw.Tile["i"], *, iterations: int = 1, eps: float = 1e-12
-):
+def power_iteration(weight: tw.Tile["o i"], u: tw.Tile["o"], *, eps: float = 1e-12):
     """(u, v) nearer to the singular vectors of the largest singular value: v ← Wᵀu / ‖·‖, u ← W v / ‖·‖."""
-    for _ in range(iterations):
-        v = _unit(tw.sum(weight * u, "o"), "i", eps)
-        u = _unit(tw.sum(weight * v, "i"), "o", eps)
-    return u, v
+    v = _unit(tw.sum(weight * u, "o"), "i", eps)
+    return _unit(tw.sum(weight * v, "i"), "o", eps), v
 
 
 @tw.op

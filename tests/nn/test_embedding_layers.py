@@ -1,0 +1,89 @@
+"""Embeddings and bags of them against torch's modules."""
+
+import numpy as np
+import pytest
+import torch
+
+import tilewright as tw
+from tests.tensor.against_torch import assert_close, draw, to_torch
+from tilewright import nn
+from tilewright.errors import ArgumentError, ShapeError
+from tilewright.nn import functional as F
+
+
+def both(name, *inputs, **options):
+    """A module and torch's with the same rows on the same inputs: results and gradients."""
+    rows = draw((7, 5), "float32")
+    ours = getattr(nn, name).from_pretrained(tw.tensor(rows), freeze=False, **options)
+    theirs = getattr(torch.nn, name).from_pretrained(to_torch(rows), freeze=False, **options)
+    mine = [None if x is None else tw.tensor(x, requires_grad=x.dtype.kind == "f") for x in inputs]
+    other = [None if x is None else to_torch(x, x.dtype.kind == "f") for x in inputs]
+    y, z = ours(*mine), theirs(*other)
+    assert_close(y, z, 1e-5)
+    cotangent = draw(y.shape, "float32", 3)
+    y.backward(tw.tensor(cotangent))
+    z.backward(to_torch(cotangent))
+    assert_close(ours.weight.grad, theirs.weight.grad, 1e-5)
+    for a, b in zip(mine, other, strict=True):
+        if b is not None and b.grad is not None:
+            assert_close(a.grad, b.grad, 1e-5)
+
+
+@pytest.mark.parametrize("padding_idx", [None, 2, -1])
+def test_embedding(padding_idx):
+    both("Embedding", np.array([[0, 2, 6], [2, 2, 5]]), padding_idx=padding_idx)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding_idx", [None, 2])
+def test_embedding_bag(mode, padding_idx):
+    options = {"mode": mode, "padding_idx": padding_idx}
+    both("EmbeddingBag", np.array([[0, 2, 6], [2, 2, 5]]), **options)
+    ids = np.array([0, 2, 6, 2, 2, 5, 1])
+    both("EmbeddingBag", ids, np.array([0, 3, 3, 5]), **options)
+    both("EmbeddingBag", ids, np.array([0, 3, 7]), **options, include_last_offset=True)
+
+
+def test_embedding_bag_with_weights():
+    ids, weights = np.array([[0, 2, 6], [2, 2, 5]]), draw((2, 3), "float32", 8)
+    both("EmbeddingBag", ids, None, weights, mode="sum")
+    both("EmbeddingBag", ids.reshape(-1), np.array([0, 4]), weights.reshape(-1), mode="sum")
+
+
+def test_one_hot():
+    ids = np.array([[0, 2], [5, 1]])
+    for classes in (-1, 8):
+        wanted = torch.nn.functional.one_hot(torch.tensor(ids), classes).numpy()
+        np.testing.assert_array_equal(F.one_hot(tw.tensor(ids), classes).numpy(), wanted)
+
+
+def test_state_and_first_values():
+    tw.manual_seed(0)
+    layer = nn.Embedding(500, 40, padding_idx=3)
+    values = layer.weight.detach().numpy()
+    assert not values[3].any() and abs(values.std() - 1) < 0.02
+    assert list(layer.state_dict()) == list(torch.nn.Embedding(5, 4).state_dict())
+    assert repr(layer) == "Embedding(500, 40, padding_idx=3)"
+    assert not nn.Embedding.from_pretrained(tw.ones(3, 2)).weight.requires_grad
+
+
+def test_the_padding_is_not_trained():
+    tw.manual_seed(0)
+    layer = nn.Embedding(6, 4, padding_idx=0)
+    optimizer = tw.optim.SGD(layer.parameters(), lr=0.1)
+    before = layer.weight.detach().numpy().copy()
+    (layer(tw.tensor(np.array([0, 1, 1]))) - 1).square().sum().backward()
+    optimizer.step()
+    moved = np.any(layer.weight.detach().numpy() != before, axis=1)
+    assert list(moved) == [False, True, False, False, False, False]
+
+
+def test_refusals():
+    with pytest.raises(ArgumentError, match="padding_idx 7 is none of the 7 rows"):
+        nn.Embedding(7, 2, padding_idx=7)
+    with pytest.raises(ArgumentError, match="a matrix has one bag a row"):
+        F.embedding_bag(tw.tensor(np.zeros((2, 2), int)), tw.ones(3, 2), tw.tensor(np.array([0])))
+    with pytest.raises(ShapeError, match="a vector with offsets"):
+        F.embedding_bag(tw.tensor(np.zeros(2, int)), tw.ones(3, 2))
+    with pytest.raises(ShapeError, match="a matrix with a row for each index"):
+        nn.Embedding.from_pretrained(tw.ones(3))

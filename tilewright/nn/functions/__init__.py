@@ -1,0 +1,1 @@
+"""The functions of `nn.functional`, by what they are for."""

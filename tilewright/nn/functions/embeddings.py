@@ -1,0 +1,52 @@
+"""Embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilewright import kernels
+from tilewright.errors import ArgumentError, ShapeError
+from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.tensor import Tensor
+
+
+def embedding(input: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """weight[input]; the row `padding_idx` gets no gradient. An index without a row gives NaN."""
+    row = _row(padding_idx, weight)
+    padding = None if row is None else weight.detach()[row]
+    return kernels.embedding(weight, as_tensor(input), padding, padding_idx=row)
+
+
+def embedding_bag(
+    input: Any, weight: Tensor, offsets: Any = None, mode: str = "mean", per_sample_weights: Any = None,
+    include_last_offset: bool = False, padding_idx: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The sum, mean or max of the rows of each bag: bags of equal size [bag element], or, with `offsets`,
+
+    one after the other in a vector, each from its offset on. Elements equal to `padding_idx` do not count.
+    """
+    ids, row = as_tensor(input), _row(padding_idx, weight)
+    if ids.ndim == 2:
+        if offsets is not None:
+            raise ArgumentError("embedding_bag: offsets are for bags in a vector; a matrix has one bag a row")
+        return kernels.embedding_bag(weight, ids, per_sample_weights, mode=mode, padding_idx=row)
+    if ids.ndim != 1 or offsets is None:
+        raise ShapeError(
+            f"embedding_bag: indices are a matrix of bags, or a vector with offsets; got shape {ids.shape}"
+        )
+    begins = as_tensor(offsets)
+    begins = begins[:-1] if include_last_offset else begins
+    return kernels.embedding_bag_ragged(weight, ids, begins, per_sample_weights, mode=mode, padding_idx=row)
+
+
+def _row(index: int | None, weight: Tensor) -> int | None:
+    rows = weight.shape[0]
+    if index is not None and not -rows <= index < rows:
+        raise ArgumentError(f"padding_idx {index} is none of the {rows} rows")
+    return None if index is None else index % rows
+
+
+def one_hot(input: Any, num_classes: int = -1) -> Tensor:
+    """1 at the class, else 0, along a new last dimension; unless given, the largest is the last class."""
+    ids = as_tensor(input)
+    return kernels.one_hot(ids, classes=int(ids.max()) + 1 if num_classes < 0 else num_classes)
