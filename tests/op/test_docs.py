@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import scalar_table
+from docs import kernel_list, scalar_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
@@ -17,6 +17,12 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.m
 def test_the_table_of_functions_is_current():
     text = scalar_table.PAGE.read_text()
     assert text == scalar_table.page_with_table(text), "run `python docs/scalar_table.py`"
+
+
+def test_the_list_of_prebuilt_ops_names_ops():
+    known = {name for rows in kernel_list.ops().values() for name, _ in rows}
+    listed = set(re.findall(r"^- `(\w+)`: \S", kernel_list.PAGE.read_text(), re.MULTILINE))
+    assert len(listed) > 100 and listed <= known, "run `python docs/kernel_list.py`"
 
 
 def test_the_readmes_example_prints_what_it_shows(capsys):
