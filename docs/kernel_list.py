@@ -17,11 +17,12 @@ PAGE = Path(__file__).resolve().parent / "kernels.md"
 HEAD = """# The prebuilt ops
 
 `tilewright.kernels`, by module: each is a formula of a few lines in
-[`tilewright/kernels/`](../tilewright/kernels), and its derivatives of any order are derived. `nn.functional` and
-`nn` have them under torch's names. Written by `python docs/kernel_list.py`.
+[`tilewright/kernels/`](../tilewright/kernels), and its derivatives of any order are derived.
+`nn.functional` and `nn` have them under torch's names. Written by `python docs/kernel_list.py`.
 
-What is not there, and why: the CTC loss. Its recursion couples each label to its neighbours at every step, and a
-combine of `tw.scan` is pointwise; as products of matrices in the log semiring it would need sums inside.
+What is not there, and why: the CTC loss. Its recursion couples each label to its neighbours at every
+step, and a combine of `tw.scan` is pointwise; as products of matrices in the log semiring it would need
+sums inside.
 """
 
 
