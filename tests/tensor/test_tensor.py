@@ -247,3 +247,21 @@ def test_masks_and_gathers_without_gradient():
     assert x[x > 2].tolist() == [3, 4, 5]
     assert x[:, tw.tensor([2, 0])].tolist() == [[2, 0], [5, 3]]
     assert x[tw.tensor([1])].tolist() == [[3, 4, 5]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
+def test_large_tensors_begin_at_cache_lines(dtype: str):
+    """Vectors of their elements do not straddle two lines, whatever the array was that they came from."""
+    size = 300_000
+    bytes_behind_a_line = np.zeros(size * 8 + 72, np.uint8)[8:]
+    source = bytes_behind_a_line[: size * 4].view(np.float32)
+    made = [
+        tw.tensor(source, dtype=dtype),
+        tw.zeros(size, dtype=dtype),
+        tw.ones(size, dtype=dtype),
+        tw.full(size, 3, dtype=dtype),
+        tw.empty(size, dtype=dtype),
+        tw.ones(size + 1, dtype=dtype)[1:].clone(),
+    ]
+    assert [t.numpy().ctypes.data % 64 for t in made] == [0] * len(made)
+    assert [float(t.numpy()[-1]) for t in made[:4]] == [0, 0, 1, 3]

@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,20 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
         return np.ndarray(extents, kind, _pool.bytes(size))
     except ValueError as error:
         raise ShapeError(f"there is no array of shape {extents} and dtype {kind}: {error}") from None
+
+
+def copy(array: np.ndarray, dtype: npt.DTypeLike = None) -> np.ndarray:
+    """A C-contiguous copy in memory as `empty` gives it, converted if `dtype` is given."""
+    result = empty(array.shape, array.dtype if dtype is None else dtype)
+    np.copyto(result, array, casting="unsafe")
+    return result
+
+
+def filled(shape: int | Sequence[int], value: Any, dtype: npt.DTypeLike) -> np.ndarray:
+    """An array of one value, in memory as `empty` gives it."""
+    result = empty(shape, dtype)
+    result[...] = value
+    return result
 
 
 def _as_tuple(shape: int | Sequence[int]) -> tuple[int, ...]:

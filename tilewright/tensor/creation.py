@@ -8,6 +8,7 @@ import numpy as np
 
 from tilewright.dsl.dtypes import ALL, COMPLEX, as_stored_dtype, float32, stored
 from tilewright.errors import ArgumentError, DTypeError
+from tilewright.runtime import memory
 from tilewright.tensor.record import Value
 from tilewright.tensor.tensor import Tensor, _shape
 
@@ -37,8 +38,8 @@ def as_array(data: Any, dtype: Any = None, copy: bool = False) -> np.ndarray:
             raise DTypeError(
                 f"data of dtype {array.dtype} cannot be {wanted}; pass data.real or np.abs(data)"
             )
-        return array.astype(wanted)
-    return np.array(array, order="C") if copy else array
+        return memory.copy(array, wanted)
+    return memory.copy(array) if copy else array
 
 
 def _from_python(data: Any, wanted: np.dtype | None) -> np.ndarray:
@@ -105,21 +106,21 @@ def _made(array: np.ndarray, requires_grad: bool) -> Tensor:
 
 def empty(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
     """A Tensor whose elements are whatever the memory held."""
-    return _made(np.empty(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
+    return _made(memory.empty(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
 
 
 def zeros(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    return _made(np.zeros(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
+    return _made(memory.filled(_shape(shape), 0, as_stored_dtype(dtype).numpy), requires_grad)
 
 
 def ones(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    return _made(np.ones(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
+    return _made(memory.filled(_shape(shape), 1, as_stored_dtype(dtype).numpy), requires_grad)
 
 
 def full(shape: Any, value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A Tensor of one value; without `dtype`, of the dtype that `tw.tensor(value)` has."""
     element = as_array(value, dtype)
-    return _made(np.full(_shape((shape,)), element, element.dtype), requires_grad)
+    return _made(memory.filled(_shape((shape,)), element, element.dtype), requires_grad)
 
 
 def zeros_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:

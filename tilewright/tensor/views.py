@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.autograd.tape import Node, Source, mode
+from tilewright.runtime import memory
 from tilewright.tensor.families import over_last_axes
 from tilewright.tensor.record import Shape, Value, Version
 
@@ -129,7 +130,7 @@ class Copy(View):
     """The same elements in memory of their own."""
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        return array.copy(order="C")
+        return memory.copy(array)
 
     def transposed(self, shape: Shape) -> View:
         return Reshape(shape)
