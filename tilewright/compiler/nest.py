@@ -94,7 +94,8 @@ class Phase:
 @dataclass(frozen=True)
 class Kernel:
     """One pass over memory. `own` is the node that has the kernel for itself, where it is neither pointwise
-    nor a reduction: the outputs' nodes are then what it scatters or sorts.
+    nor a reduction: the outputs' nodes are then what it scatters or sorts. `single` axes have one position in
+    the calls that the kernel is for; no loop walks them.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Kernel:
     split: Split | None = None
     own: Scatter | Order | None = None
     inputs: tuple[Param, ...] = field(default=())
+    single: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -158,7 +160,7 @@ class Kernel:
         for output in self.outputs:
             found.update(dict.fromkeys(base(a) for a in output.buffer.axes))
         summed = self.contraction.k if self.contraction else ()
-        for axis in (*self.parallel, *self.row, *summed):
+        for axis in (*self.parallel, *self.row, *self.single, *summed):
             found[base(axis)] = None
         for node in self.nodes():
             found.update(dict.fromkeys(base(a) for a in node.axes))

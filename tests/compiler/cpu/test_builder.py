@@ -123,6 +123,21 @@ def test_extrema_propagate_nan(target, zeros):
         np.testing.assert_array_equal(low, np.minimum(x, y))
 
 
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_first_lanes(lanes: int):
+    """Counts that do not fit 32 bits are none or all."""
+    counts = np.array([-(1 << 31) - 1, -1, 0, 1, 3, 4, 15, 16, 17, 1 << 40], np.int64)
+    out = np.zeros((counts.size, lanes), np.int8)
+
+    def body(b: Builder, given: Value, result: Value) -> None:
+        for n in range(counts.size):
+            mask = b.first_lanes(b.load(b.offset(given, 8 * n), I64), lanes)
+            b.store(b.convert(mask, "i8", signed=False), b.offset(result, n * lanes))
+
+    execute(body, counts, out)
+    np.testing.assert_array_equal(out, np.arange(lanes) < counts[:, None])
+
+
 def test_zeros_are_ordered_and_numbers_win():
     x = np.array([0.0, -0.0, -0.0, NAN, 1.0, NAN, 2.0, -1.0], np.float32)
     y = np.array([-0.0, 0.0, -0.0, 1.0, NAN, NAN, 3.0, -2.0], np.float32)

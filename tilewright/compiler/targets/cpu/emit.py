@@ -9,6 +9,7 @@ from __future__ import annotations
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.blocks import Blocks
 from tilewright.compiler.targets.cpu.builder import I32, I64, PTR, Builder, Value
+from tilewright.compiler.targets.cpu.columns import ColumnLoops, lies_across
 from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS, WORKSPACE, WORKSPACE_BYTES, Frame
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.loops import RowLoops
@@ -41,8 +42,9 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
     arguments = [("frame", PTR), ("begin", I64), ("end", I64), ("thread", I64)]
     with b.function(f"{name}_range", args=arguments) as (frame, begin, end, thread):
         workspace = _workspace(b, frame, thread)
-        loaded = load_frame(b, frame, Frame(kernel))
+        loaded = load_frame(b, frame, Frame(kernel), layout)
         top = Scope(b, loaded, layout, schedule.lanes if schedule.lane_axis else 0, stream=schedule.stream)
+        top = top.child(dict.fromkeys(kernel.single, b.constant(0, I64)))
         if kernel.contraction:
             body = Blocks(b, kernel, schedule, top, workspace, frame)
         elif kernel.scatter:
@@ -51,6 +53,8 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = Orders(b, kernel, top, workspace)
         elif kernel.scans:
             body = ScanLoops(b, kernel, schedule, top, workspace)
+        elif lies_across(kernel, schedule):
+            body = ColumnLoops(b, kernel, schedule, top, workspace, frame)
         else:
             body = RowLoops(b, kernel, schedule, top, workspace)
         with b.loop(begin, end) as items:

@@ -14,7 +14,8 @@ from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu import blocks, frame, keep, orders, toolchain
+from tilewright.compiler.slender import reshaped
+from tilewright.compiler.targets.cpu import blocks, columns, frame, keep, orders, toolchain
 from tilewright.compiler.targets.cpu.emit import emit, symbol
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
@@ -174,12 +175,13 @@ class CpuExecutable:
         number: Mapping[str, int],
         fresh: bool,
     ) -> Step | None:
+        kernel = reshaped(kernel, extents)
         layout = layout_of(kernel, shapes, strides, extents)
         compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, shapes))
         slots = compiled.frame
         template = array("q", bytes(8 * slots.size))
         workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
-        items, sizes, workspace = _work_items(compiled, extents, workers)
+        items, sizes, workspace = _work_items(compiled, self.target, extents, workers)
         if items == 0:
             return None
         workers = max(1, min(workers, items))
@@ -202,7 +204,7 @@ class CpuExecutable:
     # --- compiling --------------------------------------------------------------------------------
 
     def _compiled(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
-        key = (position, layout.text(), stream)
+        key = (position, kernel.row, kernel.single, layout.text(), stream)
         found = self._kernels.get(key)
         if found is None:
             with _locks.kernels:
@@ -217,6 +219,7 @@ class CpuExecutable:
         material = {
             "program": self._text,
             "kernel": str(position),
+            "single": str(kernel.single),
             "layout": layout.text(),
             "schedule": repr(schedule),
             "target": repr(self.target),
@@ -295,7 +298,7 @@ def _work(kernel: Kernel, extents: Mapping[str, int]) -> float:
 
 
 def _work_items(
-    compiled: CompiledKernel, extents: Mapping[str, int], workers: int
+    compiled: CompiledKernel, target: toolchain.CpuTarget, extents: Mapping[str, int], workers: int
 ) -> tuple[int, tuple[int, ...], int]:
     """(work items, block sizes, workspace bytes a thread)."""
     kernel, schedule, layout = compiled.kernel, compiled.schedule, compiled.layout
@@ -303,16 +306,20 @@ def _work_items(
         sizes = blocks.block_sizes(kernel, schedule, layout, extents, workers)
         return sizes.items, sizes.slots(), blocks.workspace_bytes(kernel, schedule, layout, extents, sizes)
     items = 1
+    tile, sizes = schedule.tile, ()
+    if columns.lies_across(kernel, schedule):
+        tile = columns.strip_width(kernel, schedule, target, extents, workers)
+        sizes = (0, tile)
     if kernel.split:
         items = extents[kernel.split.axis]
     else:
         lane = schedule.lane_axis
         for axis in kernel.parallel:
             extent = extents[base(axis)]
-            items *= -(-extent // schedule.tile) if axis == lane else extent
+            items *= -(-extent // tile) if axis == lane else extent
     if kernel.scans and schedule.lane_axis in kernel.row and not schedule.segment:
         items = -(-items // schedule.lanes)
     if kernel.order:
         return items, (), orders.workspace_bytes(kernel, extents)
     count = len(keep.kept_nodes(kernel)) if schedule.lane_axis in kernel.row else 0
-    return items, (), keep.workspace_bytes(kernel, count, extents) if count else 0
+    return items, sizes, keep.workspace_bytes(kernel, count, extents) if count else 0

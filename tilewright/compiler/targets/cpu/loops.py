@@ -16,14 +16,16 @@ from collections.abc import Callable, Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase, reads_of
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.folds import Totals
 from tilewright.compiler.targets.cpu.keep import Keep, kept_nodes
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import COMBINE_STEPS, value_type
-from tilewright.dsl.program import Node, Reduce, combine_identity
+from tilewright.dsl.program import Node, combine_identity
 
 Carried = list[Value]
-Leaf = Callable[[Scope, Carried], Carried]
+Leaf = Callable[[Scope, Carried, int | None], Carried]
+"""(scope of a vector, what is carried, which vector of a step it is or None in a ragged end) → carried."""
 
 
 class RowLoops:
@@ -100,7 +102,7 @@ class RowLoops:
     def _fill(self, scope: Scope, outputs: list[Output]) -> None:
         """Start partial results at the identity of their combine."""
 
-        def leaf(inner: Scope, carried: Carried) -> Carried:
+        def leaf(inner: Scope, carried: Carried, _: int | None) -> Carried:
             for output in outputs:
                 buffer = output.buffer
                 identity = combine_identity(output.accumulate or "sum", buffer.dtype)
@@ -108,7 +110,7 @@ class RowLoops:
                 inner.cached().write(buffer.name, buffer.dtype, buffer.axes, value)
             return carried
 
-        self._lane_loops(scope, self._whole_row(), [], 0, leaf)
+        self._lane_loops(scope, self._whole_row(), Totals(self.b, (), 0), leaf)
 
     def _tile(self, index: Value) -> None:
         """A tile of the lane axis, which is a parallel axis."""
@@ -124,7 +126,7 @@ class RowLoops:
         if not self.kernel.row:
             phase = self.kernel.phases[0]
 
-            def leaf(inner: Scope, carried: Carried) -> Carried:
+            def leaf(inner: Scope, carried: Carried, _: int | None) -> Carried:
                 self._store(inner, phase.stores)
                 return carried
 
@@ -145,7 +147,7 @@ class RowLoops:
             first = b.add(low, step * lanes)
             mask = None
             if high is not None:
-                mask = b.cmp("lt", b.iota(I64.vector(lanes)), b.splat(b.sub(high, first), lanes))
+                mask = b.first_lanes(b.sub(high, first), lanes)
             scopes.append(scope.child({self.schedule.lane_axis or "": Lanes(first)}, mask))
         for phase in self.kernel.phases:
             self._phase_across(scopes, phase)
@@ -155,27 +157,27 @@ class RowLoops:
         for scope in scopes:
             scope.hoist(roots, frozenset(self.kernel.row))
         if phase.reductions or phase.stores:
-            start = [self._identity(r, wide=True) for _ in scopes for r in phase.reductions]
-            results = self._scalar_rows(list(self.kernel.row), scopes, start, phase)
-            for position, scope in enumerate(scopes):
-                for offset, reduction in enumerate(phase.reductions):
-                    scope.values[reduction] = results[position * len(phase.reductions) + offset]
+            totals = Totals(self.b, phase.reductions, self.schedule.lanes)
+            start = totals.start() * len(scopes)
+            results = self._scalar_rows(list(self.kernel.row), scopes, start, phase, totals)
+            for scope, own in zip(scopes, shared_out(results, len(scopes)), strict=True):
+                totals.finish(scope, own, across=False)
         for scope in scopes:
             self._store(scope, phase.finals)
 
-    def _scalar_rows(self, axes: list[str], scopes: list[Scope], carried: Carried, phase: Phase) -> Carried:
+    def _scalar_rows(
+        self, axes: list[str], scopes: list[Scope], carried: Carried, phase: Phase, totals: Totals
+    ) -> Carried:
         if not axes:
             results = []
-            count = len(phase.reductions)
-            for position, scope in enumerate(scopes):
-                own = carried[position * count : (position + 1) * count]
-                results.extend(self._accumulate(scope, phase, own))
+            for scope, own in zip(scopes, shared_out(carried, len(scopes)), strict=True):
+                results.extend(self._accumulate(scope, phase, totals, own))
             return results
         with self.b.loop(0, self.top.extent(axes[0]), 1, carried) as loop:
             inner = [s.child({axes[0]: loop.index}) for s in scopes]
             for scope in inner:
                 scope.hoist(_loop_roots(phase), frozenset(axes[1:]))
-            results = self._scalar_rows(axes[1:], inner, loop.carried, phase)
+            results = self._scalar_rows(axes[1:], inner, loop.carried, phase, totals)
             if carried:
                 loop.yield_(*results)
         return loop.results
@@ -192,23 +194,27 @@ class RowLoops:
         roots = _loop_roots(phase)
         scope.hoist(roots, frozenset(self.kernel.row))
         if phase.reductions or phase.stores:
-            start = [self._identity(r, wide=self.lane_in_row) for r in phase.reductions]
+            totals = Totals(self.b, phase.reductions, self.schedule.lanes if self.lane_in_row else 0)
 
-            def leaf(inner: Scope, carried: Carried) -> Carried:
+            def leaf(inner: Scope, carried: Carried, vector: int | None) -> Carried:
                 self.keep.recall(inner, number)
-                results = self._accumulate(inner, phase, carried)
+                results = self._accumulate(inner, phase, totals, carried)
                 self.keep.store(inner, number)
-                if 0 < number == len(self.kernel.phases) - 1 and inner.mask is None:
+                if vector is not None and self._prefetches(number, vector):
                     self._prefetch_next_row(inner)
                 return results
 
-            results = self._lane_loops(scope, ranges, start, len(start), leaf, roots)
-            for reduction, value in zip(phase.reductions, results, strict=True):
-                scope.values[reduction] = self._horizontal(reduction, value)
+            results = self._lane_loops(scope, ranges, totals, leaf, roots)
+            totals.finish(scope, results, across=self.lane_in_row)
         self._store(scope, phase.finals)
 
+    def _prefetches(self, phase: int, vector: int) -> bool:
+        """Whether a phase asks for a vector of the next row. Those that work in cache share them."""
+        later = len(self.kernel.phases) - 1
+        return later > 0 and phase == 1 + vector * later // self.schedule.unroll
+
     def _prefetch_next_row(self, scope: Scope) -> None:
-        """The last phase works in cache: meanwhile the next row, which the first phase needs, can arrive."""
+        """Ask for what the first phase of the next row reads: the machine foresees nothing beyond a page."""
         for axis in self.kernel.parallel[-1:]:
             for read in self._row_reads:
                 scope.prefetch(read, axis)
@@ -217,8 +223,7 @@ class RowLoops:
         self,
         scope: Scope,
         ranges: dict[str, tuple[Value, Value]],
-        start: Carried,
-        count: int,
+        totals: Totals,
         leaf: Leaf,
         roots: Sequence[Node] = (),
     ) -> Carried:
@@ -226,21 +231,13 @@ class RowLoops:
         the end.
         """
         unroll = self.schedule.unroll if self.lane_in_row else 1
-        carried = start * unroll
-        results = self._row_loops(list(self.row), scope, ranges, carried, count, leaf, roots)
-        while len(results) > count:
-            half = len(results) // 2
-            results = [
-                self._join(position % count, results[position], results[position + half])
-                for position in range(half)
-            ]
-        return results
-
-    def _join(self, position: int, first: Value, second: Value) -> Value:
-        reduction = self._current[position]
-        return self.b.combine(
-            COMBINE_STEPS[reduction.combine], first, second, signed=reduction.dtype.kind == "int"
-        )
+        carried = totals.start() * unroll
+        results = self._row_loops(list(self.row), scope, ranges, carried, totals.size, leaf, roots)
+        parts = shared_out(results, unroll)
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [totals.join(parts[n], parts[n + half]) for n in range(half)]
+        return parts[0]
 
     def _row_loops(
         self,
@@ -263,7 +260,7 @@ class RowLoops:
                     loop.yield_(*results)
             return loop.results
         if not self.lane_in_row:
-            return leaf(scope, carried)
+            return leaf(scope, carried, None)
         low, high = ranges[lane or ""]
         return self._lane_steps(scope, low, high, carried, count, leaf)
 
@@ -280,46 +277,24 @@ class RowLoops:
             results: Carried = []
             for step in range(unroll):
                 inner = scope.child({axis: Lanes(b.add(loop.index, step * lanes))})
-                results.extend(leaf(inner, loop.carried[step * count : (step + 1) * count]))
+                results.extend(leaf(inner, loop.carried[step * count : (step + 1) * count], step))
             if carried:
                 loop.yield_(*results)
         carried = loop.results
         with b.loop(middle, high, lanes, carried[:count]) as tail:
-            left = b.splat(b.sub(high, tail.index), lanes)
-            mask = b.cmp("lt", b.iota(I64.vector(lanes)), left)
-            results = leaf(scope.child({axis: Lanes(tail.index)}, mask), tail.carried)
+            mask = b.first_lanes(b.sub(high, tail.index), lanes)
+            results = leaf(scope.child({axis: Lanes(tail.index)}, mask), tail.carried, None)
             if count:
                 tail.yield_(*results)
         return [*tail.results, *carried[count:]]
 
-    # --- reductions -------------------------------------------------------------------------------
+    # --- one vector ---------------------------------------------------------------------------------
 
-    _current: Sequence[Reduce] = ()
-
-    def _identity(self, reduction: Reduce, wide: bool) -> Value:
-        lanes = self.schedule.lanes if wide else 0
-        return self.b.constant(
-            combine_identity(reduction.combine, reduction.dtype), value_type(reduction.dtype, lanes)
-        )
-
-    def _accumulate(self, scope: Scope, phase: Phase, carried: Carried) -> Carried:
+    def _accumulate(self, scope: Scope, phase: Phase, totals: Totals, carried: Carried) -> Carried:
         """One step of every reduction of a phase, and its stores."""
-        self._current = phase.reductions
-        results = []
-        for reduction, old in zip(phase.reductions, carried, strict=True):
-            value = scope.evaluate(reduction.arg)
-            value = self.b.splat(value, old.lanes) if old.lanes and not value.lanes else value
-            if scope.mask is not None and old.lanes:
-                value = self.b.select(scope.mask, value, self._identity(reduction, wide=True))
-            step = COMBINE_STEPS[reduction.combine]
-            results.append(self.b.combine(step, old, value, signed=reduction.dtype.kind == "int"))
+        results = totals.step(scope, carried)
         self._store(scope, phase.stores)
         return results
-
-    def _horizontal(self, reduction: Reduce, value: Value) -> Value:
-        if not self.lane_in_row:
-            return value
-        return self.b.reduce(COMBINE_STEPS[reduction.combine], value, signed=reduction.dtype.kind == "int")
 
     def _store(self, scope: Scope, outputs: Sequence[Output]) -> None:
         values = [scope.evaluate(output.node) for output in outputs]
@@ -334,3 +309,9 @@ class RowLoops:
 
 def _loop_roots(phase: Phase) -> list[Node]:
     return [*(r.arg for r in phase.reductions), *(o.node for o in phase.stores)]
+
+
+def shared_out(values: Sequence[Value], parts: int) -> list[list[Value]]:
+    """Values in equal parts."""
+    size = len(values) // parts
+    return [list(values[part * size : (part + 1) * size]) for part in range(parts)]

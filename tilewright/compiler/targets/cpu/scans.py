@@ -19,12 +19,14 @@ where the lanes begin to walk. How a row is cut depends on its extent alone, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tilewright.compiler.nest import Kernel, Phase
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.loops import RowLoops
+from tilewright.compiler.targets.cpu.folds import Totals
+from tilewright.compiler.targets.cpu.loops import RowLoops, shared_out
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import from_memory, to_memory, value_type
@@ -144,21 +146,24 @@ class ScanLoops(RowLoops):
         b, walks = self.b, Walk.all_of(phase)
         for scope in scopes:
             scope.hoist(phase.roots, frozenset(self.kernel.row))
-        totals = [self._identity(r, wide=True) for _ in scopes for r in phase.reductions]
+        totals = Totals(b, phase.reductions, self.schedule.lanes)
+        sums_so_far = totals.start() * len(scopes)
         states = [state for _ in scopes for walk in walks for state in walk.begin(b, self.schedule.lanes)]
-        with b.loop(0, self.top.extent(self.axis), 1, [*totals, *states]) as loop:
+        with b.loop(0, self.top.extent(self.axis), 1, [*sums_so_far, *states]) as loop:
             first = b.cmp("eq", loop.index, 0)
             place = self._place(loop.index)
-            own = _shared_out(loop.carried[: len(totals)], len(scopes))
-            carried = _shared_out(loop.carried[len(totals) :], len(scopes))
+            own = shared_out(loop.carried[: len(sums_so_far)], len(scopes))
+            carried = shared_out(loop.carried[len(sums_so_far) :], len(scopes))
             ends: tuple[list[Value], list[Value]] = ([], [])
             for scope, sums, state in zip(scopes, own, carried, strict=True):
                 inner = scope.child({self.axis: place})
                 ends[1].extend(self._one_position(inner, walks, state, first))
-                ends[0].extend(self._accumulate(inner, phase, sums))
+                ends[0].extend(self._accumulate(inner, phase, totals, sums))
             loop.yield_(*ends[0], *ends[1])
-        for scope, sums in zip(scopes, _shared_out(loop.results[: len(totals)], len(scopes)), strict=True):
-            scope.values.update(zip(phase.reductions, sums, strict=True))
+        for scope, sums in zip(
+            scopes, shared_out(loop.results[: len(sums_so_far)], len(scopes)), strict=True
+        ):
+            totals.finish(scope, sums, across=False)
             self._store(scope, phase.finals)
 
     def _one_position(
@@ -224,12 +229,12 @@ class ScanLoops(RowLoops):
         for scope in scopes:
             scope.hoist(phase.roots, frozenset(self.kernel.row))
         wide = lanes if len(scopes) > 1 else 0
-        totals = [self._identity(r, wide=True) for _ in scopes for r in phase.reductions]
+        totals = Totals(b, phase.reductions, lanes)
         states = [state for walk in walks for state in walk.begin(b, wide)]
-        carried = [*totals, *states]
+        carried = [*(totals.start() * len(scopes)), *states]
         done = b.constant(0, I64)
         if self.schedule.segment:
-            done, carried = self._segments(scopes[0], phase, walks, carried)
+            done, carried = self._segments(scopes[0], phase, walks, totals, carried)
         extent = self.top.extent(self.axis)
         whole = b.sub(extent, b.rem(extent, lanes, signed=False))
         for low, high, ragged in ((done, whole, False), (whole, extent, True)):
@@ -238,12 +243,12 @@ class ScanLoops(RowLoops):
                 mask = self._inside(place, extent) if ragged else None
                 inner = [scope.child({self.axis: Lanes(place)}, mask) for scope in scopes]
                 first = b.cmp("eq", loop.index, 0)
-                results = self._block(inner, phase, walks, loop.carried, first)
+                results = self._block(inner, phase, walks, totals, loop.carried, first)
                 loop.yield_(*results)
             carried = loop.results
-        for scope, sums in zip(scopes, _shared_out(carried[: len(totals)], len(scopes)), strict=True):
-            for reduction, value in zip(phase.reductions, sums, strict=True):
-                scope.values[reduction] = self._horizontal(reduction, value)
+        sums_at_end = carried[: totals.size * len(scopes)]
+        for scope, sums in zip(scopes, shared_out(sums_at_end, len(scopes)), strict=True):
+            totals.finish(scope, sums, across=True)
             self._store(scope, phase.finals)
 
     def _inside(self, place: Value, extent: Value) -> Value:
@@ -253,15 +258,23 @@ class ScanLoops(RowLoops):
         return b.cmp("lt", positions, b.splat(extent, lanes), signed=False)
 
     def _block(
-        self, scopes: list[Scope], phase: Phase, walks: Sequence[Walk], carried: States, first: Value
+        self,
+        scopes: list[Scope],
+        phase: Phase,
+        walks: Sequence[Walk],
+        totals: Totals,
+        carried: States,
+        first: Value,
     ) -> States:
-        count = len(scopes) * len(phase.reductions)
-        own, states = _shared_out(carried[:count], len(scopes)), carried[count:]
+        count = len(scopes) * totals.size
+        own, states = shared_out(carried[:count], len(scopes)), carried[count:]
         after: States = []
         for walk in walks:
             before, states = states[: len(walk.states)], states[len(walk.states) :]
             after.extend(self._through_block(scopes, walk, before, first))
-        results = [self._accumulate(scope, phase, sums) for scope, sums in zip(scopes, own, strict=True)]
+        results = [
+            self._accumulate(scope, phase, totals, sums) for scope, sums in zip(scopes, own, strict=True)
+        ]
         return [*(value for sums in results for value in sums), *after]
 
     def _through_block(self, scopes: list[Scope], walk: Walk, states: States, first: Value) -> States:
@@ -285,14 +298,14 @@ class ScanLoops(RowLoops):
     # --- lanes along parts of a long row ----------------------------------------------------------
 
     def _segments(
-        self, scope: Scope, phase: Phase, walks: Sequence[Walk], carried: States
+        self, scope: Scope, phase: Phase, walks: Sequence[Walk], totals: Totals, carried: States
     ) -> tuple[Value, States]:
         """Walk most of a row in blocks of `lanes` segments, a lane each; how far, and what is carried there.
 
         Each lane folds its segment by itself; what the folds add up to is where the lanes begin when they
         walk their segments once more, by then in the cache. The last block has shorter segments.
         """
-        b, lanes, count = self.b, self.schedule.lanes, len(phase.reductions)
+        b, lanes, count = self.b, self.schedule.lanes, totals.size
         block, least = b.constant(self.schedule.segment * lanes, I64), b.constant(lanes * lanes, I64)
         extent = self.top.extent(self.axis)
         full = b.div(extent, block, signed=False)
@@ -312,18 +325,27 @@ class ScanLoops(RowLoops):
                 lane_states, end = self._lane_starts(scope, walk, fold, folds, before, first)
                 begun.extend(lane_states)
                 ends.extend(end)
-            totals = loop.carried[:count]
-            totals = self._walk_segments(scope, start, segment, walks, begun, phase=phase, totals=totals)
-            loop.yield_(*totals, *ends)
+            visit = partial(self._accumulate, phase=phase, totals=totals)
+            sums = self._walk_segments(
+                scope, start, segment, walks, begun, visit=visit, sums=loop.carried[:count]
+            )
+            loop.yield_(*sums, *ends)
         return b.add(b.mul(full, block), b.mul(last, least)), loop.results
 
     def _walk_segments(
-        self, scope: Scope, start: Value, segment: Value, walks: Sequence[Walk], begun: States,
-        fold: Walk | None = None, phase: Phase | None = None, totals: Sequence[Value] = (),
-    ) -> States:  # fmt: skip
-        """Walk a block from where its lanes begin: the ends of a fold, or the reductions of a phase."""
+        self,
+        scope: Scope,
+        start: Value,
+        segment: Value,
+        walks: Sequence[Walk],
+        begun: States,
+        fold: Walk | None = None,
+        visit: Callable[..., States] | None = None,
+        sums: Sequence[Value] = (),
+    ) -> States:
+        """Walk a block from where its lanes begin: the ends of a fold, or the sums that `visit` adds to."""
         b, lanes = self.b, self.schedule.lanes
-        own = fold.begin(b, lanes) if fold else list(totals)
+        own = fold.begin(b, lanes) if fold else list(sums)
         with b.loop(0, segment, lanes, [*begun, *own]) as loop:
             steps = [b.add(b.add(start, b.mul(segment, lane)), loop.index) for lane in range(lanes)]
             scopes = [scope.child({self.axis: Lanes(self._block_at(step))}) for step in steps]
@@ -336,9 +358,9 @@ class ScanLoops(RowLoops):
                 ends.extend(self._through_block(scopes, walk, before, first))
             if fold:
                 own = self._through_block(scopes, fold, own, b.cmp("eq", loop.index, 0))
-            if phase:
+            if visit:
                 for inner in scopes:
-                    own = self._accumulate(inner, phase, own)
+                    own = visit(inner, carried=own)
             loop.yield_(*ends, *own)
         return loop.results[len(begun) :]
 
@@ -406,9 +428,3 @@ class ScanLoops(RowLoops):
             return b.transpose(vectors)
         wide = b.transpose([b.convert(v, "i32", signed=False) for v in vectors])
         return [b.cmp("ne", v, 0) for v in wide]
-
-
-def _shared_out(values: Sequence[Value], parts: int) -> list[list[Value]]:
-    """Values in equal parts, one for each row."""
-    size = len(values) // parts
-    return [list(values[part * size : (part + 1) * size]) for part in range(parts)]

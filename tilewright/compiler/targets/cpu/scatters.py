@@ -46,7 +46,7 @@ class Scatters:
         with b.if_(b.cmp("le", b.add(low, tile), extent)) as choice:
             self._piece(scope.child({lane: Lanes(low)}))
             choice.otherwise()
-            mask = b.cmp("lt", b.iota(I64.vector(tile)), b.splat(b.sub(extent, low), tile))
+            mask = b.first_lanes(b.sub(extent, low), tile)
             self._piece(scope.child({lane: Lanes(low)}, mask))
 
     def _decode(self, index: Value, axes: Sequence[str]) -> dict[str, Value]:

@@ -5,6 +5,7 @@ A schedule may know a call's `Layout` besides the kernel; extents stay symbolic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
@@ -99,17 +100,22 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     for read in reads_of(kernel):
         for dimension, axis in enumerate(read.names):
             if axis in scores and layout.of(read.param, dimension) == UNIT:
-                scores[axis] += LARGER_BY_AXIS ** len(read.names)
+                scores[axis] += _size(kernel, read.names)
     for node in indexed_reads(kernel):
         for axis in walked_by_one(node, layout.is_unit):
             if axis in scores:
-                scores[axis] += LARGER_BY_AXIS ** len(node.arg.axes)
+                scores[axis] += _size(kernel, node.arg.axes)
     for output in kernel.outputs:
-        last = output.buffer.axes[-1:]
+        last = [a for a in output.buffer.axes if a not in kernel.single][-1:]
         if last and last[0] in scores:
-            scores[last[0]] += 2 * LARGER_BY_AXIS ** len(output.buffer.axes)
+            scores[last[0]] += 2 * _size(kernel, output.buffer.axes)
     best = max(scores.values())
     return [a for a in candidates if scores[a] == best][-1]
+
+
+def _size(kernel: Kernel, axes: Sequence[str]) -> float:
+    """How large an operand with these axes is taken to be."""
+    return LARGER_BY_AXIS ** sum(axis not in kernel.single for axis in axes)
 
 
 def _contraction_lane_axis(kernel: Kernel) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from tilewright.compiler.nest import needed
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
-from tilewright.compiler.targets.cpu.layout import UNIT, ZERO, Layout
+from tilewright.compiler.targets.cpu.layout import STRIDED, UNIT, ZERO, Layout
 from tilewright.compiler.targets.cpu.spelling import (
     convert,
     expansion,
@@ -28,6 +28,9 @@ from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Scan, Size
 from tilewright.errors import InternalError
+
+LONGEST_PREFETCH = 128 << 10  # bytes: two rows of each operand must fit in the second cache
+PREFETCH_LEAD = 1 << 10  # bytes beyond the same place of the next row, whose start is soon needed
 
 _HALVES = ("f16", "bf16")
 
@@ -45,10 +48,11 @@ Coordinate = Value | Lanes
 
 @dataclass(frozen=True)
 class Operand:
-    """An operand's address and strides, loaded from the frame."""
+    """An operand's address, and of each dimension the stride and its class."""
 
     pointer: Value
     strides: tuple[Value, ...]
+    classes: str
 
 
 @dataclass
@@ -60,15 +64,26 @@ class Loaded:
     scalars: dict[str, Value]
 
 
-def load_frame(b: Builder, pointer: Value, frame: Frame) -> Loaded:
+def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Loaded:
     def slot(position: int, type: Type = I64) -> Value:
         return b.load(b.offset(pointer, 8 * position), type)
 
+    def stride(position: int, kind: str, size: int) -> Value:
+        """A constant where the layout says it: addresses are then a pointer and a displacement."""
+        constant = {UNIT: size, ZERO: 0}.get(kind)
+        return slot(position) if constant is None else b.constant(constant, I64)
+
     extents = {axis: slot(at) for axis, at in frame.extent_slot.items()}
-    operands = {}
+    read = {p.name: p.dtype for p in frame.kernel.tiles}
+    written = {o.buffer.name: o.buffer.dtype for o in frame.kernel.outputs}
     ranks = dict(zip(frame.operand_slot, (rank for _, rank in frame.operands), strict=True))
-    for key, at in frame.operand_slot.items():
-        operands[key] = Operand(slot(at, PTR), tuple(slot(at + 1 + d) for d in range(ranks[key])))
+    operands = {}
+    for (name, is_written), at in frame.operand_slot.items():
+        rank = ranks[name, is_written]
+        classes = (STRIDED * rank)[:-1] + UNIT * bool(rank) if is_written else layout.classes[name]
+        size = (written if is_written else read)[name].numpy.itemsize
+        strides = tuple(stride(at + 1 + d, kind, size) for d, kind in enumerate(classes))
+        operands[name, is_written] = Operand(slot(at, PTR), strides, classes)
     scalars = {}
     for param in frame.kernel.scalars:
         at = frame.scalar_slot[param.name]
@@ -314,15 +329,16 @@ class Scope:
             return
         pointer, step = self._address(operand, tuple(self.coordinates[name] for name in node.names))
         if isinstance(step, str) and step == UNIT:
-            self.b.prefetch(self.b.offset(pointer, operand.strides[node.names.index(axis)]))
+            ahead = operand.strides[node.names.index(axis)]
+            near = self.b.cmp("le", ahead, LONGEST_PREFETCH)  # else it would be gone when it is needed
+            distance = self.b.select(near, self.b.add(ahead, PREFETCH_LEAD), self.b.constant(0, I64))
+            self.b.prefetch(self.b.offset(pointer, distance))
 
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Value | str | None]:
         places = tuple(self.coordinates[axis] for axis in axes)
-        return self._address(self.loaded.operands[name, True], places, result=True)
+        return self._address(self.loaded.operands[name, True], places)
 
-    def _address(
-        self, operand: Operand, places: Sequence[Coordinate], result: bool = False
-    ) -> tuple[Value, Value | str | None]:
+    def _address(self, operand: Operand, places: Sequence[Coordinate]) -> tuple[Value, Value | str | None]:
         """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), or byte
         offsets.
         """
@@ -338,7 +354,7 @@ class Scope:
                 continue
             if coordinate.first is not None:
                 scalar = _plus(b, scalar, b.mul(coordinate.first, stride))
-                kind = self._class(operand, dimension, len(places), result)
+                kind = operand.classes[dimension]
                 unit += kind == UNIT
                 strided += kind != ZERO
                 if kind != ZERO:
@@ -352,12 +368,6 @@ class Scope:
         if unit == 1 and strided == 1:
             return pointer, UNIT
         return pointer, lanes
-
-    def _class(self, operand: Operand, dimension: int, rank: int, result: bool) -> str:
-        if result:
-            return UNIT if dimension == rank - 1 else "s"
-        name = next(n for (n, written), o in self.loaded.operands.items() if o is operand and not written)
-        return self.layout.of(name, dimension)
 
     def _load(self, pointer: Value, dtype: DType, lanes: int) -> Value:
         type = Type(_safe_kind(memory_kind(dtype)), lanes)

@@ -22,14 +22,13 @@ constant of the other operand's type, and a scalar is broadcast against a vector
     single ops   sqrt floor ceil trunc round_even abs copysign
     memory       offset integer load store load_masked store_masked gather scatter prefetch
                  alloca call intrinsic address_of
-    lanes        extract insert shuffle slice concat transpose reduce(op, v)
+    lanes        first_lanes extract insert shuffle slice concat transpose reduce(op, v)
     control      function loop if_ while_  (context managers; see each)
 """
 
 from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder.control import Control
-from tilewright.compiler.targets.cpu.builder.conversions import Conversions
 from tilewright.compiler.targets.cpu.builder.lanes import Lanes
 from tilewright.compiler.targets.cpu.builder.memory import Memory
 from tilewright.compiler.targets.cpu.builder.values import (
@@ -68,5 +67,5 @@ __all__ = [
 ]
 
 
-class Builder(Conversions, Lanes, Memory, Control):
+class Builder(Lanes, Memory, Control):
     """Writes one MLIR module; see the module's docstring for the list of operations."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tilewright.compiler.targets.cpu.builder.arithmetic import Arithmetic
-from tilewright.compiler.targets.cpu.builder.values import I64, PTR, Operand, Value
+from tilewright.compiler.targets.cpu.builder.conversions import Conversions
+from tilewright.compiler.targets.cpu.builder.values import I32, I64, PTR, Operand, Value
 from tilewright.errors import InternalError
 
 
-class Lanes(Arithmetic):
+class Lanes(Conversions):
     """Lanes taken out, put in, moved and folded."""
+
+    def first_lanes(self, count: Value, lanes: int) -> Value:
+        """The mask of the first `count` lanes (i64; all from `lanes` on, none from 0 down)."""
+        type = I32.vector(lanes)
+        narrow = self.convert(self.maximum(self.minimum(count, lanes), 0), "i32")
+        return self.cmp("lt", self.iota(type), self.splat(narrow, lanes))
 
     def extract(self, x: Value, lane: int) -> Value:
         if x.type.kind == "ptr":
