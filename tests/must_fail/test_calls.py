@@ -124,6 +124,11 @@ CASES = {
         ARGUMENTS,
         "operand 'x' is a builtins.list; pass a NumPy array or a tilewright Tensor, as in np.asarray(value, ",
     ),
+    "masked array": (
+        lambda: kernels.relu(np.ma.masked_array(X, X > 0)),
+        ARGUMENTS,
+        "operand 'x' is a masked array, whose mask would not be seen; pass value.filled(0)",
+    ),
     "string": (lambda: kernels.relu("x"), ARGUMENTS, "operand 'x' is a builtins.str; pass a NumPy array"),
     "dict": (lambda: kernels.relu({}), ARGUMENTS, "operand 'x' is a builtins.dict; pass a NumPy array"),
     # dtypes

@@ -125,6 +125,36 @@ def two_ellipses(x: tw.Tile["n d"]):
     return x["... i ..."]  # here
 
 
+@fails(LanguageError, "takes the names of axes behind it, not axis=: write tw.sum(x, 'd')")
+def axis_by_keyword(x: tw.Tile["n d"]):
+    return tw.sum(x, axis="d")  # here
+
+
+@fails(LanguageError, "takes the names of axes behind it, not dim=: write tw.mean(x, 'i')")
+def axis_by_keyword_and_number(x: tw.Tile["n d"]):
+    return tw.mean(x, dim=1)  # here
+
+
+@fails(LanguageError, "tw.logsumexp on a tile has no keepdims=")
+def dimensions_kept(x: tw.Tile["n d"]):
+    return x - tw.logsumexp(x, "d", keepdims=True)  # here
+
+
+@fails(LanguageError, "tw.var on a tile has no argument 'ddof'")
+def unknown_keyword(x: tw.Tile["n d"]):
+    return tw.var(x, "d", ddof=1)  # here
+
+
+@fails(LanguageError, "tw.argmax on a tile has no argument 'where'")
+def unknown_keyword_of_a_position(x: tw.Tile["n d"]):
+    return tw.argmax(x, "d", where=True)  # here
+
+
+@fails(LanguageError, "takes the names of axes behind it, not dim=: write tw.cumsum(x, 'i')")
+def scan_by_keyword(x: tw.Tile["n d"]):
+    return tw.cumsum(x, dim=1)  # here
+
+
 @fails(LanguageError, "a tile is not indexed by position")
 def indexed(x: tw.Tile["n d"]):
     return x[0]  # here

@@ -64,6 +64,25 @@ def _is_symbolic(value: Any) -> bool:
     return isinstance(value, (Expr, Node, Complex))
 
 
+def _over_names(name: str, value: Any, keywords: dict[str, Any]) -> bool:
+    """Whether a call is one over named axes, on a tile; such a call takes none of the keywords of Tensors."""
+    if not _is_symbolic(value):
+        return False
+    for keyword, given in keywords.items():
+        if keyword in ("axis", "axes", "dim"):
+            raise LanguageError(
+                f"tw.{name} on a tile takes the names of axes behind it, not {keyword}=: write "
+                f"tw.{name}(x, {given if isinstance(given, str) else 'i'!r})"
+            )
+        if keyword in ("keepdims", "keepdim"):
+            raise LanguageError(
+                f"tw.{name} on a tile has no {keyword}=: what is left meets other tiles by the names of its "
+                f"axes, so that x / tw.sum(x, 'i') needs nothing more"
+            )
+        raise LanguageError(f"tw.{name} on a tile has no argument {keyword!r}")
+    return True
+
+
 def _eagerly(name: str, *operands: Any, **keywords: Any) -> Any:
     if eager is None:
         raise LanguageError(f"tw.{name} works on tiles inside an op and on arrays and Tensors outside of one")
@@ -129,37 +148,49 @@ def _extent(value: Expr, over: tuple[str, ...]) -> Expr:
 
 def sum(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """Σ value over `axes` (all of them if omitted). Integers and bool sum in int64."""
-    return reduce("sum", value, axes) if _is_symbolic(value) else _eagerly("sum", value, axes, **keywords)
+    if _over_names("sum", value, keywords):
+        return reduce("sum", value, axes)
+    return _eagerly("sum", value, axes, **keywords)
 
 
 def prod(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """Π value over `axes`."""
-    return reduce("prod", value, axes) if _is_symbolic(value) else _eagerly("prod", value, axes, **keywords)
+    if _over_names("prod", value, keywords):
+        return reduce("prod", value, axes)
+    return _eagerly("prod", value, axes, **keywords)
 
 
 def max(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """The largest value over `axes`; NaN if there is one; -inf over no elements."""
-    return reduce("max", value, axes) if _is_symbolic(value) else _eagerly("max", value, axes, **keywords)
+    if _over_names("max", value, keywords):
+        return reduce("max", value, axes)
+    return _eagerly("max", value, axes, **keywords)
 
 
 def min(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """The smallest value over `axes`; NaN if there is one; inf over no elements."""
-    return reduce("min", value, axes) if _is_symbolic(value) else _eagerly("min", value, axes, **keywords)
+    if _over_names("min", value, keywords):
+        return reduce("min", value, axes)
+    return _eagerly("min", value, axes, **keywords)
 
 
 def any(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """Whether any value over `axes` is true (not 0); False over no elements."""
-    return reduce("any", value, axes) if _is_symbolic(value) else _eagerly("any", value, axes, **keywords)
+    if _over_names("any", value, keywords):
+        return reduce("any", value, axes)
+    return _eagerly("any", value, axes, **keywords)
 
 
 def all(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """Whether every value over `axes` is true (not 0); True over no elements."""
-    return reduce("all", value, axes) if _is_symbolic(value) else _eagerly("all", value, axes, **keywords)
+    if _over_names("all", value, keywords):
+        return reduce("all", value, axes)
+    return _eagerly("all", value, axes, **keywords)
 
 
 def mean(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """Σ value / n over `axes`; NaN over no elements."""
-    if not _is_symbolic(value):
+    if not _over_names("mean", value, keywords):
         return _eagerly("mean", value, axes, **keywords)
     if isinstance(value, Complex):
         over = resolve_axes(Expr(value.re.node, value.axes), axes, "mean")
@@ -173,7 +204,7 @@ def mean(value: Any, axes: Any = None, **keywords: Any) -> Any:
 
 def var(value: Any, axes: Any = None, *, correction: int = 0, **keywords: Any) -> Any:
     """Σ (value - mean)² / (n - correction) over `axes`."""
-    if not _is_symbolic(value):
+    if not _over_names("var", value, keywords):
         return _eagerly("var", value, axes, correction=correction, **keywords)
     value = lift(value)
     over = resolve_axes(value, axes, "var")
@@ -184,7 +215,7 @@ def var(value: Any, axes: Any = None, *, correction: int = 0, **keywords: Any) -
 
 def logsumexp(value: Any, axes: Any = None, **keywords: Any) -> Any:
     """log Σ exp(value) over `axes`, shifted by the largest value; -inf where every value is -inf."""
-    if not _is_symbolic(value):
+    if not _over_names("logsumexp", value, keywords):
         return _eagerly("logsumexp", value, axes, **keywords)
     value = lift(value)
     if not value.dtype.is_float:
@@ -196,7 +227,7 @@ def logsumexp(value: Any, axes: Any = None, **keywords: Any) -> Any:
 
 
 def _argument(combine: str, value: Any, axis: Any, keywords: dict[str, Any]) -> Any:
-    if not _is_symbolic(value):
+    if not _over_names(f"arg{combine}", value, keywords):
         return _eagerly(f"arg{combine}", value, axis, **keywords)
     value = lift(value)
     name = _single_axis(axis, f"arg{combine}")
@@ -225,7 +256,7 @@ def argmin(value: Any, axis: Any = None, **keywords: Any) -> Any:
 def _named_scan(
     name: str, value: Any, axis: Any, reverse: bool, exclusive: bool, keywords: dict[str, Any]
 ) -> Any:
-    if not _is_symbolic(value):
+    if not _over_names(name, value, keywords):
         return _eagerly(name, value, axis, reverse=reverse, exclusive=exclusive, **keywords)
     value, along = _along(name, value, axis)
     if name == "logcumsumexp" and not value.dtype.is_float:
@@ -286,7 +317,7 @@ def logcumsumexp(
 
 
 def _position_so_far(name: str, value: Any, axis: Any, reverse: bool, keywords: dict[str, Any]) -> Any:
-    if not _is_symbolic(value):
+    if not _over_names(f"arg{name}", value, keywords):
         return _eagerly(f"arg{name}", value, axis, reverse=reverse, **keywords)
     value, along = _along(f"arg{name}", value, axis)
     return extreme_and_position(name, value, along, reverse)[1]

@@ -107,6 +107,11 @@ def as_operand(value: Any, name: str, op_name: str) -> np.ndarray:
             f"{where(op_name)}: operand {name!r} is a {type(value).__module__}.{type(value).__qualname__}; "
             f"pass a NumPy array or a tilewright Tensor, as in np.asarray(value, np.float32)"
         )
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+        raise ArgumentError(
+            f"{where(op_name)}: operand {name!r} is a masked array, whose mask would not be seen; pass "
+            f"value.filled(0), or its data and its mask as two operands and choose with tw.where"
+        )
     check_dtype(value, name, op_name)
     return value if type(value) is np.ndarray else np.asarray(value)
 
