@@ -114,3 +114,9 @@ def test_forms(sizes: tuple[int, int, int], kind: str, single: tuple[str, ...]):
     assert (form.kind, form.single) == (kind, single)
     assert form.inputs == kernel.inputs
     assert form.axes() != () and set(form.axes()) == set(kernel.axes())
+
+
+def test_explain_shows_the_form():
+    text = product.explain((1, 5), (5, 6))
+    forward = text[text.index("Forward") : text.index("Derivation")]
+    assert "row kernel" in forward and "contraction" not in forward

@@ -195,6 +195,7 @@ def kernel_lines(
     kernel: Kernel, extents: Mapping[str, int], writers: Mapping[str, str], specialised: Any = None
 ) -> Iterator[str]:
     """One kernel in words: loops, formulas of each phase, reasons, costs and the CPU's specialisation."""
+    kernel = kernel if specialised is None else specialised.kernel  # in the form that the extents decided
     read, written = words.operands(kernel)
     yield f"{words.heading(kernel)}: {read} → {written}"
     yield f"  {words.loops(kernel, extents)}"
