@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from tilewright.autograd.inversion import Axes
 from tilewright.autograd.scans import pull_back_scans
 from tilewright.autograd.transpose import pull_back, sum_over, to_operand
 from tilewright.dsl.algebra import Polynomials
@@ -29,7 +30,7 @@ class BackwardPass:
         self.targets = targets
         self.active = _active(program, {p.name for p in targets})
         self.loops = _scans_by_loop(program.nodes())
-        self.extents = {e.axis: e.size for e in program.extents}
+        self.axes = Axes.of(program)
         self.cotangents = self._run(seeds, polynomials)
 
     def _run(self, seeds: Sequence[tuple[Result, Param]], polynomials: Polynomials) -> dict[Node, Expr]:
@@ -61,7 +62,7 @@ class BackwardPass:
             together = self.loops[node.loop]
             there = {s: arrived[s] for s in together if s in arrived}
             return pull_back_scans(there) if node is together[0] else ()
-        return pull_back(node, arrived[node], self.extents) if node in arrived else ()
+        return pull_back(node, arrived[node], self.axes) if node in arrived else ()
 
     def gradients(self) -> tuple[Node, ...]:
         """The cotangent of each target: those of its reads, added under its declared axes."""

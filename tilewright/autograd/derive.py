@@ -59,7 +59,7 @@ def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:
     forward = replace(program, results=(*program.results, *as_results(choice.saved, program)))
     return Derivative(
         forward,
-        close(program, f"{program.name}_backward", params, keep, results),
+        close(passed.axes.added_to(program), f"{program.name}_backward", params, keep, results),
         tuple(dict.fromkeys(s.param.name for s in choice.saved)),
         tuple((r.name, p.name) for r, p in seeds),
         tuple((p.name, r.name) for p, r in zip(targets, results, strict=True)),

@@ -56,6 +56,11 @@ class Symbols:
         step, rest = polynomial.all_coeffs()
         return step, rest
 
+    def divided(self, expression: Any, divisor: Any) -> Any | None:
+        """expression / divisor, if that is a polynomial with whole coefficients."""
+        numerator, denominator = sympy.cancel(expression / divisor).as_numer_denom()
+        return sympy.expand(numerator) if denominator == 1 else None
+
     def node(self, expression: Any) -> Node:
         """The node of an expression that was made here."""
         if expression.is_Integer:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tilewright.autograd.inversion import Extents, transposed
+from tilewright.autograd.inversion import Axes, transposed
 from tilewright.autograd.scalar import Partial, partials, scaled
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.expression import Expr, cast, constant
@@ -47,10 +47,10 @@ from tilewright.dsl.scalars import where
 from tilewright.errors import InternalError
 
 
-def pull_back(node: Node, cotangent: Expr, extents: Extents) -> Iterator[tuple[Node, Expr]]:
+def pull_back(node: Node, cotangent: Expr, axes: Axes) -> Iterator[tuple[Node, Expr]]:
     """The contribution of a node's cotangent to each operand; operands that get nothing are left out.
 
-    `extents` are those of the axes that no operand has.
+    `axes` are those that no operand has, to which solving for positions may add.
     """
     match node:
         case Map():
@@ -63,7 +63,7 @@ def pull_back(node: Node, cotangent: Expr, extents: Extents) -> Iterator[tuple[N
             if back is not None:
                 yield node.arg, back
         case At():
-            yield node.arg, transposed(node, cotangent, extents)
+            yield node.arg, transposed(node, cotangent, axes)
         case Scatter():
             back = indexed(cotangent.node, dict(zip(node.along, node.positions, strict=True)))
             everywhere = union(node.over, *(p.axes for p in node.positions))

@@ -1,6 +1,6 @@
 """The road from a Program to something that runs: one straight line.
 
-Program → simplify → sink → partition → (a target's) schedule, code, build cache, launch
+Program → solve for positions → simplify → sink → partition → (a target's) schedule, code, build cache, launch
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tilewright.autograd.inversion import without_scatters
 from tilewright.compiler.in_place import Out
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.partition import partition
@@ -54,9 +55,10 @@ class Executable(Protocol):
 def lower(program: Program) -> Plan:
     """The kernels of a Program."""
     program = _checked(program, "derivation")
-    simple = _checked(simplify(program), "simplification")  # first: a sum that moved out is a kernel less
+    solved = _checked(without_scatters(program), "solving for positions")
+    simple = _checked(simplify(solved), "simplification")  # first: a sum that moved out is a kernel less
     simple = _checked(simplify(sink(simple)), "sinking of indexing")
-    return replace(partition(simple), definition=program)
+    return replace(partition(simple), definition=replace(program, extents=solved.extents))
 
 
 def _checked(program: Program, step: str) -> Program:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from tilewright.autograd.inversion import Axes, reads_once
 from tilewright.compiler.contraction import recognise
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.program import (
@@ -45,32 +46,49 @@ DEAR = frozenset({
 
 def sink(program: Program) -> Program:
     """`program` with its indexing as far down as it pays."""
+    axes = Axes.of(program)
     uses = Counter(a for node in program.nodes() for a in node.args)
     uses.update(r.node for r in program.results)
     done: dict[Node, Node] = {}
     for node in program.nodes():
         rebuilt = node.with_args(tuple(done[a] for a in node.args)) if node.args else node
-        done[node] = _sunk(rebuilt, uses)
+        done[node] = _sunk(rebuilt, uses, axes)
         if done[node] is not node:
             uses[done[node]] += uses[node]  # whoever uses a value uses what it has become
     roots = (done[r.node] for r in program.results)
     return program.with_results(rewrite(roots, _merged_sums))
 
 
-def _sunk(node: Node, uses: Counter[Node]) -> Node:
-    if not isinstance(node, At) or isinstance(node.arg, Read) or not _pays(node, uses):
+def _sunk(node: Node, uses: Counter[Node], axes: Axes) -> Node:
+    if not isinstance(node, At) or isinstance(node.arg, Read) or not _pays(node, uses, axes):
         return node
     positions = dict(zip(node.along, node.positions, strict=True))
     moved = _Substitution(positions).of(node.arg)
-    if recognise(node.arg) and not recognise(moved):
+    if _loses_a_contraction(node, moved):
         return node
     inside = {axis: p for axis, p in positions.items() if axis in node.arg.axes}
     return moved if _zero_outside(moved, node.arg, positions) else masked(within(inside), moved)
 
 
-def _pays(node: At, uses: Counter[Node]) -> bool:
+def _loses_a_contraction(node: At, moved: Node) -> bool:
+    """Whether the operand is a contraction, and at the positions none, or one of smaller tiles.
+
+    Tiles get smaller where one axis arrives in place of two that tiles run along: the blocks and the phases
+    of a strided convolution's gradient.
+    """
+    before = recognise(_merged_sums(node.arg))
+    if before is None:
+        return False
+    after = recognise(_merged_sums(moved))
+    if after is None:
+        return True
+    arriving = Counter(a for p in node.positions for a in p.axes)
+    return len(node.axes) < len(node.arg.axes) and max(arriving.values(), default=0) > 1
+
+
+def _pays(node: At, uses: Counter[Node], axes: Axes) -> bool:
     """Whether computing the operand at the positions is no more work than computing it everywhere."""
-    window = len(node.axes) > len(node.arg.axes)
+    window = len(node.axes) > len(node.arg.axes) and not reads_once(node, axes)
     stack, seen = [node.arg], set()
     while stack:
         inner = stack.pop()
@@ -117,7 +135,7 @@ class _Substitution:
         return indexed(node, here)
 
     def _reduction(self, node: Reduce) -> Node:
-        arriving = set(union(*(p.axes for p in self.positions.values())))
+        arriving = {*self.positions, *union(*(p.axes for p in self.positions.values()))}
         taken = arriving | set(node.arg.axes)
         names = {}
         for axis in node.over:
@@ -156,11 +174,11 @@ def _zero_outside(moved: Node, before: Node, positions: Positions) -> bool:
 
 
 def _product_is_zero_outside(moved: Map, before: Map, positions: Positions) -> bool:
-    """Where one factor is, and the others do not depend on the positions (0 · log 0 is not 0)."""
+    """Where those factors are that depend on a position, and each position has one (0 · log 0 is not 0)."""
     depends = [bool(set(o.axes) & set(positions)) for o in before.operands]
     zero = [_zero_outside(m, b, positions) for m, b in zip(moved.operands, before.operands, strict=True)]
-    covers = all(set(o.axes) >= set(positions) for o, z in zip(before.operands, zero, strict=True) if z)
-    return any(zero) and covers and all(z or not d for z, d in zip(zero, depends, strict=True))
+    covered = union(*(o.axes for o, z in zip(before.operands, zero, strict=True) if z))
+    return set(covered) >= set(positions) and all(z or not d for z, d in zip(zero, depends, strict=True))
 
 
 def _merged_sums(node: Node) -> Node:

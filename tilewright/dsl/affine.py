@@ -85,6 +85,45 @@ def shortest(node: Node) -> Node:
     return from_affine(affine(node))
 
 
+def quotient(node: Node, divisor: Node) -> Node:
+    """node // divisor, multiples of the divisor outside: (2·a + t + 3) // 2 → a + (t + 1) // 2 + 1."""
+    whole, rest = _multiples(affine(node), divisor)
+    if isinstance(divisor, Const) and not rest.terms:
+        return from_affine(whole + Affine({}, rest.constant // int(divisor.value)))
+    if not rest.terms and not rest.constant:
+        return from_affine(whole)
+    return shortest(Map("add", (from_affine(whole), Map("floordiv", (from_affine(rest), divisor)))))
+
+
+def remainder(node: Node, divisor: Node) -> Node:
+    """node % divisor, multiples of the divisor left out: (2·a + t + 3) % 2 → (t + 1) % 2."""
+    _, rest = _multiples(affine(node), divisor)
+    if isinstance(divisor, Const) and not rest.terms:
+        return Const(rest.constant % int(divisor.value), int64)
+    if not rest.terms and not rest.constant:
+        return Const(0, int64)
+    return Map("mod", (from_affine(rest), divisor))
+
+
+def _multiples(form: Affine, divisor: Node) -> tuple[Affine, Affine]:
+    """(whole, rest) with form = divisor · whole + rest."""
+    if isinstance(divisor, Const):
+        by = int(divisor.value)
+        whole = {node: c // by for node, c in form.terms.items() if not c % by}
+        rest = {node: c for node, c in form.terms.items() if c % by}
+        return Affine(whole, form.constant // by), Affine(rest, form.constant % by)
+    whole, rest, constant = Affine({}, 0), Affine({}, form.constant), 0
+    for node, c in form.terms.items():
+        if node is divisor:
+            constant += c
+        elif isinstance(node, Map) and node.function == "mul" and divisor in node.operands:
+            other = node.operands[node.operands[0] is divisor]
+            whole = whole + affine(other).scaled(c)
+        else:
+            rest = rest + Affine({node: c}, 0)
+    return whole + Affine({}, constant), rest
+
+
 def from_affine(form: Affine) -> Node:
     """Positive terms first, positions before all else, the constant at the end."""
     positive = [(node, c) for node, c in form.terms.items() if c > 0]

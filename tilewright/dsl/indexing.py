@@ -129,7 +129,7 @@ def _declared_name(name: Any) -> str:
     return names[0]
 
 
-def scatter_add(value: Any, positions: Any, size: Any, over: Any = None) -> Expr:
+def scatter_add(value: Any, positions: Any, size: Any, over: Any = None) -> Any:
     """out[row, …] = Σ_n value[n, …] where ids[n] == row: `tw.scatter_add(g, {"row": ids}, rows)`.
 
     The transpose of `table.at(row=ids)`. `positions` maps new axes to integer expressions, `size` is

@@ -14,7 +14,7 @@ import tilewright as tw
 from tilewright.errors import ArgumentError
 from tilewright.kernels.padding import padded
 from tilewright.kernels.spaces import PLANE, Space, in_every_space
-from tilewright.kernels.windows import Pads, Steps, sliding, windows
+from tilewright.kernels.windows import Pads, Steps, each, sliding, windows
 
 
 def conv(
@@ -71,3 +71,28 @@ def _convolved(
     slides = sliding(over, space.out, space.taps, stride, padding, dilation)
     y = tw.sum(windows(x, slides) * weight, f"c {space.taps}")
     return y if bias is None else y + bias
+
+
+def conv_transpose(
+    space: Space,
+    x: tw.Tile["... (groups c) {over}"],
+    weight: tw.Tile["(groups c) o {taps}"],
+    bias: tw.Tile["(groups o)"] = None,
+    *, stride: Steps = 1, padding: Steps = 0, output_padding: Steps = 0, groups: int = 1, dilation: Steps = 1,
+) -> tw.Tile["... (groups o) {out}"]:  # fmt: skip
+    """y[…, o, w·stride + s·dilation - padding] += Σ_c x[…, c, w] · weight[c, o, s]: the transpose of `conv`.
+
+    The result is (size - 1)·stride - 2·padding + dilation·(taps - 1) + output_padding + 1 long.
+    """
+    steps = (each("stride", stride, space.rank, 1), each("padding", padding, space.rank, 0))
+    further = each("output_padding", output_padding, space.rank, 0), each("dilation", dilation, space.rank, 1)
+    names = zip(space.over.split(), space.out.split(), space.taps.split(), strict=True)
+    positions, extents = {}, {}
+    for (over, out, tap), step, pad, more, wide in zip(names, *steps, *further, strict=True):
+        positions[out] = tw.index(over) * step + tw.index(tap) * wide - pad
+        extents[out] = (tw.size(over) - 1) * step - 2 * pad + wide * (tw.size(tap) - 1) + more + 1
+    y = tw.scatter_add(tw.sum(x * weight, "c"), positions, extents)
+    return y if bias is None else y + bias
+
+
+conv_transpose1d, conv_transpose2d, conv_transpose3d = in_every_space(conv_transpose)

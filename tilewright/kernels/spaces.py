@@ -30,8 +30,10 @@ class Space:
     def rank(self) -> int:
         return len(self.over.split())
 
-    def sliding(self, stride: Steps, padding: Any, dilation: Steps) -> tuple[Sliding, ...]:
-        return sliding(self.over, self.out, self.taps, stride, padding, dilation)
+    def sliding(
+        self, stride: Steps, padding: Any, dilation: Steps, ceil: bool = False
+    ) -> tuple[Sliding, ...]:
+        return sliding(self.over, self.out, self.taps, stride, padding, dilation, ceil)
 
 
 LINE = Space("w", "ow", "s")

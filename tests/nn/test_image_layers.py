@@ -1,0 +1,92 @@
+"""Layers of images against torch, under torch's names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import tilewright as tw
+from tests.nn.test_layers import compare_module
+from tests.tensor.against_torch import assert_close, draw, to_torch
+from tilewright import nn
+from tilewright.errors import ArgumentError, ShapeError
+from tilewright.nn import functional as F
+
+T = torch.nn.functional
+LINE, PLANE, VOLUME = (2, 4, 9), (2, 4, 6, 5), (1, 4, 3, 4, 3)
+CONVOLUTIONS = [
+    ("Conv1d", (4, 6, 3), {"stride": 2, "padding": 1, "groups": 2}, LINE),
+    ("Conv2d", (4, 3, (3, 2)), {"padding": (1, 0), "bias": False}, PLANE),
+    ("Conv2d", (4, 4, 3), {"padding": "same", "padding_mode": "circular", "groups": 4}, PLANE),
+    ("Conv2d", (4, 2, 3), {"padding": (2, 1), "padding_mode": "reflect"}, PLANE),
+    ("Conv3d", (4, 2, 2), {"dilation": (1, 2, 1)}, VOLUME),
+    ("ConvTranspose1d", (4, 2, 3), {"stride": 2, "output_padding": 1, "padding": 1}, LINE),
+    ("ConvTranspose2d", (4, 6, 2), {"stride": 2, "groups": 2}, PLANE),
+    ("ConvTranspose3d", (4, 1, (1, 2, 2)), {"bias": False}, VOLUME),
+]
+OTHERS = [
+    ("MaxPool1d", (3,), {"stride": 1}, LINE),
+    ("MaxPool2d", (2,), {"ceil_mode": True}, PLANE),
+    ("MaxPool3d", (2,), {"stride": 1}, VOLUME),
+    ("AvgPool1d", (2,), {}, LINE),
+    ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "count_include_pad": False}, PLANE),
+    ("AvgPool3d", (2,), {"divisor_override": 3}, VOLUME),
+    ("AdaptiveAvgPool1d", (4,), {}, LINE),
+    ("AdaptiveAvgPool2d", ((3, None),), {}, PLANE),
+    ("AdaptiveAvgPool3d", (2,), {}, VOLUME),
+    ("AdaptiveMaxPool2d", ((2, 3),), {}, PLANE),
+    ("LocalResponseNorm", (3,), {"alpha": 0.1}, PLANE),
+    ("Upsample", (), {"scale_factor": 2}, PLANE),
+    ("Upsample", (), {"size": (4, 9), "mode": "bilinear", "align_corners": True}, PLANE),
+    ("PixelShuffle", (2,), {}, PLANE),
+    ("PixelUnshuffle", (2,), {}, (2, 3, 4, 6)),
+    ("ZeroPad2d", ((1, 2, 0, 1),), {}, PLANE),
+    ("ConstantPad1d", (2, 0.5), {}, LINE),
+    ("ReflectionPad2d", (2,), {}, PLANE),
+    ("ReplicationPad1d", ((0, 3),), {}, LINE),
+    ("CircularPad2d", ((1, 2, 2, 1),), {}, PLANE),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "options", "shape"), CONVOLUTIONS + OTHERS, ids=str)
+def test_against_torch(name, given, options, shape):
+    ours, theirs = getattr(nn, name)(*given, **options), getattr(torch.nn, name)(*given, **options)
+    compare_module(ours, theirs, draw(shape, "float32"), relative=1e-4)
+    assert repr(ours).startswith(f"{name}(")
+
+
+def test_initial_values_are_within_torchs_bounds():
+    tw.manual_seed(0)
+    layer = nn.Conv2d(8, 64, 3, groups=2)
+    bound = (1 / (4 * 9)) ** 0.5
+    for parameter in (layer.weight, layer.bias):
+        assert 0.9 * bound < abs(parameter.numpy()).max() <= bound
+
+
+def test_indices_and_folds():
+    x = draw(PLANE, "float32")
+    values, places = F.max_pool2d(tw.tensor(x), 2, return_indices=True)
+    expected, numbers = T.max_pool2d(to_torch(x), 2, return_indices=True)
+    assert_close(values, expected, 1e-6)
+    assert places.numpy().tolist() == numbers.tolist()
+    columns = F.unfold(tw.tensor(x), 3, padding=1, stride=2)
+    assert_close(columns, T.unfold(to_torch(x), 3, padding=1, stride=2), 1e-6)
+    assert_close(
+        F.fold(columns, (6, 5), 3, padding=1, stride=2),
+        T.fold(T.unfold(to_torch(x), 3, padding=1, stride=2), (6, 5), 3, padding=1, stride=2),
+        1e-5,
+    )
+
+
+def test_wrong_options_are_refused():
+    x = tw.tensor(draw(PLANE, "float32"))
+    with pytest.raises(ArgumentError, match="are not 3 equal groups"):
+        nn.Conv2d(4, 6, 3, groups=3)
+    with pytest.raises(ArgumentError, match="interpolate has nearest, bilinear, bicubic for 4"):
+        F.interpolate(x, size=3, mode="linear")
+    with pytest.raises(ArgumentError, match="pad has two numbers for each"):
+        F.pad(x, (1, 2, 3))
+    with pytest.raises(ArgumentError, match="padding is one number or 4"):
+        nn.ZeroPad2d((1, 2))
+    with pytest.raises(ShapeError, match="local_response_norm needs"):
+        F.local_response_norm(tw.tensor(draw((3,), "float32")), 2)

@@ -1,0 +1,85 @@
+"""Images of another size. Positions are whole numbers and exact fractions: no rounding decides a place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import tilewright as tw
+from tilewright.errors import ArgumentError
+from tilewright.kernels.padding import padded
+from tilewright.kernels.spaces import Space, in_every_space
+from tilewright.kernels.windows import Steps, each
+
+CUBIC = -0.75  # Keys' free parameter, as torch has it
+
+
+def interpolate(
+    space: Space, x: tw.Tile["... {over}"], *, size: Steps | None = None, scale: Any = None,
+    mode: str = "nearest", align_corners: bool = False,
+) -> tw.Tile["... {out}"]:  # fmt: skip
+    """x between its n positions, at m = `size` (or ⌊n · `scale`⌋) places p, along each axis in turn.
+
+    nearest  x[⌊i·n / m⌋]
+    linear   (1 - f)·x[⌊p⌋] + f·x[⌊p⌋ + 1], f = p - ⌊p⌋
+    cubic    Σ_t k(t - f)·x[⌊p⌋ + t] over t = -1 … 2, k the kernel of Keys, 1981, for a = -0.75
+
+    p = (i + ½)·n / m - ½, or i·(n - 1) / (m - 1) with `align_corners`; beyond the ends stands the last value.
+    With `scale` it takes the place of m / n.
+    """
+    if mode not in MODES:
+        raise ArgumentError(f"an interpolation mode is one of {', '.join(MODES)}; got {mode!r}")
+    if (size is None) == (scale is None):
+        raise ArgumentError("interpolate takes either the size of the result or the scale")
+    names = zip(space.over.split(), space.out.split(), space.taps.split(), strict=True)
+    for number, (over, out, tap) in enumerate(names):
+        if size is not None:
+            extent = each("size", size, space.rank, 1)[number]
+            ratio = tw.size(over), extent
+        else:
+            wanted: Any = scale[number] if isinstance(scale, tuple) else scale
+            by = Fraction(wanted).limit_denominator(1 << 20)
+            extent, ratio = tw.size(over) * by.numerator // by.denominator, (by.denominator, by.numerator)
+        x = MODES[mode](x, (over, out, tap), extent, ratio, align_corners)
+    return x
+
+
+def _nearest(x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
+    over, out, _ = names
+    return x.at(**{over: tw.axis(out, extent) * ratio[0] // ratio[1]})
+
+
+def _linear(x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
+    return _between(x, names, extent, ratio, corners, 1, lambda distance: 1 - distance)
+
+
+def _cubic(x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
+    def weight(d: Any) -> Any:
+        near = ((CUBIC + 2) * d - (CUBIC + 3)) * d * d + 1
+        far = CUBIC * (((d - 5) * d + 8) * d - 4)
+        return tw.where(d <= 1, near, far)
+
+    return _between(x, names, extent, ratio, corners, 2, weight)
+
+
+def _between(
+    x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool, reach: int,
+    weight: Callable[[Any], Any],
+) -> Any:  # fmt: skip
+    """Σ_t weight(|t - f|) · x[⌊p⌋ + t] over the 2·reach positions around p."""
+    over, out, tap = names
+    number, size = tw.axis(out, extent), tw.size(over)
+    above, below = (number * 2 + 1) * ratio[0] - ratio[1], 2 * ratio[1]
+    if corners:
+        above, below = number * (size - 1), tw.maximum(tw.size(out) - 1, 1)
+    wide = f"{over}wide"
+    around = padded(x, over, wide, ((reach, reach),), "replicate")
+    taken = tw.axis(tap, 2 * reach) - (reach - 1)
+    part = tw.cast(above % below, x.dtype) / tw.cast(below, x.dtype)
+    near = around.at(**{wide: above // below + taken + reach})
+    return tw.sum(near * weight(tw.abs(tw.cast(taken, x.dtype) - part)), tap)
+
+
+MODES = {"nearest": _nearest, "linear": _linear, "cubic": _cubic}
+interpolate1d, interpolate2d, interpolate3d = in_every_space(interpolate)
