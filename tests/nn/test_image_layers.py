@@ -60,7 +60,7 @@ def test_initial_values_are_within_torchs_bounds():
     layer = nn.Conv2d(8, 64, 3, groups=2)
     bound = (1 / (4 * 9)) ** 0.5
     for parameter in (layer.weight, layer.bias):
-        assert 0.9 * bound < abs(parameter.numpy()).max() <= bound
+        assert 0.9 * bound < abs(parameter.detach().numpy()).max() <= bound
 
 
 def test_indices_and_folds():
