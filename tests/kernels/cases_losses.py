@@ -305,7 +305,7 @@ CASES += [
 def first_classes(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Some classes in any order, then -1 and what does not matter; the first row has none, the last all."""
     rows = np.argsort(rng.random(shape), axis=-1)
-    flat = rows.reshape(-1, shape[-1])
+    flat = rows.reshape(-1, max(1, shape[-1]))
     for number, row in enumerate(flat[:-1]):
         row[number % shape[-1] :][:1] = -1
     return rows
