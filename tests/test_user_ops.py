@@ -131,3 +131,14 @@ def scaled_by_smallest(a: tw.Tile["n i"], b: tw.Tile["m n"]):
 def test_a_factor_that_is_infinite_without_elements_stays_in_the_sum():
     y = scaled_by_smallest(np.ones((0, 3), np.float32), np.ones((2, 0), np.float32))
     np.testing.assert_array_equal(y, [0, 0])
+
+
+def test_an_infinite_constant_stays_in_its_sum():
+    @tw.op
+    def unbounded(a: tw.Tile["n"]):
+        return tw.sum(a * -tw.inf, "n"), tw.sum(a / 0.0, "n"), tw.sum(a * tw.nan, "n")
+
+    for values in ([1.0, -2.0], [1.0, 2.0], [-1.0, -3.0]):
+        a = np.array(values)
+        for mine, expected in zip(unbounded(a), unbounded.reference(a), strict=True):
+            np.testing.assert_array_equal(mine, expected)

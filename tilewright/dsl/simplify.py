@@ -403,7 +403,10 @@ def _ordinary(value: float) -> bool:
 
 
 def _factors_leave_a_sum(node: Reduce) -> Node | None:
-    """sum(x * c / d, i) → c * sum(x, i) / d for all factors that are constant along the axes of the sum."""
+    """sum(x * c / d, i) → c * sum(x, i) / d for all factors that are constant along the axes of the sum.
+
+    Not for numbers that are infinite, NaN or zero: Σ x · ∞ is NaN where x has both signs, ∞ · Σ x is not.
+    """
     if not node.dtype.is_float:
         return None
     above, below = _factors(node.arg)
@@ -411,6 +414,8 @@ def _factors_leave_a_sum(node: Reduce) -> Node | None:
     leaves_above = [f for f in above if f not in stays_above]
     stays_below = [f for f in below if set(f.axes) & set(node.over)]
     leaves_below = [f for f in below if f not in stays_below]
+    if any(isinstance(f, Const) and not _ordinary(f.value) for f in (*leaves_above, *leaves_below)):
+        return None
     leaving = Counter(f for f in (*leaves_above, *leaves_below) if not isinstance(f, (Const, Size)))
     if not stays_above or not (leaves_above or leaves_below) or any(count > 1 for count in leaving.values()):
         return None
