@@ -10,6 +10,7 @@ Anything pointwise inside a side stays there and is applied when the side is loa
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 from tilewright.compiler.nest import Contraction
@@ -112,7 +113,7 @@ def _factorise(node: Node) -> Node:
         return node
     choices = []
     for axis in node.over:
-        inside = [p for p in parts if axis in p.axes or _infinite_without(p, axis)]
+        inside = [p for p in parts if axis in p.axes or _infinite_without(p, axis) or _is_unbounded(p)]
         if len(inside) == len(parts):
             continue
         remaining = {a for p in inside for a in p.axes} - {axis}
@@ -125,6 +126,11 @@ def _factorise(node: Node) -> Node:
     rest = tuple(a for a in node.over if a != axis)
     whole = multiply([*outside, inner])
     return _factorise(Reduce("sum", rest, whole)) if rest else whole
+
+
+def _is_unbounded(factor: Node) -> bool:
+    """Whether a factor is the number ∞ or NaN: Σ x · ∞ is NaN where x has both signs, ∞ · Σ x is not."""
+    return isinstance(factor, Const) and not math.isfinite(factor.value)
 
 
 def _infinite_without(factor: Node, axis: str) -> bool:
