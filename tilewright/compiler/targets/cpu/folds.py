@@ -101,10 +101,10 @@ class ExtremumOfBits(Fold):
             return value
         greatest = (1 << self.bits.bits - 1) - 1
         beyond = b.constant(greatest if self.step_name == "max" else ~greatest, self.bits)
-        place = b.select(b.is_nan(value), beyond, self._mirrored(b.bitcast(value, self.bits.kind)))
-        return b.bitcast(self._mirrored(b.reduce(self.step_name, place)), self.type.kind)
+        place = b.select(b.is_nan(value), beyond, self._as_ordered(b.bitcast(value, self.bits.kind)))
+        return b.bitcast(self._as_ordered(b.reduce(self.step_name, place)), self.type.kind)
 
-    def _mirrored(self, x: Value) -> Value:
+    def _as_ordered(self, x: Value) -> Value:
         """Bits to places in the order of the floats, and back: what is negative has the rest flipped."""
         greatest = (1 << self.bits.bits - 1) - 1
         return self.b.xor(x, self.b.and_(self.b.shr(x, self.bits.bits - 1, signed=True), greatest))
