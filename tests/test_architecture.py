@@ -254,7 +254,9 @@ def test_the_library_imports_little_more_than_numpy():
     loaded = run(code).split()
     ours = [name for name in loaded if name.partition(".")[0] == "tilewright"]
     others = {name.partition(".")[0] for name in loaded if name not in ours}
-    assert others <= sys.stdlib_module_names | {"numpy"}, "besides NumPy and the standard library nothing is loaded"
+    assert others <= sys.stdlib_module_names | {"numpy"}, (
+        "besides NumPy and the standard library nothing is loaded"
+    )
     assert not others & {"asyncio", "concurrent", "http", "multiprocessing", "sqlite3", "unittest", "xml"}
     assert len(ours) < 160
     assert len(others) < 60

@@ -21,11 +21,15 @@ def convolution(
     quick: bool = False,
     **options: int,
 ) -> list[Bench]:
-    axes = {"...": (8,), "c": channels, "h": edge, "w": edge, "o": filters, "r": window, "s": window}
+    groups = options.get("groups", 1)
+    axes = {
+        "...": (8,), "groups": groups, "c": channels // groups, "h": edge, "w": edge,
+        "o": filters // groups, "r": window, "s": window,
+    }  # fmt: skip
     op, peer = (K.conv2d_channels_last, channels_last) if last else (K.conv2d, F.conv2d)
     case = Case(op, axes, constants=options, absent=("bias",), torch=peer)
-    strided = f", stride {options['stride']}" if "stride" in options else ""
-    name = f"conv {window}×{window} {channels}→{filters} {edge}²{strided}, {'NHWC' if last else 'NCHW'}"
+    told = "".join(f", {key} {options[key]}" for key in ("stride", "groups") if key in options)
+    name = f"conv {window}×{window} {channels}→{filters} {edge}²{told}, {'NHWC' if last else 'NCHW'}"
     return [
         forward(name, "convolutions", case, axes, quick=quick),
         both(name, "convolutions", case, axes, quick=quick),
@@ -57,6 +61,7 @@ BENCHES = [
         *convolution(256, 14, 256, 3, last, padding=1),
         *convolution(64, 56, 256, 1, last),
         *convolution(64, 56, 128, 3, last, padding=1, stride=2),
+        *convolution(64, 56, 64, 3, last, padding=1, groups=4),
     )
 ]
 BENCHES += [
