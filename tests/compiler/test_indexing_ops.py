@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ import torch.nn.functional as F
 
 import tilewright as tw
 from tests.support import indexing_ops as ops
-from tests.support.checks import assert_close, check_empty_call, extents_of, with_cotangents
+from tests.support.checks import (
+    assert_close,
+    assert_gradients_right,
+    assert_right,
+    check_empty_call,
+    extents_of,
+    with_cotangents,
+)
 from tests.support.indexing_ops import CASES, IndexingCase
 from tilewright.autograd.check import check_jvp, check_vjp
 from tilewright.autograd.derive import jvp, vjp
@@ -174,3 +183,40 @@ def test_a_sum_that_is_used_twice_is_not_repeated_where_it_is_indexed():
     call = symmetric.bind(symmetric.arguments([np.ones((5, 7))], {}))
     sunk = sink(simplify(call.program))
     assert sum(isinstance(n, Reduce) for n in sunk.nodes()) == 1
+
+
+@tw.op
+def ordered_then_picked(c: tw.Tile["j k"]):
+    """A diagonal of rows in order: the outer position fixes a coordinate of the inner ones."""
+    return c.at(k=tw.argsort(c, "k", descending=True)).at(j=tw.index("k") * 2 + 3)
+
+
+@tw.op
+def ranked_then_picked(c: tw.Tile["j k"]):
+    rank = tw.sum(tw.where(c["j l"] < c, 1, 0), "l")
+    return c.at(k=rank).at(j=tw.index("k") * 2 + 3)
+
+
+@tw.op
+def counted_then_picked(c: tw.Tile["j k"]):
+    return tw.exp(c.at(k=tw.cumsum(tw.where(c > 0, 1, 0), "k") - 1)).at(j=tw.index("k") * 2 + 3)
+
+
+@tw.op
+def shifted_by_the_largest(c: tw.Tile["j k"]):
+    """A position that waits for a reduction of its own row."""
+    return tw.exp(c.at(k=tw.cast(tw.max(c, "k"), tw.int64) + tw.index("k"))) + c
+
+
+@pytest.mark.parametrize("extents", [(9, 4), (7, 19), (1, 1), (40, 17)], ids=str)
+@pytest.mark.parametrize(
+    "op", [ordered_then_picked, ranked_then_picked, counted_then_picked, shifted_by_the_largest], ids=str
+)
+def test_positions_that_are_computed_from_values_of_other_positions(op, extents):
+    places = np.random.default_rng(1).permutation(math.prod(extents)).reshape(extents)
+    c = 0.37 * places - 0.19 * places.size  # far apart, so that no small step changes their order
+    call = op.bind(op.arguments([c], {}))
+    assert_right(call.program, call.arrays, "cpu", 16, op.name)
+    assert_gradients_right(call.program, call.arrays, "cpu", 64, op.name)
+    if c.size < 50:
+        assert check_vjp(call.program, call.arrays).error < SLOPE

@@ -36,6 +36,7 @@ from tilewright.dsl.expression import Expr
 from tilewright.dsl.program import (
     At,
     AxisExtent,
+    Cast,
     Const,
     Index,
     Map,
@@ -163,6 +164,22 @@ def reads_once(node: At, axes: Axes) -> bool:
     )
     system.solve()
     return not system.free
+
+
+def _ends(node: Node) -> list[Node]:
+    """What a node is computed from pointwise: leaves, and values with coordinates of their own inside."""
+    found: list[Node] = []
+    stack, seen = [node], set()
+    while stack:
+        inner = stack.pop()
+        if inner in seen:
+            continue
+        seen.add(inner)
+        if isinstance(inner, (Map, Cast)):
+            stack.extend(inner.args)
+        else:
+            found.append(inner)
+    return found
 
 
 def _without_masks(value: Node) -> tuple[Node, list[Node]]:
@@ -470,13 +487,11 @@ class _System:
     def _at(self, node: Node, solutions: Mapping[str, Node], known: Mapping[Node, Node]) -> Node:
         """A position or condition with the coordinates along the solved axes replaced."""
         done: dict[Node, Node] = dict(known)
-        for inner in topological([node], [known]):
-            if isinstance(inner, Index) and inner.axis in solutions:
-                done[inner] = solutions[inner.axis]
-            elif not inner.args and set(inner.axes) & set(solutions):
-                done[inner] = indexed(inner, {a: p for a, p in solutions.items() if a in inner.axes})
-            else:
-                done[inner] = self._rebuilt(inner, tuple(done[a] for a in inner.args))
+        for end in _ends(node):
+            here = {a: p for a, p in solutions.items() if a in end.axes}
+            done.setdefault(end, here[end.axis] if here and isinstance(end, Index) else indexed(end, here))
+        for inner in topological([node], [done]):
+            done[inner] = self._rebuilt(inner, tuple(done[a] for a in inner.args))
         return done[node]
 
     def _rebuilt(self, node: Node, args: tuple[Node, ...]) -> Node:

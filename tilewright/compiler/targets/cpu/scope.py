@@ -268,7 +268,9 @@ class Scope:
         coordinate = self.coordinates[lane]
         assert isinstance(coordinate, Lanes)
         if coordinate.first is not None and affine(position).step(lane) == 1:
-            start = Scope(self.b, self.loaded, self.layout, 0, {**self.coordinates, lane: coordinate.first})
+            here = {**self.coordinates, lane: coordinate.first}
+            known = {n: v for n, v in self.values.items() if lane not in n.axes and not v.lanes}
+            start = Scope(self.b, self.loaded, self.layout, 0, here, values=known)
             return Lanes(start.evaluate(position))
         return Lanes(positions=self.values[position])
 
