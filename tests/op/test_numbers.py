@@ -1,9 +1,11 @@
 """Python numbers as operands and as constants of a call."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.checks import assert_gradients_right, assert_right, targets
 
 
 @tw.op
@@ -30,3 +32,21 @@ def test_constants_that_compare_equal_are_told_apart():
     assert scaled(x, table=(2,)).dtype == np.int64 and scaled(x, table=(2.0,)).dtype == np.float32
     ones = np.ones(2, np.float32)
     assert not np.signbit(scaled(ones, factor=0.0)).any() and np.signbit(scaled(ones, factor=-0.0)).all()
+
+
+@tw.op
+def thresholds(x: tw.Tile["n d"]):
+    """Numbers that no half-precision type holds: chosen, compared with, and outside."""
+    chosen = tw.where(x > 0.3, x, -1.7581)
+    shifted = x.at(d=tw.index("d") - 1, fill=0.7)
+    return (chosen + 1.7) * 3, tw.sum(tw.where(x < 0.1, shifted - 0.7, 0.6), "d"), tw.mean(chosen, "d")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=lambda d: np.dtype(d).name)
+def test_no_number_is_rounded_to_half_precision(dtype):
+    x = np.random.default_rng(0).standard_normal((7, 33)).astype(dtype)
+    x[0, :3] = 0.1, 0.3, -0.1  # rounded to the type: the last bits decide
+    call = thresholds.bind(thresholds.arguments([x], {}))
+    for target in targets():
+        assert_right(call.program, call.arrays, target, 16, f"{dtype} on {target}")
+        assert_gradients_right(call.program, call.arrays, target, 64, f"gradient of {dtype} on {target}")

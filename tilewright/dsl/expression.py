@@ -445,9 +445,20 @@ def _unify(row: ScalarFunction, operands: tuple[Any, ...]) -> tuple[Expr, ...]:
         common = int64
     if row.types is not scalars.bitwise and row.types is not scalars.comparison and row.name != "where":
         common = common.compute
+    if not all(_is_held(value, common) for value in weak):
+        common = common.compute
     for value in weak:
         _check_fits(value, common, f"the other operand of {row.name}")
     return tuple(cast(lift(o, common), common) for o in operands)
+
+
+def _is_held(value: Any, dtype: DType) -> bool:
+    """Whether a number is one of a half-precision dtype; if not, it meets others in float32, unrounded."""
+    if not dtype.is_float or dtype == dtype.compute:
+        return True
+    with np.errstate(over="ignore"):
+        held = float(dtype.numpy.type(value))
+    return held == value or value != value
 
 
 def _check_fits(value: Any, dtype: DType, where: str) -> None:

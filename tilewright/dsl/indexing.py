@@ -52,9 +52,11 @@ def at_positions(value: Expr, positions: Mapping[str, Any], fill: Any) -> Expr:
     order = merged(*(at[a].axes if a in at else (a,) for a in value.axes))
     read = Expr(indexed(value.node, nodes), order)
     _remember_order(value, at)
-    fill = cast(lift(fill, value.dtype), value.dtype)
-    if isinstance(fill.node, Const) and fill.node.value == 0:
+    typed = cast(lift(fill, value.dtype), value.dtype)
+    if isinstance(typed.node, Const) and typed.node.value == 0:
         return read
+    if not (value.dtype.is_float and isinstance(fill, float)):
+        fill = typed
     return apply(scalars.where, (Expr(within(nodes)), read, fill))
 
 
