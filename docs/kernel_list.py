@@ -20,9 +20,9 @@ HEAD = """# The prebuilt ops
 [`tilewright/kernels/`](../tilewright/kernels), and its derivatives of any order are derived.
 `nn.functional` and `nn` have them under torch's names. Written by `python docs/kernel_list.py`.
 
-What is not there, and why: the CTC loss. Its recursion couples each label to its neighbours at every
-step, and a combine of `tw.scan` is pointwise; as products of matrices in the log semiring it would need
-sums inside.
+The CTC loss is `nn.functional.ctc_loss`: its recursion couples neighbouring labels, but one label, given the
+one before it, is a scan in time. So the function goes along the labels, each of them one kernel, and the
+tape has the gradient.
 """
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from derivative_cases import Case, layer_norm, matmul, softmax
 
+import tilewright as tw
 from tilewright.autograd.check import check_jvp, check_vjp, directional
 from tilewright.autograd.derive import vjp
 from tilewright.dsl.program import Map, Node, Program, rewrite
@@ -45,6 +46,19 @@ def test_a_wrong_gradient_fails():
         report = check_vjp(case.program(), case.arguments(), derivative=wrong)
         assert report.error > 1e-3
         assert "worst relative error" in str(report)
+
+
+def test_infinite_results_are_left_out():
+    @tw.op
+    def half(x: tw.Tile["d"]):
+        return tw.where(tw.index("d") < 3, x * x, -tw.inf)
+
+    program = half.bind(half.arguments((np.arange(1.0, 7.0),), {})).program
+    right = vjp(program)
+    assert check_vjp(program, {"x": np.arange(1.0, 7.0)}).error < 1e-9
+    assert check_jvp(program, {"x": np.arange(1.0, 7.0)}).error < 1e-9
+    wrong = dataclasses.replace(right, backward=with_slip(right.backward, "mul", "add"))
+    assert check_vjp(program, {"x": np.arange(1.0, 7.0)}, derivative=wrong).error > 1e-3
 
 
 def test_large_operands_are_tried_in_random_directions():

@@ -334,3 +334,34 @@ CASES += [
     )
     for r in REDUCTIONS
 ]
+
+
+# --- losses of sequences, along their labels ----------------------------------------------------------------
+
+SEQUENCES = {"f": 9, "t": 10, "n": 5, "c": 6, "s": 4}
+LENGTHS = {"frames": labels(0, 10), "length": labels(0, 5), "targets": labels(1, 6), "name": labels(1, 3)}
+LENGTHS |= {"name_before": labels(1, 3), "number": labels(2, 3)}
+
+
+def sequences(op, **fields) -> Case:
+    return Case(
+        op,
+        SEQUENCES,
+        more=({"f": 40, "t": 41, "n": 17},),
+        draw={"log_probs": log_probabilities, **LENGTHS},
+        dtypes=dict.fromkeys(LENGTHS, np.int64),
+        rare=True,
+        heavy=True,
+        **fields,
+    )
+
+
+CASES += [
+    sequences(K.ctc_emissions, constants={"blank": 2}),
+    sequences(K.ctc_start),
+    sequences(K.ctc_label),
+    *(
+        sequences(K.ctc_total, constants={"reduction": reduction, "zero_infinity": True})
+        for reduction in REDUCTIONS
+    ),
+]

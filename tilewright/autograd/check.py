@@ -5,7 +5,7 @@ D(h) = (f(x + hu) - f(x - hu)) / 2h the table D, (4 D(h/2) - D(h)) / 3, … conv
 whose neighbours agree best is taken, and how well they agree is its error estimate (Ridders' method).
 
 Errors are relative to the terms of the sum, never to less than 1e-6 of the terms of f: rounding of f is
-no error.
+no error. Infinite results have no slope and are left out.
 """
 
 from __future__ import annotations
@@ -80,15 +80,15 @@ def check_vjp(
     outputs = dict(
         zip((r.name for r in derivative.forward.results), _run(derivative.forward, arrays), strict=True)
     )
-    cotangents = {param: rng.standard_normal(outputs[name].shape) for name, param in derivative.cotangents}
+    cotangents = {param: _weights(outputs[name], rng) for name, param in derivative.cotangents}
     gradients = run_backward(derivative, arrays, cotangents)
 
     def loss(at: Arrays) -> float:
         values = dict(zip((r.name for r in program.results), _run(program, at), strict=True))
-        return float(sum(np.sum(values[name] * cotangents[param]) for name, param in derivative.cotangents))
+        return sum(_weighed(values[name], cotangents[param]) for name, param in derivative.cotangents)
 
     floor = 1e-6 * sum(
-        np.sum(np.abs(outputs[name] * cotangents[param])) for name, param in derivative.cotangents
+        _weighed(np.abs(outputs[name]), np.abs(cotangents[param])) for name, param in derivative.cotangents
     )
     comparisons = []
     for operand, result in derivative.gradients:
@@ -115,23 +115,34 @@ def check_jvp(
     derived = jvp(program, names)
     rng = np.random.default_rng(seed)
     arrays = widened(program, arguments)
+    outputs = dict(zip((r.name for r in program.results), _run(program, arrays), strict=True))
     comparisons = []
     for number in range(directions):
         step = {name: rng.standard_normal(arrays[name].shape) for name in names}
         tangents = tangent_arguments(program, derived, names, step)
         values = _run(derived, {**arrays, **tangents})
         for position, (result, value) in enumerate(zip(_floating(program), values, strict=True)):
-            weight = rng.standard_normal(value.shape)
+            weight = _weights(outputs[result], rng)
 
             def probe(at: Arrays, name: str = result, weight: np.ndarray = weight) -> float:
                 found = dict(zip((r.name for r in program.results), _run(program, at), strict=True))
-                return float(np.sum(found[name] * weight))
+                return _weighed(found[name], weight)
 
             measured, uncertainty = directional(probe, arrays, step)
             what = f"t_{_floating(program)[position]} direction {number}"
-            scale = float(np.sum(np.abs(value * weight)) + 1e-6 * abs(probe(arrays)))
-            comparisons.append(Comparison(what, float(np.sum(value * weight)), measured, uncertainty, scale))
+            scale = _weighed(np.abs(value), np.abs(weight)) + 1e-6 * abs(probe(arrays))
+            comparisons.append(Comparison(what, _weighed(value, weight), measured, uncertainty, scale))
     return Report(program.name, tuple(comparisons))
+
+
+def _weights(output: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random weights of a result's elements, 0 of those that are infinite."""
+    return np.where(np.isinf(output), 0.0, rng.standard_normal(output.shape))
+
+
+def _weighed(values: np.ndarray, weights: np.ndarray) -> float:
+    """Σ value · weight over the elements that have one."""
+    return float(np.sum(np.multiply(values, weights, where=weights != 0, out=np.zeros(weights.shape))))
 
 
 def _floating(program: Program) -> list[str]:

@@ -268,3 +268,22 @@ class MultiMarginLoss(Loss):
         return F.multi_margin_loss(
             input, target, weight=self.weight, p=self.p, margin=self.margin, reduction=self.reduction
         )
+
+
+class CTCLoss(Loss):
+    """-log of the probability of all paths of frames that spell a target"""
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
+        super().__init__(reduction)
+        self.blank, self.zero_infinity = blank, zero_infinity
+
+    def forward(self, log_probs: Tensor, targets: Any, input_lengths: Any, target_lengths: Any) -> Tensor:
+        return F.ctc_loss(
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            blank=self.blank,
+            reduction=self.reduction,
+            zero_infinity=self.zero_infinity,
+        )

@@ -23,14 +23,15 @@ from tilewright.tensor.draws import randperm
 from tilewright.tensor.files import load, save
 from tilewright.tensor.generator import Generator, default_generator, manual_seed
 from tilewright.tensor.gradients import grad
+from tilewright.tensor.joining import cat, split, stack, unbind
 from tilewright.tensor.tensor import Tensor
 
 _eager.install()
 is_grad_enabled = is_recording
 
 __all__ = [
-    "Generator", "Tensor", "arange", "as_tensor", "default_generator", "empty", "empty_like", "enable_grad",
-    "eye", "from_dlpack", "from_numpy", "full", "full_like", "grad", "is_grad_enabled", "linspace", "load",
-    "manual_seed", "no_grad", "ones", "ones_like", "randperm", "save", "set_grad_enabled", "tensor", "zeros",
-    "zeros_like",
+    "Generator", "Tensor", "arange", "as_tensor", "cat", "default_generator", "empty", "empty_like",
+    "enable_grad", "eye", "from_dlpack", "from_numpy", "full", "full_like", "grad", "is_grad_enabled",
+    "linspace", "load", "manual_seed", "no_grad", "ones", "ones_like", "randperm", "save",
+    "set_grad_enabled", "split", "stack", "tensor", "unbind", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from tilewright.dsl import dtypes
 from tilewright.dsl.dtypes import DType, stored
 from tilewright.errors import ArgumentError, DerivativeError, DTypeError, OverlapError, ShapeError
 from tilewright.op.binding import where as whose
-from tilewright.tensor import operators
+from tilewright.tensor import joining, operators
 from tilewright.tensor.indexing import as_arrays, basic_index, selected, sliced, taken
 from tilewright.tensor.operators import along, convert, pointwise, reduce
 from tilewright.tensor.record import Value, Version, apply
@@ -613,6 +613,14 @@ class Tensor(Value):
         """With a new dimension of extent 1 at `dim`."""
         position = _dim(dim, self.ndim + 1)
         return apply_view(self, Reshape((*self.shape[:position], 1, *self.shape[position:])))
+
+    def unbind(self, dim: Any = 0) -> tuple[Tensor, ...]:
+        """x[0], x[1], … along `dim`, as views."""
+        return joining.unbind(self, dim)
+
+    def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+        """Views of `split_size` positions each along `dim`, or of the extents that it lists."""
+        return joining.split(self, split_size, dim)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
         """Repeated as NumPy broadcasts, without a copy."""
