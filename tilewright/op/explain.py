@@ -237,9 +237,11 @@ def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
             if direct
             else ("both factors are packed into panels")
         )
+        kind = schedule.dot_product
+        dot_product = f", products of two {kind} numbers an instruction" if kind else ""
         return (
             f"{packed}; register blocks of {schedule.block_rows} × {columns} results, vectors of "
-            f"{schedule.lanes} along {axis}"
+            f"{schedule.lanes} along {axis}" + dot_product
         )
     parts = [f"vectors of {schedule.lanes} along {axis}, {schedule.unroll} of them a step"]
     if kernel.scatter:

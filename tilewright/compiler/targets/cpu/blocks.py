@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from tilewright.compiler.nest import ACCUMULATOR, Kernel
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
 from tilewright.compiler.targets.cpu.direct import Addresses, readable
+from tilewright.compiler.targets.cpu.dot_products import TOGETHER, WORD, multiply_add
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
@@ -61,6 +62,9 @@ class Blocks:
         self.width = self.lanes * self.columns
         self.type = value_type(self.contraction.root.dtype)
         self.size = self.type.bytes
+        self.dot_product = schedule.dot_product
+        self.packed = WORD if self.dot_product else self.type
+        together = TOGETHER if self.dot_product else 1
         self.block_m, self.block_n, self.block_k, self.chunk_m, self.chunk_n = (
             b.load(b.offset(frame, 8 * slot), I64) for slot in (BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N)
         )
@@ -71,8 +75,11 @@ class Blocks:
         )
         self.m, self.n, self.k = self.left.size(), self.right.size(), self.summed.size()
         self.tile = b.alloca(self.rows * self.width * self.size)
-        self.pack_left = Packing(b, walk.left, self.left, self.summed, self.rows, 1, self.size)
-        self.pack_right = Packing(b, walk.right, self.right, self.summed, self.lanes, self.columns, self.size)
+        size = self.packed.bytes
+        self.pack_left = Packing(b, walk.left, self.left, self.summed, self.rows, 1, size, together)
+        self.pack_right = Packing(
+            b, walk.right, self.right, self.summed, self.lanes, self.columns, size, together
+        )
         self._divide(workspace)
 
     def _divide(self, workspace: Value) -> None:
@@ -144,10 +151,10 @@ class Blocks:
         self, scope: Scope, origin: tuple[Value, Value], rows: Range, columns: Range, k: Range
     ) -> None:
         b = self.b
-        depth = b.sub(k[1], k[0])
+        depth = self.pack_right.lines(b.sub(k[1], k[0]))
         with b.loop(*columns, self.width) as column:
             number = b.div(b.sub(column.index, columns[0]), b.constant(self.width, I64), signed=False)
-            right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.width * self.size))
+            right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
             finish = _Finish(self, scope, column.index, columns[1], rows)
             with b.loop(*rows, self.rows) as row:
                 kept = self._kept(b.sub(row.index, origin[0]), b.sub(column.index, origin[1]))
@@ -155,7 +162,7 @@ class Blocks:
                 if self.direct:
                     sums = self._multiply_direct(self.direct, self._number(row.index, rows), right, k, start)
                 else:
-                    left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.size)
+                    left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.packed.bytes)
                     sums = self._multiply(b.offset(self.left_panels, left), right, depth, start)
                 with b.if_(b.cmp("ge", k[1], self.k)) as choice:
                     finish.store(sums, row.index)
@@ -191,8 +198,8 @@ class Blocks:
         """One panel of each side."""
         b = self.b
         with b.loop(0, depth, 1, start, unroll=False) as loop:
-            a = b.offset(left, b.mul(loop.index, self.rows * self.size))
-            rows = [b.offset(a, row * self.size) for row in range(self.rows)]
+            a = b.offset(left, b.mul(loop.index, self.pack_left.line))
+            rows = [b.offset(a, row * self.packed.bytes) for row in range(self.rows)]
             loop.yield_(*self._step(rows, right, loop.index, loop.carried))
         return loop.results
 
@@ -212,19 +219,21 @@ class Blocks:
         return runs.results
 
     def _step(self, rows: list[Value], right: Value, k: Value, sums: list[Value]) -> list[Value]:
-        """One summed position: each row's element times the vectors of the right panel."""
+        """One line of the panels: each row's element times the vectors of the right panel."""
         b = self.b
-        line = b.offset(right, b.mul(k, self.width * self.size))
-        vector = self.type.vector(self.lanes)
-        columns = [b.load(b.offset(line, v * self.lanes * self.size), vector) for v in range(self.columns)]
+        line = b.offset(right, b.mul(k, self.pack_right.line))
+        vector = self.packed.vector(self.lanes)
+        columns = [b.load(b.offset(line, v * self.lanes * vector.bytes), vector) for v in range(self.columns)]
         results = []
         for row, place in enumerate(rows):
-            value = b.splat(b.load(place, self.type), self.lanes)
+            value = b.splat(b.load(place, self.packed), self.lanes)
             for column, other in enumerate(columns):
                 results.append(self._multiply_add(value, other, sums[row * self.columns + column]))
         return results
 
     def _multiply_add(self, x: Value, y: Value, total: Value) -> Value:
+        if self.dot_product:
+            return multiply_add(self.b, x, y, total)
         return self.b.fma(x, y, total) if self.type.is_float else self.b.add(self.b.mul(x, y), total)
 
 

@@ -5,6 +5,8 @@ A panel holds `vectors · lanes` positions of the side's own axes for each summe
     panel[k][own]       straight      vectors along the side's own axes are read and written as they are
                         transposed    vectors along a summed axis, turned in registers, square by square
 
+For a dot-product instruction a panel has a line for every two summed positions (`dot_products`).
+
 What is pointwise inside the side is applied here, once an element. Loops over summed axes are nested, so that
 all that depends on the outer ones (where a window starts, which of its lanes are inside) is known before the
 innermost one.
@@ -18,12 +20,14 @@ from dataclasses import dataclass
 from tilewright.compiler.nest import evaluated
 from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.dot_products import TOGETHER, write_words
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Run
 from tilewright.compiler.targets.cpu.layout import LONG, MEDIUM, ONE, SHORT, TINY, UNIT, WHOLE, Layout
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.program import At, Node, Read
 
 Range = tuple[Value, Value]
+TOGETHER_BITS = TOGETHER.bit_length() - 1
 MERIT = {ONE: 0, TINY: 1, SHORT: 2, MEDIUM: 3, LONG: 4, WHOLE: 4}  # of a length as an inner loop
 
 
@@ -35,11 +39,29 @@ class Side:
     own: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A part of a run, so many positions at a time; `odd`: they complete a line."""
+
+    low: Value
+    high: Value
+    by: int
+    odd: bool = False
+
+
 class Packing:
     """Writes the code that packs a range of one side."""
 
     def __init__(
-        self, b: Builder, side: Side, own: Group, summed: Group, lanes: int, vectors: int, size: int
+        self,
+        b: Builder,
+        side: Side,
+        own: Group,
+        summed: Group,
+        lanes: int,
+        vectors: int,
+        size: int,
+        together: int,
     ):
         self.b = b
         self.node = side.node
@@ -49,17 +71,25 @@ class Packing:
         self.vectors = vectors
         self.width = lanes * vectors
         self.size = size
+        self.line = self.width * size
+        self.together = together
+
+    def lines(self, positions: Value) -> Value:
+        """How many lines of a panel hold these many summed positions."""
+        if self.together == 1:
+            return positions
+        return self.b.shr(self.b.add(positions, self.together - 1), TOGETHER_BITS, signed=False)
 
     def pack(self, scope: Scope, panels: Value, own: Range, k: Range) -> None:
         """The positions `own` for the summed positions `k`, panel after panel."""
         b = self.b
-        depth = b.sub(k[1], k[0])
+        depth = self.lines(b.sub(k[1], k[0]))
         scope = Scope(b, scope.loaded, scope.layout, self.lanes, scope.coordinates, values=dict(scope.values))
         turned = contiguous_along(self.summed.last, self.node, self.own.last, scope.layout)
         panel = self._transposed if turned else self._straight
         with b.loop(own[0], own[1], self.width) as loop:
             number = b.div(b.sub(loop.index, own[0]), b.constant(self.width, I64), signed=False)
-            start = b.offset(panels, b.mul(b.mul(number, depth), self.width * self.size))
+            start = b.offset(panels, b.mul(b.mul(number, depth), self.line))
             panel(scope, start, loop.index, own[1], k)
 
     # --- straight ---------------------------------------------------------------------------------
@@ -94,13 +124,49 @@ class Packing:
         with self.summed.runs(*k) as run:
             inner = [[place.child(run.coordinates) for place in pieces] for pieces in places]
             self._hoist([place for pieces in inner for place in pieces], frozenset({self.summed.last}))
-            rows = b.offset(start, b.mul(run.offset, self.width * self.size))
-            with b.loop(0, run.count) as step:
-                here: Coordinates = {self.summed.last: b.add(run.first, step.index)}
-                row = b.offset(rows, b.mul(step.index, self.width * self.size))
-                for number, pieces in enumerate(inner):
-                    value = self._joined([place.child(here) for place in pieces])
-                    b.store(value, b.offset(row, number * self.lanes * self.size))
+            for steps in self._steps(run):
+                with b.loop(steps.low, steps.high, steps.by) as step:
+                    self._copied_step(inner, run, step.index, steps, start)
+
+    def _copied_step(
+        self, vectors: Sequence[Sequence[Scope]], run: Run, step: Value, steps: Steps, start: Value
+    ) -> None:
+        b = self.b
+        line = b.offset(start, b.mul(self._line(b.add(run.offset, step)), self.line))
+        for number, pieces in enumerate(vectors):
+            values = []
+            for position in range(steps.by):
+                here: Coordinates = {self.summed.last: b.add(run.first, b.add(step, position))}
+                values.append(self._joined([place.child(here) for place in pieces]))
+            self._write(values, steps.odd, b.offset(line, number * self.lanes * self.size))
+
+    def _line(self, position: Value) -> Value:
+        return position if self.together == 1 else self.b.shr(position, TOGETHER_BITS, signed=False)
+
+    def _steps(self, run: Run) -> list[Steps]:
+        """How a run is cut so that every step writes whole lines: one that completes a line that another
+        run has begun, pairs, and the one that is left.
+        """
+        b = self.b
+        zero = b.constant(0, I64)
+        if self.together == 1:
+            return [Steps(zero, run.count, 1)]
+        head = b.minimum(b.and_(run.offset, 1), run.count)
+        pairs = b.add(head, b.and_(b.sub(run.count, head), -TOGETHER))
+        return [
+            Steps(zero, head, 1, odd=True),
+            Steps(head, pairs, TOGETHER),
+            Steps(pairs, run.count, 1),
+        ]
+
+    def _write(self, values: Sequence[Value], odd: bool, line: Value) -> None:
+        """Values of consecutive summed positions, from a line on."""
+        b = self.b
+        if self.together == TOGETHER:
+            write_words(b, values, odd, line, self.line)
+            return
+        for number, value in enumerate(values):
+            b.store(value, b.offset(line, number * self.line))
 
     def _hoist(self, scopes: list[Scope], varying: frozenset[str]) -> None:
         for scope in scopes:
@@ -132,19 +198,18 @@ class Packing:
             ]
             self._hoist(places, frozenset(self.summed.axes))
             with self.summed.runs(*k) as run:
-                rows = b.offset(column, b.mul(run.offset, self.width * self.size))
-                self._squares([place.child(run.coordinates) for place in places], rows, run)
+                self._squares([place.child(run.coordinates) for place in places], column, run)
 
-    def _squares(self, places: list[Scope], rows: Value, run: Run) -> None:
+    def _squares(self, places: list[Scope], start: Value, run: Run) -> None:
         b, lanes = self.b, self.lanes
         self._hoist(places, frozenset({self.summed.last}))
         whole = b.mul(b.div(run.count, b.constant(lanes, I64), signed=False), lanes)
         with b.loop(0, whole, lanes) as step:
-            self._square(places, rows, run, step.index, None)
+            self._square(places, start, run, step.index, None)
         with b.if_(b.cmp("lt", whole, run.count)):
-            self._square(places, rows, run, whole, b.sub(run.count, whole))
+            self._square(places, start, run, whole, b.sub(run.count, whole))
 
-    def _square(self, places: list[Scope], rows: Value, run: Run, step: Value, count: Value | None) -> None:
+    def _square(self, places: list[Scope], start: Value, run: Run, step: Value, count: Value | None) -> None:
         b, lanes = self.b, self.lanes
         mask = None
         if count is not None:
@@ -153,9 +218,19 @@ class Packing:
         values = []
         for place in places:
             inner = place.child(here, mask)
-            values.append(inner.full(inner.evaluate(self.node)))
-        for number, row in enumerate(b.transpose(values)):
-            b.store(row, b.offset(rows, b.mul(b.add(step, number), self.width * self.size)))
+            value = inner.full(inner.evaluate(self.node))
+            if mask is not None and self.together > 1:  # it may share a word with what is not past the end
+                value = b.select(mask, value, b.constant(0, value.type))
+            values.append(value)
+        rows = b.transpose(values)
+        line = b.offset(start, b.mul(self._line(b.add(run.offset, step)), self.line))
+        if self.together == 1 or len(self.summed.moving) == 1:
+            self._write(rows, False, line)
+            return
+        with b.if_(b.cmp("ne", b.and_(run.offset, 1), 0)) as choice:
+            self._write(rows, True, line)
+            choice.otherwise()
+            self._write(rows, False, line)
 
 
 def contiguous_along(summed: str, side: Node, own: str, layout: Layout) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
+from tilewright.compiler.targets.cpu.dot_products import dot_product
 from tilewright.compiler.targets.cpu.layout import ENDLESS, UNIT, Layout
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
@@ -29,7 +30,8 @@ class Schedule:
     tile: elements of the lane axis in one work item of a pointwise kernel. stream: whether whole vectors
     of the results go past the caches. block_rows × (block_columns · lanes) is the register block of a
     contraction. segment: positions that a lane walks at a time of an endless row that is scanned; 0 where
-    rows go together.
+    rows go together. dot_product: the kind of numbers of which a contraction multiplies and adds two in one
+    instruction.
     """
 
     lane_axis: str | None
@@ -40,6 +42,7 @@ class Schedule:
     block_columns: int
     stream: bool = False
     segment: int = 0
+    dot_product: str | None = None
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
@@ -51,7 +54,8 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     rows = 8 if target.registers >= 32 else 4
     stream = stream and kernel.kind in ("row", "pointwise")
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
-    return Schedule(axis, lanes, unroll, tile, rows, 2, stream, SEGMENT * lanes if long else 0)
+    segment = SEGMENT * lanes if long else 0
+    return Schedule(axis, lanes, unroll, tile, rows, 2, stream, segment, dot_product(kernel, target))
 
 
 def _unroll(kernel: Kernel) -> int:

@@ -58,6 +58,11 @@ class CpuTarget:
         return self.is_x86 and self.vector_bits == 512
 
     @property
+    def has_bf16_products(self) -> bool:
+        """Whether an instruction adds products of bfloat16 numbers to float32 ones."""
+        return self.has_avx512 and "+avx512bf16" in self.features.split(",")
+
+    @property
     def is_host(self) -> bool:
         """Whether this machine can run the code."""
         return _architecture(self.triple) == _architecture(host().triple)

@@ -18,7 +18,7 @@ constant of the other operand's type, and a scalar is broadcast against a vector
                  minimum maximum (NaN wins, -0 < +0)  min_number max_number (NaN loses)
                  min_second max_second (one instruction)
     logic        cmp(op, a, b) is_nan any select and_ or_ xor not_ shl shr
-    conversion   convert(v, kind, signed=) bitcast(v, kind)
+    conversion   convert(v, kind, signed=) bitcast(v, kind) bitcast_lanes(v, type)
     single ops   sqrt floor ceil trunc round_even abs copysign
     memory       offset integer load store load_masked store_masked gather scatter prefetch
                  alloca call intrinsic address_of

@@ -16,6 +16,10 @@ class Conversions(Arithmetic):
         type = x.type.of(kind)
         return self._op(type, f"arith.bitcast {x} : {x.type} to {type}")
 
+    def bitcast_lanes(self, x: Value, type: Type) -> Value:
+        """The same bits as a vector of other lanes."""
+        return self._op(type, f"vector.bitcast {x} : {x.type} to {type}")
+
     def convert(self, x: Value, kind: str, signed: bool = True) -> Value:
         """The nearest value of another kind, ties to even; floats truncate to integers.
 
