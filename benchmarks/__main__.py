@@ -42,7 +42,7 @@ def cpu(
             status.update(f"{number + 1} of {len(plan)}: {bench.name}, {threads} threads")
             wanted = not quick or (bench.compiled_in_quick and threads == 1 and compiling < COMPILING)
             began = time.perf_counter()
-            row = measure(bench, threads, 0.5 if quick else 3.0, wanted, "" if wanted else "–")
+            row = measure(bench, threads, 0.5 if quick else 2.0, wanted, "" if wanted else "–")
             compiling += time.perf_counter() - began if wanted else 0.0
             rows.append(row)
     console.print(report.table(rows, "tilewright on the CPU: ratios above 1 are in its favour"))

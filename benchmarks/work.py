@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 
@@ -23,6 +24,7 @@ from tilewright.op.check import relative_error
 from tilewright.op.op import Op
 
 Arrays = Mapping[str, np.ndarray]
+ROUNDING = {np.dtype(ml_dtypes.bfloat16): 2.0**-8, np.dtype(np.float16): 2.0**-11}  # of a result
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,11 @@ def find(table: list[Case], op: Op, absent: tuple[str, ...] = (), **constants: A
     raise LookupError(f"the tests have no case of {op.name} with {constants}")
 
 
-def forward(name: str, family: str, case: Case, axes: Mapping[str, Any], **options: Any) -> Bench:
+def forward(
+    name: str, family: str, case: Case, axes: Mapping[str, Any], dtype: Any = np.float32, **options: Any
+) -> Bench:
     """The op on arrays against the peer on tensors."""
-    return Bench(name, family, lambda: _forward(replace(case, axes=axes)), **options)
+    return Bench(name, family, lambda: _forward(replace(case, axes=axes), dtype), **options)
 
 
 def both(name: str, family: str, case: Case, axes: Mapping[str, Any], **options: Any) -> Bench:
@@ -78,10 +82,10 @@ def both(name: str, family: str, case: Case, axes: Mapping[str, Any], **options:
     return Bench(f"{name}, forward + backward", family, lambda: _both(replace(case, axes=axes)), **options)
 
 
-def _forward(case: Case) -> Work:
-    arrays = case.arguments(np.float32)
+def _forward(case: Case, dtype: Any) -> Work:
+    arrays = case.arguments(dtype)
     keywords = {**case.constants, **case.scalars}
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: _tensor(array) for name, array in arrays.items()}
     peer = _peer(case)
 
     def ours() -> Any:
@@ -107,7 +111,7 @@ def _forward(case: Case) -> Work:
 
     bound = case.call(arrays)
     counted = _costs([bound.program], [bound.arrays])
-    tolerance = _tolerance(case, arrays)
+    tolerance = _tolerance(case, arrays) + ROUNDING.get(np.dtype(dtype), 0.0)
     return Work(ours, theirs, compiled, lambda: _as_tuple(ours()), right, *counted, tolerance)
 
 
@@ -165,6 +169,12 @@ def _both(case: Case) -> Work:
     counted = _costs([derivative.forward, derivative.backward], [bound.arrays, backward])
     theirs = stepper(call, tensors, given_theirs)
     return Work(ours, theirs, compiled, results, right, *counted, 4 * _tolerance(case, arrays))
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype == ml_dtypes.bfloat16:  # torch does not know the NumPy dtype
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _peer(case: Case) -> Callable[..., Any]:

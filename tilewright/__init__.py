@@ -56,6 +56,7 @@ from tilewright.op import op as op
 from tilewright.op.mapped import vmap as vmap
 from tilewright.op.shapes import Typed as Typed
 from tilewright.op.shapes import shapes as shapes
+from tilewright.runtime import memory as memory
 from tilewright.runtime.threads import get_num_threads as get_num_threads
 from tilewright.runtime.threads import set_num_threads as set_num_threads
 

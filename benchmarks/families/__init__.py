@@ -1,5 +1,6 @@
 """One file a family; each has `BENCHES`."""
 
-from benchmarks.families import convolutions, elementwise, products, rows, training
+from benchmarks.families import attention, convolutions, elementwise, products, rows, training
 
-BENCHES = [*products.BENCHES, *convolutions.BENCHES, *elementwise.BENCHES, *rows.BENCHES, *training.BENCHES]
+FAMILIES = (products, convolutions, elementwise, rows, attention, training)
+BENCHES = [bench for family in FAMILIES for bench in family.BENCHES]

@@ -6,6 +6,7 @@ import tilewright as tw
 from benchmarks.work import both, find, forward
 from tests.kernels.cases_losses import cross_entropy
 from tests.kernels.cases_rows import CASES
+from tests.kernels.cases_scans import CASES as SCANS
 from tests.support.cases import Case, labels
 from tilewright import kernels as K
 
@@ -38,6 +39,7 @@ BENCHES = [
     both("rms_norm 8192×1024", "rows", find(CASES, K.rms_norm), NORM),
     forward("cross_entropy 2048×8192", "rows", CROSS_ENTROPY, CLASSES),
     both("cross_entropy 2048×8192", "rows", CROSS_ENTROPY, CLASSES),
+    forward("cumsum 4096²", "rows", find(SCANS, K.cumsum), SHAPE),
     forward("column sum 4096²", "rows", Case(column_sum, PLANE, torch=lambda x: x.sum(0)), PLANE),
     forward("row sum 4096²", "rows", Case(row_sum, PLANE, torch=lambda x: x.sum(1)), PLANE, quick=False),
 ]

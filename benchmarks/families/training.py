@@ -1,4 +1,4 @@
-"""Training: a step of AdamW on ten million parameters, and a step of an MLP with all that belongs to it."""
+"""Training: a step of AdamW on ten million parameters, and steps of models with all that belongs to them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tilewright import nn, optim
 PARAMETERS = 10_000_000
 WIDTHS = (784, 1024, 1024, 10)
 BATCH = 256
+GPT = {"words": 1024, "length": 128, "width": 128, "heads": 4, "layers": 2}
+SENTENCES = 8
 RATES = {"lr": 1e-3, "weight_decay": 1e-2}
 
 
@@ -45,23 +47,39 @@ def adamw() -> Work:
 
 
 def mlp() -> Work:
-    """Forward, cross-entropy, backward and AdamW; the first loss is compared."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((BATCH, WIDTHS[0])).astype(np.float32)
-    digits = rng.integers(0, WIDTHS[-1], BATCH)
-    theirs = _layers(torch.nn, dtype=torch.float32)
-    mine = _layers(nn)
+    return _training(
+        _layers, images, rng.integers(0, WIDTHS[-1], BATCH), sum(a * b for a, b in pairwise(WIDTHS))
+    )
+
+
+def gpt() -> Work:
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, GPT["words"], (SENTENCES, GPT["length"] + 1))
+    width, length = GPT["width"], GPT["length"]
+    products = length * (GPT["layers"] * (12 * width * width + 2 * length * width) + width * GPT["words"])
+    return _training(_gpt, words[:, :-1].copy(), words[:, 1:].reshape(-1), products)
+
+
+def _training(make: Callable[..., Any], inputs: np.ndarray, labels: np.ndarray, products: int) -> Work:
+    """Forward, cross-entropy, backward and AdamW; the first loss is compared.
+
+    `products` are the multiply-adds of the forward for one of the `len(inputs)` examples.
+    """
+    theirs = make(torch.nn, dtype=torch.float32)
+    mine = make(nn)
     mine.load_state_dict({name: tw.Tensor(value.numpy()) for name, value in theirs.state_dict().items()})
-    exact = _layers(torch.nn, dtype=torch.float64)
+    exact = make(torch.nn, dtype=torch.float64)
     exact.load_state_dict(theirs.state_dict())
     ours = _step(mine, optim.AdamW(mine.parameters(), **RATES), nn.functional.cross_entropy,
-                 tw.from_numpy(images), tw.from_numpy(digits))  # fmt: skip
-    tensors = torch.from_numpy(images), torch.from_numpy(digits)
+                 tw.from_numpy(inputs), tw.from_numpy(labels))  # fmt: skip
+    tensors = torch.from_numpy(inputs), torch.from_numpy(labels)
     entropy = torch.nn.functional.cross_entropy
     peer = _step(theirs, torch.optim.AdamW(theirs.parameters(), fused=True, **RATES), entropy, *tensors)
 
     def compiled() -> Callable[[], Any]:
-        model = _layers(torch.nn, dtype=torch.float32)
+        model = make(torch.nn, dtype=torch.float32)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True, **RATES)
         run = _step(torch.compile(model), optimizer, entropy, *tensors)
         run()
@@ -71,11 +89,11 @@ def mlp() -> Work:
         return (np.asarray(ours().item()).reshape(1),)
 
     def right() -> tuple[np.ndarray, ...]:
-        loss = torch.nn.functional.cross_entropy(exact(tensors[0].double()), tensors[1])
-        return (loss.detach().numpy().reshape(1),)
+        doubled = tensors[0].double() if tensors[0].is_floating_point() else tensors[0]
+        return (entropy(exact(doubled), tensors[1]).detach().numpy().reshape(1),)
 
-    weights = sum(a * b + b for a, b in pairwise(WIDTHS))
-    operations = 6 * BATCH * weights + 16 * weights
+    weights = sum(parameter.numel() for parameter in theirs.parameters())
+    operations = 6 * len(inputs) * products + 16 * weights
     return Work(ours, peer, compiled, results, right, 7 * 4 * weights, operations, 1e-5)
 
 
@@ -84,6 +102,55 @@ def _layers(library: Any, **options: Any) -> Any:
     for before, after in pairwise(WIDTHS):
         parts += [library.Linear(before, after, **options), library.GELU()]
     return library.Sequential(*parts[:-1])
+
+
+def _gpt(library: Any, **options: Any) -> Any:
+    """A decoder of pre-norm blocks, the same in both libraries."""
+    width, heads, length = GPT["width"], GPT["heads"], GPT["length"]
+    attention = library.functional.scaled_dot_product_attention
+
+    class Attention(library.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value, self.out = (
+                library.Linear(width, width, **options) for _ in range(4)
+            )
+
+        def forward(self, x: Any) -> Any:
+            parts = (
+                layer(x).reshape(-1, length, heads, width // heads).transpose(1, 2)
+                for layer in (self.query, self.key, self.value)
+            )
+            mixed = attention(*parts, is_causal=True)
+            return self.out(mixed.transpose(1, 2).reshape(-1, length, width))
+
+    class Block(library.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.between = (library.LayerNorm(width, **options) for _ in range(2))
+            self.attention = Attention()
+            self.wide = library.Linear(width, 4 * width, **options)
+            self.narrow = library.Linear(4 * width, width, **options)
+            self.activation = library.GELU()
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.attention(self.before(x))
+            return x + self.narrow(self.activation(self.wide(self.between(x))))
+
+    class Decoder(library.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = library.Embedding(GPT["words"], width, **options)
+            self.places = library.Embedding(length, width, **options)
+            self.blocks = library.Sequential(*(Block() for _ in range(GPT["layers"])))
+            self.last = library.LayerNorm(width, **options)
+            self.head = library.Linear(width, GPT["words"], bias=False, **options)
+
+        def forward(self, words: Any) -> Any:
+            x = self.words(words) + self.places.weight
+            return self.head(self.last(self.blocks(x))).reshape(-1, GPT["words"])
+
+    return Decoder()
 
 
 def _step(model: Any, optimizer: Any, loss_of: Any, images: Any, digits: Any) -> Callable[[], Any]:
@@ -100,4 +167,5 @@ def _step(model: Any, optimizer: Any, loss_of: Any, images: Any, digits: Any) ->
 BENCHES = [
     Bench("AdamW step, 10 M parameters", "training", adamw),
     Bench("MLP 784→1024→1024→10 training step, batch 256", "training", mlp, compiled_in_quick=True),
+    Bench("GPT 2 × 128, 8 × 128 words, training step", "training", gpt, quick=False),
 ]

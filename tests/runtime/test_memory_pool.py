@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import tilewright as tw
 from tilewright.errors import ArgumentError, MemoryLimitError, ShapeError
 from tilewright.runtime import memory
 from tilewright.runtime.guard import run_forked
@@ -212,6 +213,10 @@ def test_memory_over_the_limit_goes_back_to_the_system():
     assert resident() - before > 60 * 2**20
     del array
     assert resident() - before < 10 * 2**20
+
+
+def test_users_reach_it_by_the_packages_name():
+    assert tw.memory.statistics is statistics and tw.memory.empty_cache is empty_cache
 
 
 def test_statistics():
