@@ -81,11 +81,9 @@ def raised(
     made of; a contraction goes through memory behind its bias and activation; a scan behind what follows it,
     if that is a result. Those of `crossing` in `final` go through memory as they are.
     """
-    support: dict[Node, frozenset[Node]] = {}
-    for node in topological(starts):
-        if node in crossing:
-            support[node] = frozenset([node])
-        elif isinstance(node, (At, Scan)):
+    support = {node: frozenset([node]) for node in crossing}
+    for node in topological(starts, known=[crossing]):
+        if isinstance(node, (At, Scan)):
             support[node] = frozenset([node])  # values of other positions: never finished by who makes them
         elif node in inside:
             support[node] = frozenset().union(*(support[a] for a in node.args)) if node.args else frozenset()

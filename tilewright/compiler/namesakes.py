@@ -46,8 +46,9 @@ class Namesakes:
 
     def form(self, root: Node) -> int:
         """The same number for namesakes, another one for anything else."""
-        for node in topological([root], known=[self.forms]):
-            self.forms[node] = self.numbers.setdefault(self._key(node), len(self.numbers))
+        if root not in self.forms:
+            for node in topological([root], known=[self.forms]):
+                self.forms[node] = self.numbers.setdefault(self._key(node), len(self.numbers))
         return self.forms[root]
 
     def _extent(self, axis: str) -> Any:

@@ -56,11 +56,15 @@ from tilewright.dsl.program import replace as replace_nodes
 
 @dataclass(frozen=True)
 class Partial:
-    """Partial results of a reduction: the buffer's name, the chunk axis and the reduction they add up to."""
+    """Partial results of a reduction: the buffer's name, the chunk axis and the reduction they add up to.
+
+    `argument` is what is reduced, with every reduction that is known to be in two steps replaced by its second.
+    """
 
     buffer: str
     split: Split
     of: Reduce
+    argument: Node
 
 
 def partition(program: Program) -> Plan:
@@ -74,8 +78,8 @@ def partition(program: Program) -> Plan:
         work.find_targets()
         found = work.cross_candidate()
         if found is not None:
-            split = Split(rows_axis(found.over), "parallel")
-            partials = {**work.partials, found: Partial(f"partial{len(work.partials)}", split, found)}
+            work.cut(found, Split(rows_axis(found.over), "parallel"))
+            roots, partials = work.roots, work.partials
             continue
         groups = work.groups()
         disputed = work.disputed(groups)
@@ -97,8 +101,8 @@ def _over_all_axes(result: Result) -> Node:
 class _Partitioner:
     """One attempt at the kernels, with the reductions in two steps that are known so far.
 
-    `partials` are in the order in which they were found: each is written in terms of the roots in which those
-    before it have been replaced already. `once` are the forms of values that one kernel computes for all.
+    `partials` are in the order in which they were found; in `roots` all of them have been replaced. `once` are
+    the forms of values that one kernel computes for all.
     """
 
     def __init__(
@@ -112,39 +116,39 @@ class _Partitioner:
         self.program = program
         self.namesakes = namesakes
         self.once = once
-        self.partials = dict(partials)
-        self.roots = tuple(self._finished(root) for root in roots)
+        self.partials = partials
+        self.roots = roots
         while (whole := self._reduction_of_everything()) is not None:
-            split = Split(chunks_axis(whole.over), "row")
-            self.partials[whole] = Partial(f"partial{len(self.partials)}", split, whole)
-            self.roots = tuple(self._in_two_steps(root, whole) for root in self.roots)
+            self.cut(whole, Split(chunks_axis(whole.over), "row"))
         self.partial_reads = {p.buffer: p for p in self.partials.values()}
         self.targets: dict[Node, Target] = {}
         self.borrowed: dict[Node, Node] = {}  # a value under other names ↦ the target that it is
 
     # --- reductions in two steps ------------------------------------------------------------------
 
-    def _finisher(self, reduction: Reduce) -> Node:
-        """The reduction over the chunks: what replaces the whole reduction in the Program."""
-        partial = self.partials[reduction]
-        axes = (partial.split.axis, *reduction.axes)
-        return Reduce(reduction.combine, (partial.split.axis,), Read(partial.buffer, axes, reduction.dtype))
+    def cut(self, reduction: Reduce, split: Split) -> None:
+        """Has a reduction of the roots, or of another's argument, computed in two steps from now on."""
+        partial = Partial(f"partial{len(self.partials)}", split, reduction, reduction.arg)
+        self.roots = tuple(self._in_two_steps(root, partial) for root in self.roots)
+        others = {
+            of: replace(other, argument=self._in_two_steps(other.argument, partial))
+            for of, other in self.partials.items()
+        }
+        self.partials = {**others, reduction: partial}
 
-    def _finished(self, node: Node) -> Node:
-        """`node` with every reduction in two steps replaced by its second step."""
-        for reduction in self.partials:
-            node = self._in_two_steps(node, reduction)
-        return node
-
-    def _in_two_steps(self, node: Node, reduction: Reduce) -> Node:
-        """`node` with a reduction, under whatever names of its axes, replaced by its second step."""
-        form, finisher = self.namesakes.form(reduction), self._finisher(reduction)
+    def _in_two_steps(self, node: Node, partial: Partial) -> Node:
+        """`node` with a reduction, under whatever names of its axes, replaced by that over the chunks."""
+        reduction, axis = partial.of, partial.split.axis
+        form = self.namesakes.form(reduction)
+        finisher = Reduce(
+            reduction.combine, (axis,), Read(partial.buffer, (axis, *reduction.axes), reduction.dtype)
+        )
         table: dict[Node, Node] = {
             found: rename(finisher, dict(zip(reduction.axes, found.axes, strict=True)))
             for found in topological([node])
             if isinstance(found, Reduce) and self.namesakes.form(found) == form
         }
-        return replace_nodes(node, table)
+        return replace_nodes(node, table) if table else node
 
     def _reduction_of_everything(self) -> Reduce | None:
         """The innermost reduction to a single value that is still in one step."""
@@ -192,7 +196,7 @@ class _Partitioner:
         return self._classify_consumer(node)
 
     def _classify_partial(self, node: Node, partial: Partial) -> Target:
-        inner = self._finished(partial.of.arg)
+        inner = partial.argument
         if partial.split.of == "row":
             return Target(
                 node,
@@ -239,8 +243,7 @@ class _Partitioner:
         if target.partial is None:
             return target.node
         assert isinstance(target.node, Read)
-        partial = self.partial_reads[target.node.param]
-        return self._finished(partial.of.arg)
+        return self.partial_reads[target.node.param].argument
 
     def _boundaries(self, target: Target) -> list[Node]:
         """The values below a target that other kernels must compute."""

@@ -73,16 +73,33 @@ def needed_axes(program: Program) -> set[str]:
 
 
 def with_extents_of(original: Program, program: Program) -> Program:
-    """`program`, made of `original`, with an equation for each axis that lost the read which told its extent.
+    """`program`, made of `original`, with an equation for each axis that lost what told its extent.
 
-    Where x["j d"] is gone, j is still as long as the dimension of x that it named: size(j) = size(i).
+    Where x["j d"] is gone, j is still as long as the dimension of x that it named: size(j) = size(i). An axis
+    that the original computes has the original's equation.
     """
-    lost = sorted(needed_axes(program) - known_axes(program))
-    if not lost:
-        return program
-    declared = declared_axes(original)
-    equations = (AxisExtent(axis, Size(declared[axis])) for axis in lost)
-    return replace(program, extents=(*equations, *program.extents))
+    while lost := sorted(needed_axes(program) - known_axes(program)):
+        declared = declared_axes(original)
+        computed = {e.axis: e.size for e in original.extents}
+        found = (AxisExtent(axis, computed.get(axis, Size(declared[axis]))) for axis in lost)
+        program = replace(program, extents=_in_order((*found, *program.extents)))
+    return program
+
+
+def _in_order(equations: Sequence[AxisExtent]) -> tuple[AxisExtent, ...]:
+    """Equations behind those for the axes that they name."""
+    by_axis = {e.axis: e for e in equations}
+    ordered: dict[str, AxisExtent] = {}
+
+    def add(equation: AxisExtent) -> None:
+        for axis in map(base, axes_within([equation.size])):
+            if axis in by_axis and axis not in ordered:
+                add(by_axis[axis])
+        ordered.setdefault(equation.axis, equation)
+
+    for equation in equations:
+        add(equation)
+    return tuple(ordered.values())
 
 
 def used_extents(results: Sequence[Result], extents: Mapping[str, Node]) -> tuple[AxisExtent, ...]:

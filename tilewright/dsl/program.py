@@ -482,17 +482,18 @@ def topological(roots: Iterable[Node], known: Iterable[Container[Node]] = ()) ->
     Nodes in one of `known` are left out, and what only they use is not visited.
     """
     seen: dict[Node, None] = {}
+    opened: set[Node] = set()
     known = tuple(known)
-    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(tuple(roots))]
+    stack = list(reversed(tuple(roots)))
     while stack:
-        node, ready = stack.pop()
-        if node in seen or any(node in table for table in known):
-            continue
-        if ready:
-            seen[node] = None
-            continue
-        stack.append((node, True))
-        stack.extend((arg, False) for arg in reversed(node.args) if arg not in seen)
+        node = stack[-1]
+        if node in seen or (known and any(node in table for table in known)):
+            stack.pop()
+        elif node in opened or not node.args:
+            seen[stack.pop()] = None
+        else:
+            opened.add(node)
+            stack.extend(arg for arg in reversed(node.args) if arg not in seen)
     return tuple(seen)
 
 
@@ -501,17 +502,22 @@ def rewrite(roots: Iterable[Node], step: Callable[[Node], Node]) -> tuple[Node, 
     roots = tuple(roots)
     done: dict[Node, Node] = {}
     for node in topological(roots):
-        rebuilt = node.with_args(tuple(done[a] for a in node.args)) if node.args else node
-        done[node] = step(rebuilt)
+        done[node] = step(_rebuilt(node, done))
     return tuple(done[root] for root in roots)
+
+
+def _rebuilt(node: Node, done: Mapping[Node, Node]) -> Node:
+    """`node` over what its operands have become; itself where they are the same, which costs no new node."""
+    operands = node.args
+    args = tuple(done[a] for a in operands)
+    return node if args == operands else node.with_args(args)
 
 
 def replace(root: Node, table: Mapping[Node, Node]) -> Node:
     """`root` with whole nodes replaced (the topmost match wins; replacements are not searched again)."""
     done: dict[Node, Node] = dict(table)
-    for node in topological([root]):
-        if node not in done:
-            done[node] = node.with_args(tuple(done[a] for a in node.args)) if node.args else node
+    for node in topological([root], known=[table]):
+        done[node] = _rebuilt(node, done)
     return done[root]
 
 

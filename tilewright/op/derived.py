@@ -18,7 +18,7 @@ from tilewright.autograd.derive import Derivative, tangent_names
 from tilewright.dsl.axes import PAIR
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.expression import constant
-from tilewright.dsl.extents import bind_extents
+from tilewright.dsl.extents import bind_extents, with_extents_of
 from tilewright.dsl.program import Cast, Node, Program, Read, rename, rewrite
 from tilewright.dsl.program import replace as replace_nodes
 from tilewright.errors import ArgumentError, DerivativeError, ShapeError
@@ -149,7 +149,8 @@ def without_saved(derivative: Derivative) -> Program:
         table[node] = rename(value, dict(zip(result.axes, read.names, strict=True)))
     nodes = tuple(replace_nodes(r.node, table) for r in backward.results)
     given = {p.name: p for p in (*derivative.forward.params, *backward.params) if p.name not in saved}
-    return replace(backward.with_results(nodes), params=tuple(given.values()))
+    whole = replace(backward.with_results(nodes), params=tuple(given.values()))
+    return with_extents_of(derivative.forward, whole)
 
 
 class GradOp(DerivedOp):

@@ -44,7 +44,7 @@ class Recogniser:
         self.collector = collector
         self.monomials = self._monomials(leaves)
         self.sums = [known for node in leaves if (known := self._sum(node)) is not None]
-        self.exact = tuple(exact)
+        self.exact = tuple(node for node in exact if node.dtype.is_float)  # positions may be saved, too
         self.log_of = self._logarithms_of_sums() if self.exact else {}
 
     def is_given(self, node: Node) -> bool:
