@@ -21,10 +21,15 @@ from tilewright.compiler.targets.cpu.scope import Scope, load_frame
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 
 
-def emit(kernel: Kernel, layout: Layout, schedule: Schedule, target: CpuTarget, openmp: bool) -> str:
-    """The MLIR text of a kernel."""
+def emit(
+    kernel: Kernel, layout: Layout, schedule: Schedule, target: CpuTarget, openmp: bool, name: str = ""
+) -> str:
+    """The MLIR text of a kernel, with the kernel's own name as the entry's if none is given.
+
+    Nothing else in the text is the kernel's own: under one name, kernels that do the same have one text.
+    """
     b = Builder(target)
-    name = symbol(kernel)
+    name = name or symbol(kernel)
     _range_function(b, name, kernel, layout, schedule)
     if openmp:
         _worker(b, name)

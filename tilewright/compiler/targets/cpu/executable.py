@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from array import array
@@ -16,7 +17,7 @@ from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import blocks, columns, frame, keep, orders, toolchain
-from tilewright.compiler.targets.cpu.emit import emit, symbol
+from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
     bytes_of,
@@ -47,9 +48,11 @@ from tilewright.runtime.recent import Recent
 
 WORTH_THREADS = 1_000_000  # scalar operations: below this a parallel region costs more than it saves
 MAX_RECIPES = 256
+MAX_OBJECTS = 64  # whose texts are remembered
 CACHE_LINE = 64
 STREAM_FROM = 0.75  # of the last cache: beyond it a result would only push out what is still needed
 
+ENTRY_NAME = "tw_kernel"  # of every compiled kernel: each is loaded apart from the others
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 RANGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
@@ -228,14 +231,13 @@ class CpuExecutable:
         }
 
         def build() -> dict[str, bytes]:
-            text = emit(kernel, layout, schedule, self.target, openmp)
-            with _locks.compiler:
-                return {"object": toolchain.compile_object(text, self.target)}
+            text = emit(kernel, layout, schedule, self.target, openmp, ENTRY_NAME)
+            return {"object": _object(text, self.target)}
 
         sections = shared_cache().get_or_build(material, build)
         loaded = toolchain.load(sections["object"])
-        entry = ENTRY(loaded.address(symbol(kernel)))
-        part = RANGE(loaded.address(f"{symbol(kernel)}_range"))
+        entry = ENTRY(loaded.address(ENTRY_NAME))
+        part = RANGE(loaded.address(f"{ENTRY_NAME}_range"))
         return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, part, loaded)
 
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
@@ -269,6 +271,13 @@ class Prepared:
         if recipe is None:
             recipe = self._recipes[key] = self._executable.recipe(operands, out is None)
         return recipe.run(operands, scalars) if out is None else recipe.run_into(operands, scalars, out)
+
+
+@functools.lru_cache(maxsize=MAX_OBJECTS)
+def _object(text: str, target: toolchain.CpuTarget) -> bytes:
+    """The object of a text. The steps of an unrolled loop are kernels of one text: compiled once."""
+    with _locks.compiler:
+        return toolchain.compile_object(text, target)
 
 
 def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
