@@ -13,6 +13,7 @@ from tilewright.dsl.axes import Tile
 from tilewright.dsl.dtypes import bfloat16, float16, float32, int64
 from tilewright.dsl.verify import verify
 from tilewright.op import op
+from tilewright.op.derived import without_saved
 
 inf = np.inf
 
@@ -250,3 +251,29 @@ def test_the_largest_over_batch_axes_has_a_gradient():
     gradient = np.zeros(12)
     gradient[11] = 1
     np.testing.assert_array_equal(peak.grad(x), gradient.reshape(2, 2, 3).transpose(1, 0, 2))
+
+
+# --- positions that are computed ----------------------------------------------------------------------------
+
+
+def dispatched(x: Tile["n d"], expert: Tile["n"], *, experts: int = 3):
+    """Tokens in the order of their experts: how many came before is a sum along an axis that only it has."""
+    chosen = tw.cast(expert == tw.axis("e", experts), int64)
+    place = tw.sum((tw.cumsum(chosen, "n") - chosen) * chosen, "e")
+    return tw.scatter_add(x, {"slot": expert * 4 + place}, 12)
+
+
+def test_saved_positions_bring_the_extents_of_their_axes():
+    derivative = vjp(Case(dispatched, dtypes={"expert": int64}).program())
+    verify(without_saved(derivative), "the backward without saved values")
+
+
+def mixture(x: Tile["n d"], gate: Tile["d e"], weight: Tile["e d f"]):
+    value, place = tw.topk(tw.sum(x * gate, "d"), 2, "e", into="s")
+    share = tw.exp(value - tw.logsumexp(value, "s"))
+    return tw.sum(tw.sum(x * weight.at(e=place), "d") * share, "s")
+
+
+def test_positions_are_saved_beside_values():
+    derivative = vjp(Case(mixture).program())
+    assert any(p.dtype == int64 for p in derivative.backward.tiles)

@@ -454,6 +454,74 @@ def too_many_operands(x: tw.Tile["n d"]):
     return tw.exp(x, x)  # here
 
 
+@fails(LanguageError, "x.at(…) takes each position by the axis that it is along, as in x.at(d=0)")
+def unnamed_position(x: tw.Tile["n d"]):
+    return x.at(0)  # here
+
+
+@fails(LanguageError, "it cannot be printed as '.3f'; return it and print what the call gives")
+def formatted(x: tw.Tile["n d"]):
+    print(f"{x:.3f}")  # here
+    return x
+
+
+@fails(LanguageError, "tiles are rounded to whole numbers; write tw.round(x * 10**2) / 10**2 for 2 digits")
+def rounded_to_digits(x: tw.Tile["n d"]):
+    return round(x, 2)  # here
+
+
+@fails(DTypeError, "a whole number of 401 digits is beyond float32; write tw.inf")
+def beyond_floats(x: tw.Tile["n d"]):
+    return x * 10**400  # here
+
+
+@fails(LanguageError, "tw.topk takes how many values to keep, a whole number, got None")
+def topk_of_no_number(x: tw.Tile["n d"]):
+    return tw.topk(x)  # here
+
+
+@fails(
+    LanguageError, "the combine of tw.scan is called with two tuples of 1 value: unsupported operand type(s)"
+)
+def combine_of_tuples(x: tw.Tile["n d"]):
+    return tw.scan(lambda l, r: l - r, (x,), "d")  # here
+
+
+KEPT = []
+
+
+@fails(LanguageError, "belongs to another trace of an op: it was kept when that op ran; pass it to this op")
+def tile_of_another_op(x: tw.Tile["n d"]):
+    KEPT.append(x)
+    tw.op(keeps).reference(X)
+    return x + KEPT[-1]  # here
+
+
+def keeps(x: tw.Tile["n d"]):
+    KEPT.append(x)
+    return x
+
+
+def test_an_op_that_calls_itself_without_end():
+    @tw.op
+    def endless(x: tw.Tile["n d"]):
+        return endless(x) + 1
+
+    with pytest.raises(LanguageError, match="an op that calls itself ends by a constant"):
+        endless.reference(X)
+
+
+def test_torch_functions_say_what_to_write():
+    torch = pytest.importorskip("torch")
+
+    @tw.op
+    def by_torch(x: tw.Tile["n d"]):
+        return torch.exp(x)
+
+    with pytest.raises(LanguageError, match=r"torch\.exp works on torch tensors.*write tw\.exp"):
+        by_torch.reference(X)
+
+
 def test_errors_of_other_kinds_pass_through():
     @tw.op
     def mistake(x: tw.Tile["n d"]):
@@ -478,6 +546,14 @@ def default_value(x: tw.Tile["n d"] = 1):
     return x
 
 
+def changeable(x: tw.Tile["n d"], *, sizes=[1, 2]):  # noqa: B006
+    return x * sizes[0]
+
+
+def axes_alone(x: "n d"):  # noqa: F722 # pyright: ignore
+    return x
+
+
 def star(*xs: tw.Tile["n d"]):
     return xs
 
@@ -492,6 +568,8 @@ def wrong_result_annotation(x: tw.Tile["n d"]) -> float:
         (missing_annotation, "operand 'x' needs its axes, as in x: tw.Tile"),
         (constant_not_keyword_only, "constants are keyword-only: put them behind a `*`"),
         (default_value, "operand 'x' may only have the default None"),
+        (changeable, "'sizes' is a compile-time constant and cannot be a list, which may change"),
+        (axes_alone, "the annotation 'n d' is no Python expression; axes are written as in x: tw.Tile"),
         (star, "*xs is not possible; name every operand and constant"),
         (wrong_result_annotation, "the result is annotated -> tw.Tile"),
     ],

@@ -144,3 +144,12 @@ def test_one_order_of_axes_is_grouped_in_one_way():
 def test_wrong_groups_are_refused(text: str):
     with pytest.raises(AxisError):
         tw.Tile[text]
+
+
+def test_the_second_gradient_takes_what_the_first_gives():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 6)), rng.standard_normal((4, 3))
+    cotangent = rng.standard_normal((2, 4))
+    d_x, d_w = grouped.vjp(x, w, cotangent, groups=2)
+    twice = grouped.vjp.vjp(x, w, cotangent, np.ones_like(d_x), np.zeros_like(d_w), groups=2)
+    assert_close(twice[2], grouped(np.ones_like(x), w, groups=2))

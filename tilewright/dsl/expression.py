@@ -127,11 +127,13 @@ def in_place(axes: tuple[str, ...]) -> tuple[str, ...]:
 class Expr:
     """A value of the language: a node with operators, and an order for its axes."""
 
-    __slots__ = ("_order", "node")
+    __slots__ = ("_order", "node", "trace")
 
     def __init__(self, node: Node, order: tuple[str, ...] | None = None):
         self.node = node
         self._order = order or node.axes
+        current = scope.get()
+        self.trace = current.draws if current else None  # a tile of one trace has no meaning in another
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -181,6 +183,18 @@ class Expr:
     def __complex__(self) -> complex:
         return complex(float(self))
 
+    def __format__(self, how: str) -> str:
+        if how:
+            raise LanguageError(
+                f"a tile's value is not known while the op is traced, so it cannot be printed as {how!r}; "
+                f"return it and print what the call gives"
+            )
+        return repr(self)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *args: Any, **keywords: Any) -> Any:
+        raise LanguageError(_use_instead_of("torch", function.__name__.strip("_"), "torch tensors"))
+
     def __array__(self, *args: Any, **keywords: Any) -> Any:
         raise LanguageError(
             "a tile is no NumPy array while the op is traced; use tw functions, as in tw.exp(x)"
@@ -212,7 +226,7 @@ class Expr:
     def __getitem__(self, names: Any) -> Expr:
         return renamed(self, names)
 
-    def at(self, *, fill: Any = 0, **positions: Any) -> Expr:
+    def at(self, *unnamed: Any, fill: Any = 0, **positions: Any) -> Expr:
         """The tile with the coordinate along each named axis replaced by a position, `fill` outside.
 
         y[i, …] = x[p(i), …] if 0 ≤ p(i) < size, else fill. A position is any integer expression, of
@@ -221,6 +235,11 @@ class Expr:
         """
         from tilewright.dsl.indexing import at_positions
 
+        if unnamed:
+            axis = self.axes[-1] if self.axes else "i"
+            raise LanguageError(
+                f"x.at(…) takes each position by the axis that it is along, as in x.at({axis}={unnamed[0]!r})"
+            )
         return at_positions(self, positions, fill)
 
     def __hash__(self) -> int:
@@ -230,7 +249,7 @@ class Expr:
     def __matmul__(self, other: Any) -> Any: raise LanguageError(_NO_MATMUL)
     def __rmatmul__(self, other: Any) -> Any: raise LanguageError(_NO_MATMUL)
     def __divmod__(self, other: Any) -> tuple[Expr, Expr]: return self // other, self % other
-    def __round__(self) -> Expr: return apply(scalars.round_, (self,))
+    def __round__(self, digits: Any = None) -> Expr: return _rounded(self, digits)
     def __rlshift__(self, other: Any) -> Expr: return apply(scalars.shl, (other, self))
     def __rrshift__(self, other: Any) -> Expr: return apply(scalars.shr, (other, self))
     def __add__(self, other: Any) -> Expr: return apply(scalars.add, (self, other))
@@ -310,9 +329,13 @@ def _in_the_language(name: str) -> str | None:
 
 
 def _use_instead_of_numpy(name: str) -> str:
+    return _use_instead_of("np", name, "arrays")
+
+
+def _use_instead_of(library: str, name: str, operands: str) -> str:
     known = _in_the_language(name)
-    remedy = f"write tw.{known}" if known else "write it with tw functions"
-    return f"np.{name} works on arrays, not on the tiles of an op; {remedy}"
+    remedy = f"write tw.{known}" if known else "write it with tw functions, and pass what it reads as a Tile"
+    return f"{library}.{name} works on {operands}, not on the tiles of an op; {remedy}"
 
 
 def _use_instead_of_attribute(name: str) -> str:
@@ -328,6 +351,15 @@ class _AttributeError(LanguageError, AttributeError):
     """A missing attribute, in the words of the language."""
 
 
+def _rounded(value: Expr, digits: Any) -> Expr:
+    if digits is None:
+        return apply(scalars.round_, (value,))
+    raise LanguageError(
+        f"tiles are rounded to whole numbers; write tw.round(x * 10**{digits}) / 10**{digits} for "
+        f"{digits!r} digits"
+    )
+
+
 def constant(value: Any, dtype: DType) -> Expr:
     return Expr(Const(value, dtype))
 
@@ -335,6 +367,7 @@ def constant(value: Any, dtype: DType) -> Expr:
 def lift(value: Any, like: DType | None = None) -> Expr:
     """`value` as an expression: numbers take the dtype `like` where it can hold them."""
     if isinstance(value, Expr):
+        _check_same_trace(value)
         return value
     if isinstance(value, Node):
         return Expr(value)
@@ -354,6 +387,16 @@ def lift(value: Any, like: DType | None = None) -> Expr:
     raise LanguageError(
         f"{type(value).__name__} {value!r} cannot be part of an op's formula; use numbers, tiles and "
         f"tw functions, and pass arrays as Tile parameters"
+    )
+
+
+def _check_same_trace(value: Expr) -> None:
+    current = scope.get()
+    if current is None or value.trace is None or value.trace is current.draws:
+        return
+    raise LanguageError(
+        f"the tile {value!r} belongs to another trace of an op: it was kept when that op ran; pass it to this "
+        f"op as an operand, or call this op inside the other one"
     )
 
 
@@ -462,7 +505,11 @@ def _is_held(value: Any, dtype: DType) -> bool:
 
 
 def _check_fits(value: Any, dtype: DType, where: str) -> None:
-    if not dtype.is_integer or not isinstance(value, (int, np.integer)):
+    if not isinstance(value, (int, np.integer)):
+        return
+    if dtype.is_float and abs(int(value)) >= 2**1024:
+        raise DTypeError(f"a whole number of {len(str(value))} digits is beyond {dtype.name}; write tw.inf")
+    if not dtype.is_integer:
         return
     low, high = dtype.range
     if not low <= int(value) <= high:

@@ -38,7 +38,7 @@ def sort(value: Any, axis: Any, *, descending: bool = False) -> Expr:
 
 
 def topk(
-    value: Any, k: int, axis: Any, *, largest: bool = True, into: str | None = None
+    value: Any, k: int | None = None, axis: Any = None, *, largest: bool = True, into: str | None = None
 ) -> tuple[Expr, Expr]:
     """The `k` largest values along `axis` (smallest if not `largest`), best first, and their positions.
 

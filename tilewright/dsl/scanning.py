@@ -74,7 +74,11 @@ def _traced(combine: Callable[[Any, Any], Any], dtypes: tuple[DType, ...], many:
     """What a combine function returns for placeholders."""
     lefts = tuple(Expr(left(n, dtype)) for n, dtype in enumerate(dtypes))
     rights = tuple(Expr(right(n, dtype)) for n, dtype in enumerate(dtypes))
-    outcome = combine(lefts, rights) if many else combine(lefts[0], rights[0])
+    try:
+        outcome = combine(lefts, rights) if many else combine(lefts[0], rights[0])
+    except TypeError as error:
+        kind = f"tuples of {_count(len(dtypes))}" if many else "tiles"
+        raise LanguageError(f"the combine of tw.scan is called with two {kind}: {error}") from error
     results = tuple(outcome) if isinstance(outcome, (tuple, list)) else (outcome,)
     if len(results) != len(dtypes):
         raise LanguageError(

@@ -90,6 +90,11 @@ def read_signature(function: Callable[..., Any]) -> Signature:
         raise type(error)(f"{where}: {error}") from None
     except NameError as error:
         raise LanguageError(f"{where}: an annotation cannot be evaluated: {error}") from error
+    except SyntaxError as error:
+        raise LanguageError(
+            f"{where}: the annotation {(error.text or '').strip()!r} is no Python expression; axes are "
+            f'written as in x: tw.Tile["... d"]'
+        ) from None
     tiles: list[TileParameter] = []
     scalars: dict[str, Any] = {}
     constants: dict[str, Any] = {}
@@ -112,6 +117,7 @@ def read_signature(function: Callable[..., Any]) -> Signature:
                 f"constants are keyword-only: put them behind a `*`"
             )
         is_scalar = annotation is Scalar or isinstance(annotation, ScalarSpec)
+        _check_hashable(parameter, where)
         target = scalars if is_scalar else constants
         target[parameter.name] = parameter.default
         if isinstance(annotation, ScalarSpec) and annotation.dtype is not None:
@@ -124,6 +130,17 @@ def read_signature(function: Callable[..., Any]) -> Signature:
                 f"rename those of one of them"
             )
     return Signature(name, function, tuple(tiles), scalars, constants, results, dtypes)
+
+
+def _check_hashable(parameter: inspect.Parameter, where: str) -> None:
+    try:
+        hash(parameter.default)
+    except TypeError:
+        kind = type(parameter.default).__name__
+        raise LanguageError(
+            f"{where}: {parameter.name!r} is a compile-time constant and cannot be a {kind}, which may "
+            f"change; write a number, string or tuple"
+        ) from None
 
 
 def _result_specs(signature: inspect.Signature, where: str) -> tuple[TileSpec, ...] | None:
@@ -170,17 +187,18 @@ def trace(
             continue
         axes = operand.batch_axes + tile.spec.axes
         params.append(Param(tile.name, axes, operand.dtype))
-        arguments[tile.name] = Expr(Read(tile.name, axes, operand.dtype))
+        arguments[tile.name] = Read(tile.name, axes, operand.dtype)
     for name, dtype in scalar_dtypes.items():
         params.append(Param(name, (), dtype, scalar=True))
-        arguments[name] = Expr(Read(name, (), dtype))
+        arguments[name] = Read(name, (), dtype)
     own = union(*(p.axes for p in params))
     batch = merged(*(o.batch_axes for o in operands.values() if o is not None))
     current = Scope(batch=_batch_order(batch), seen=set(own), operand_axes=frozenset(own))
     token = scope.set(current)
     try:
         with _errors_name_the_line(signature):
-            outcome = signature.function(**arguments)
+            tiles = {n: Expr(read) for n, read in arguments.items() if isinstance(read, Read)}
+            outcome = signature.function(**arguments | tiles)
             results = _results(signature, outcome, tuple(params))
             program = Program(signature.name, tuple(params), results, used_extents(results, current.extents))
             check_known_axes(program, current.mentioned)
@@ -199,6 +217,11 @@ class _errors_name_the_line:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, RecursionError):
+            error = LanguageError(
+                "Python's limit of nested calls was reached; an op that calls itself ends by a constant, as "
+                "in `if depth == 0: return x`"
+            )
         if not isinstance(error, UserError) or getattr(error, "located", False):
             return False
         where = f"{raising_line(trace) or self.signature.location}: in"

@@ -18,6 +18,7 @@ import numpy as np
 
 from tilewright.dsl.axes import PAIR, TileSpec, is_batch_axis
 from tilewright.dsl.dtypes import ALL, DType, float32, of_array, promote
+from tilewright.dsl.expression import Expr
 from tilewright.dsl.grouped import stated_extents
 from tilewright.dsl.location import users_line
 from tilewright.dsl.trace import TileParameter
@@ -101,6 +102,11 @@ def as_operand(value: Any, name: str, op_name: str) -> np.ndarray:
     if isinstance(value, (bool, int, float, np.generic)):
         value = np.asarray(
             value, np.float32 if isinstance(value, float) and not isinstance(value, np.generic) else None
+        )
+    if isinstance(value, Expr):
+        raise ArgumentError(
+            f"{where(op_name)}: operand {name!r} is the tile {value!r} of an op that is being traced, beside an "
+            f"array; pass the array to that op as a Tile parameter"
         )
     if not isinstance(value, np.ndarray):
         raise ArgumentError(

@@ -58,6 +58,10 @@ class DerivedOp(Op):
         """The operands and results of the derivative that have the shape of an operand of the op."""
         return {}
 
+    def like_results(self, program: Program) -> dict[str, str]:
+        """The operands of the derivative that have the shape of a result of the op."""
+        return {}
+
     def with_pairs(self, names: frozenset[str]) -> Op:
         if names not in self._on_complex:
             self._on_complex[names] = type(self)(self.of.with_pairs(names))
@@ -92,12 +96,12 @@ class DerivedOp(Op):
         base = of._bind(arguments, further) if isinstance(of, DerivedOp) else of.bind(arguments)
         extents = bind_extents(base.program, {p.name: base.arrays[p.name].shape for p in base.program.tiles})
         of_base = without_empty_axes(base.program, extents)
-        like = self.like(of_base)
+        like, like_results = self.like(of_base), self.like_results(of_base)
         arrays, given, owners = dict(base.arrays), dict(base.given), dict(base.owners)
         for name, axes in self.extra(of_base):
             key = self._take(name, further)
             shape = tuple(extents[a] for a in axes)
-            user = base.given.get(like.get(name, "")) or base.shapes.get(name)
+            user = base.given.get(like.get(name, "")) or base.shapes.get(like_results.get(name, ""))
             user = base.binding.user_shape(axes, shape) if user is None else user
             arrays[name] = self._shaped(name, further.pop(key), user, shape)
             given[name], owners[name] = user, key
@@ -191,6 +195,9 @@ class VjpOp(DerivedOp):
     def extra(self, program: Program) -> Extra:
         axes = {r.name: r.axes for r in program.results}
         return tuple((name, axes[result]) for result, name in vjp(program).cotangents)
+
+    def like_results(self, program: Program) -> dict[str, str]:
+        return {cotangent: result for result, cotangent in vjp(program).cotangents}
 
     def like(self, program: Program) -> dict[str, str]:
         return {gradient: operand for operand, gradient in vjp(program).gradients}
