@@ -490,7 +490,7 @@ def combine_of_tuples(x: tw.Tile["n d"]):
 KEPT = []
 
 
-@fails(LanguageError, "belongs to another trace of an op: it was kept when that op ran; pass it to this op")
+@fails(LanguageError, "belongs to another trace of an op: it was kept when that op ran; pass it to")
 def tile_of_another_op(x: tw.Tile["n d"]):
     KEPT.append(x)
     tw.op(keeps).reference(X)
@@ -550,7 +550,7 @@ def changeable(x: tw.Tile["n d"], *, sizes=[1, 2]):  # noqa: B006
     return x * sizes[0]
 
 
-def axes_alone(x: "n d"):  # noqa: F722 # pyright: ignore
+def axes_alone(x: "n d"):  # pyright: ignore
     return x
 
 

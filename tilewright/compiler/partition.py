@@ -58,7 +58,7 @@ from tilewright.dsl.program import replace as replace_nodes
 class Partial:
     """Partial results of a reduction: the buffer's name, the chunk axis and the reduction they add up to.
 
-    `argument` is what is reduced, with every reduction that is known to be in two steps replaced by its second.
+    `argument` is what is reduced; reductions that are known to be in two steps are replaced there, too.
     """
 
     buffer: str
@@ -101,8 +101,8 @@ def _over_all_axes(result: Result) -> Node:
 class _Partitioner:
     """One attempt at the kernels, with the reductions in two steps that are known so far.
 
-    `partials` are in the order in which they were found; in `roots` all of them have been replaced. `once` are
-    the forms of values that one kernel computes for all.
+    `partials` are in the order in which they were found; in `roots` all of them have been replaced. `once`
+    are the forms of values that one kernel computes for all.
     """
 
     def __init__(

@@ -395,8 +395,8 @@ def _check_same_trace(value: Expr) -> None:
     if current is None or value.trace is None or value.trace is current.draws:
         return
     raise LanguageError(
-        f"the tile {value!r} belongs to another trace of an op: it was kept when that op ran; pass it to this "
-        f"op as an operand, or call this op inside the other one"
+        f"the tile {value!r} belongs to another trace of an op: it was kept when that op ran; pass it to "
+        f"this op as an operand, or call this op inside the other one"
     )
 
 

@@ -80,8 +80,8 @@ def with_extents_of(original: Program, program: Program) -> Program:
     """
     while lost := sorted(needed_axes(program) - known_axes(program)):
         declared = declared_axes(original)
-        computed = {e.axis: e.size for e in original.extents}
-        found = (AxisExtent(axis, computed.get(axis, Size(declared[axis]))) for axis in lost)
+        computed = {e.axis: e for e in original.extents}
+        found = (computed.get(axis) or AxisExtent(axis, Size(declared[axis])) for axis in lost)
         program = replace(program, extents=_in_order((*found, *program.extents)))
     return program
 

@@ -105,8 +105,8 @@ def as_operand(value: Any, name: str, op_name: str) -> np.ndarray:
         )
     if isinstance(value, Expr):
         raise ArgumentError(
-            f"{where(op_name)}: operand {name!r} is the tile {value!r} of an op that is being traced, beside an "
-            f"array; pass the array to that op as a Tile parameter"
+            f"{where(op_name)}: operand {name!r} is the tile {value!r} of an op that is being traced, beside "
+            f"an array; pass the array to that op as a Tile parameter"
         )
     if not isinstance(value, np.ndarray):
         raise ArgumentError(
