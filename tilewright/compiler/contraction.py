@@ -14,8 +14,9 @@ import math
 from itertools import product
 
 from tilewright.compiler.nest import Contraction
+from tilewright.compiler.ranges import everything, range_for_any_extents
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Const, Map, Node, Reduce, rewrite, topological
+from tilewright.dsl.program import Cast, Const, Map, Node, Reduce, rewrite, topological
 
 MAX_FACTORS = 8
 
@@ -24,6 +25,7 @@ def factors(node: Node) -> list[Node]:
     """The factors of a product, left to right.
 
     A mask over a product, `where(c, a·b, 0)`, goes to one factor that has its axes: `a · where(c, b, 0)`.
+    A product of integers that fits into its dtype and is widened then is one of widened factors.
     """
     if isinstance(node, Map) and node.function == "mul":
         return [f for operand in node.operands for f in factors(operand)]
@@ -33,7 +35,17 @@ def factors(node: Node) -> list[Node]:
         for position, part in enumerate(parts):
             if len(parts) > 1 and set(condition.axes) <= set(part.axes):
                 return [*parts[:position], Map("where", (condition, part, zero)), *parts[position + 1 :]]
+    if isinstance(node, Cast) and _is_exact_product(node.arg):
+        return [f for operand in node.arg.args for f in factors(Cast(operand, node.dtype))]
     return [node]
+
+
+def _is_exact_product(node: Node) -> bool:
+    """Whether a node is a product of integers that is never too large for its dtype."""
+    if not isinstance(node, Map) or node.function != "mul" or not node.dtype.is_integer:
+        return False
+    a, b = (range_for_any_extents(operand) for operand in node.operands)
+    return a.times(b).within(everything(node.dtype))
 
 
 def _is_zero(node: Node) -> bool:

@@ -16,6 +16,7 @@ from tilewright.dsl.program import Cast, Const, Index, Map, Node, Size, topologi
 Extents = Mapping[str, int]
 
 ARITHMETIC = frozenset({"add", "sub", "mul", "neg", "abs", "minimum", "maximum", "floordiv", "mod"})
+UNKNOWN = 2**62  # an extent that no array has
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 
 
@@ -34,6 +35,10 @@ class Range:
     def within(self, other: Range) -> bool:
         return other.low <= self.low and self.high <= other.high
 
+    def times(self, other: Range) -> Range:
+        """The products of one number of each."""
+        return Range.around(x * y for x in (self.low, self.high) for y in (other.low, other.high))
+
 
 def everything(dtype: DType) -> Range:
     return Range(0, 1) if dtype == bool_ else Range(*dtype.range)
@@ -47,6 +52,18 @@ def ranges(roots: Iterable[Node], extents: Extents) -> dict[Node, Range]:
             value, whole = _range(node, found, extents), everything(node.dtype)
             found[node] = value if value.within(whole) else whole
     return found
+
+
+def range_for_any_extents(root: Node) -> Range:
+    """The range of a whole number or bool, whatever the extents of the call."""
+    return ranges([root], _Unknown())[root]
+
+
+class _Unknown(dict[str, int]):
+    """Extents that may be anything."""
+
+    def __missing__(self, axis: str) -> int:
+        return UNKNOWN
 
 
 def _range(node: Node, known: Mapping[Node, Range], extents: Extents) -> Range:
@@ -90,7 +107,7 @@ def _arithmetic(function: str, operands: list[Range]) -> Range:
         case "maximum":
             return Range(max(a.low, b.low), max(a.high, b.high))
         case "mul":
-            return Range.around(x * y for x in (a.low, a.high) for y in (b.low, b.high))
+            return a.times(b)
         case "floordiv":
             return _quotient(a, b)
     return _remainder(a, b)

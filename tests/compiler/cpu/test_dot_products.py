@@ -18,7 +18,8 @@ from tilewright.op.check import relative_error
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 has_instruction = pytest.mark.skipif(
-    not toolchain.host().has_bf16_products, reason="this machine has no AVX512-BF16"
+    not (toolchain.host().has_bf16_products and toolchain.host().has_i16_products),
+    reason="this machine has no AVX512-BF16 and VNNI",
 )
 
 
@@ -37,6 +38,11 @@ def chosen(a: tw.Tile["m k"], b: tw.Tile["k n"]):
 def computed(a: tw.Tile["m k"], b: tw.Tile["k n"]):
     """A side whose values are no bfloat16 numbers: they must not become some."""
     return tw.sum(tw.exp(a) * b, "k")
+
+
+@tw.op
+def added_up(a: tw.Tile["m k"], b: tw.Tile["k n"]):
+    return tw.sum(tw.cast(a, tw.int32) * b, "k")
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
@@ -82,3 +88,35 @@ def test_the_instruction_is_used_where_no_value_is_rounded_for_it(op: tw.Op, use
     a, b = (rng.standard_normal(shape).astype(BF16) for shape in ((40, 50), (50, 60)))
     assert ("vdpbf16ps" in op.code(a, b, target="asm")) == used
     assert relative_error(op(a, b), op.reference(a, b)) < 5e-3
+
+
+@pytest.mark.parametrize("left", ["int8", "uint8", "int16"])
+@pytest.mark.parametrize("right", ["int8", "uint8"])
+def test_sums_of_integers_are_exact(left: str, right: str):
+    """The extremes in a row and a column, over several blocks of positions."""
+    rng = np.random.default_rng(3)
+    a, b = (_whole(rng, shape, kind) for shape, kind in (((9, 5003), left), ((5003, 20), right)))
+    a[0], b[:, 0] = np.iinfo(left).min, np.iinfo(right).max
+    np.testing.assert_array_equal(added_up(a, b), a.astype(np.int64) @ b.astype(np.int64))
+    np.testing.assert_array_equal(kernels.matmul(a, b), a.astype(np.int64) @ b.astype(np.int64))
+
+
+def _whole(rng: np.random.Generator, shape: tuple[int, int], kind: str) -> np.ndarray:
+    limits = np.iinfo(kind)
+    return rng.integers(limits.min, limits.max, shape, endpoint=True).astype(kind)
+
+
+@has_instruction
+@pytest.mark.parametrize(("left", "used"), [("int8", True), ("uint8", True), ("int16", False)])
+def test_the_instruction_for_integers_is_used_where_it_cannot_overflow(left: str, used: bool):
+    a, b = np.ones((40, 50), left), np.ones((50, 60), np.int8)
+    assert ("vpdpwssd" in added_up.code(a, b, target="asm")) == used
+
+
+def test_a_product_that_may_wrap_is_no_contraction():
+    @tw.op
+    def wrapping(a: tw.Tile["m k"], b: tw.Tile["k n"]):
+        return tw.sum(a * b, "k")
+
+    a, b = np.full((3, 5), 100, np.int8), np.full((5, 4), 100, np.int8)
+    np.testing.assert_array_equal(wrapping(a, b), np.full((3, 4), 5 * 16))

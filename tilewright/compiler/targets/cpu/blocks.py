@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from tilewright.compiler.nest import ACCUMULATOR, Kernel
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
 from tilewright.compiler.targets.cpu.direct import Addresses, readable
-from tilewright.compiler.targets.cpu.dot_products import TOGETHER, WORD, multiply_add
+from tilewright.compiler.targets.cpu.dot_products import DEEPEST, TOGETHER, WORD, multiply_add, sums_type
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
@@ -33,7 +33,6 @@ from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read, topological
 
-DEEPEST = 1024  # summed positions of a block
 MIDDLE = 128  # the fewest rows of a chunk, if there are that many
 RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
 STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
@@ -63,6 +62,7 @@ class Blocks:
         self.type = value_type(self.contraction.root.dtype)
         self.size = self.type.bytes
         self.dot_product = schedule.dot_product
+        self.block_type = sums_type(self.dot_product, self.type)
         self.packed = WORD if self.dot_product else self.type
         together = TOGETHER if self.dot_product else 1
         self.block_m, self.block_n, self.block_k, self.chunk_m, self.chunk_n = (
@@ -196,6 +196,14 @@ class Blocks:
 
     def _multiply(self, left: Value, right: Value, depth: Value, start: list[Value]) -> list[Value]:
         """One panel of each side."""
+        b = self.b
+        if self.block_type != self.type:
+            zeros = [b.constant(0, self.block_type.vector(self.lanes))] * len(start)
+            found = self._products(left, right, depth, zeros)
+            return [b.add(a, b.convert(s, self.type.kind)) for a, s in zip(start, found, strict=True)]
+        return self._products(left, right, depth, start)
+
+    def _products(self, left: Value, right: Value, depth: Value, start: list[Value]) -> list[Value]:
         b = self.b
         with b.loop(0, depth, 1, start, unroll=False) as loop:
             a = b.offset(left, b.mul(loop.index, self.pack_left.line))

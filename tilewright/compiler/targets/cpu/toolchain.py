@@ -63,6 +63,11 @@ class CpuTarget:
         return self.has_avx512 and "+avx512bf16" in self.features.split(",")
 
     @property
+    def has_i16_products(self) -> bool:
+        """Whether an instruction adds products of 16-bit integers to 32-bit ones (VNNI)."""
+        return self.has_avx512 and "+avx512vnni" in self.features.split(",")
+
+    @property
     def is_host(self) -> bool:
         """Whether this machine can run the code."""
         return _architecture(self.triple) == _architecture(host().triple)
