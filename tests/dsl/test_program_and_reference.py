@@ -363,15 +363,3 @@ def test_conversions():
     np.testing.assert_array_equal(widened, [0.0, -1, 300, 2])
     np.testing.assert_array_equal(nonzero, [False, True, True, True])
     assert isinstance(Expr(X), Expr) and int32.bits == 32
-
-
-def test_whole_numbers_are_not_rounded_to_floats():
-    def f(n: Tile["i"], m: Tile["i"]):
-        return tw.floor(n), tw.ceil(n), tw.round(n), tw.trunc(n), tw.fmod(n, m)
-
-    n = np.array([2**24 + 1, -(2**24) - 1, 7, -7, 5, -(2**63)])
-    m = np.array([2, 2, 3, 3, 0, -1])
-    *same, remainder = meaning(f, n, m)
-    for value in same:
-        np.testing.assert_array_equal(value, n)
-    np.testing.assert_array_equal(remainder, [1, -1, 1, -1, 0, 0])

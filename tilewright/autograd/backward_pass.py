@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tilewright.autograd.inversion import Axes
 from tilewright.autograd.scans import pull_back_scans
+from tilewright.autograd.solving import Axes
 from tilewright.autograd.transpose import pull_back, sum_over, to_operand
 from tilewright.dsl.algebra import Polynomials
 from tilewright.dsl.expression import Expr, cast, constant

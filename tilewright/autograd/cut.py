@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright.autograd.inversion import windows
+from tilewright.autograd.solving import windows
 from tilewright.dsl.axes import PAIR, base
 from tilewright.dsl.program import (
     At,

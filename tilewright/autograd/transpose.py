@@ -24,8 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tilewright.autograd.inversion import Axes, transposed
+from tilewright.autograd.inversion import transposed
 from tilewright.autograd.scalar import Partial, partials, scaled
+from tilewright.autograd.solving import Axes
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.expression import reduce as reduce_

@@ -31,7 +31,7 @@ from tilewright.compiler.grouping import Group, Shape, Target, merge
 from tilewright.compiler.namesakes import Namesakes
 from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split, needed
 from tilewright.compiler.phases import write_phases
-from tilewright.dsl.axes import union
+from tilewright.dsl.axes import base, union
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.jumps import chooses, depends_on_order, jumps
 from tilewright.dsl.program import (
@@ -52,6 +52,8 @@ from tilewright.dsl.program import (
     topological,
 )
 from tilewright.dsl.program import replace as replace_nodes
+
+FEW = 8  # positions of an axis that is too short for vectors
 
 
 @dataclass(frozen=True)
@@ -391,13 +393,17 @@ class _Partitioner:
 
     def _memory_order(self, node: Node) -> tuple[str, ...]:
         """The order of an intermediate's dimensions: as the operands declare their axes, or a result that has
-        some that they lack.
+        some that they lack. Axes of a few positions in every call come first, as vectors run along the last
+        (those of a contraction run along a side of it).
         """
+        known = () if self.targets[node].contraction else self.program.extents
+        few = {e.axis for e in known if isinstance(e.size, Const) and e.size.value < FEW}
         declared = union(*(p.axes for p in self.program.params))
         if not set(node.axes) <= set(declared):
             results = (r.axes for r in self.program.results)
             declared = next((axes for axes in results if set(node.axes) <= set(axes)), declared)
-        return tuple(sorted(node.axes, key=lambda a: declared.index(a) if a in declared else len(declared)))
+        places = {a: n for n, a in enumerate(declared)}
+        return tuple(sorted(node.axes, key=lambda a: (base(a) not in few, places.get(a, len(places)))))
 
     def _kernel(self, group: Group, position: int, buffers: dict[Node, tuple[Buffer, ...]]) -> Kernel:
         lead = group.lead

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from tilewright.autograd.inversion import Axes, reads_once
+from tilewright.autograd.inversion import reads_once
+from tilewright.autograd.solving import Axes
 from tilewright.compiler.contraction import recognise
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.program import (

@@ -73,6 +73,8 @@ def _affine(node: Node, forms: Mapping[Node, Affine]) -> Affine:
             form = b.scaled(a.constant)
         case "mul", (a, b) if not b.terms:
             form = a.scaled(b.constant)
+        case "floordiv", (a, b) if b == Affine({}, 1):
+            form = a
     if form is None or any(abs(c) > LARGEST for c in (form.constant, *form.terms.values())):
         return Affine({node: 1}, 0)
     return form
@@ -80,7 +82,7 @@ def _affine(node: Node, forms: Mapping[Node, Affine]) -> Affine:
 
 def shortest(node: Node) -> Node:
     """An int64 node rebuilt from its form: h + 1 - r + r - 1 → h. Itself where it is no sum."""
-    if not isinstance(node, Map) or node.function not in ("add", "sub", "neg", "mul"):
+    if not isinstance(node, Map) or node.function not in ("add", "sub", "neg", "mul", "floordiv"):
         return node
     return from_affine(affine(node))
 

@@ -457,8 +457,6 @@ def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
         operands = (condition, *_unify(row, operands[1:]))
     else:
         operands = _unify(row, operands)
-    if row.integers is not None and not operands[0].dtype.is_float:
-        return row.integers(*operands)
     node = Map(row.name, tuple(o.node for o in operands))
     return Expr(node, merged(*(o.axes for o in operands)))
 
@@ -484,8 +482,7 @@ def _unify(row: ScalarFunction, operands: tuple[Any, ...]) -> tuple[Expr, ...]:
         isinstance(o, (int, np.integer)) and not isinstance(o, (bool, np.bool_)) for o in weak
     ):
         common = int64
-    exact = row.integers is not None and common.is_integer
-    if row.types in (scalars.floating, scalars.whole) and not common.is_float and not exact:
+    if row.types in (scalars.floating, scalars.whole) and not common.is_float:
         common = float32
     if row.types is scalars.arithmetic and common.is_bool:
         common = int64

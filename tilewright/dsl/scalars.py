@@ -33,7 +33,7 @@ class ScalarFunction:
 
     `same_bits`: the result is the reference's to the last bit on every target, so nothing in a kernel that
     has the function may be contracted. `jumps`: an operand changed in its last bit may change all of the
-    result (`dsl.jumps`). `integers` is what the function is of integers, which floats would round.
+    result (`dsl.jumps`).
     """
 
     name: str
@@ -48,7 +48,6 @@ class ScalarFunction:
     ulp: float = 2.0
     same_bits: bool = False
     jumps: bool = False
-    integers: Callable[..., Any] | None = None
 
     def result_dtype(self, operands: tuple[DType, ...]) -> DType:
         return self.types(self.name, operands)
@@ -145,11 +144,6 @@ def from_bits(name: str, operands: tuple[DType, ...]) -> DType:
     if _same(name, operands) != int64:
         raise DTypeError(f"{name} takes int64, got {operands[0].name}; write tw.cast(n, tw.int64)")
     return float64
-
-
-def _with_sign_of(a: Any, remainder: Any, b: Any) -> Any:
-    """The remainder of a by b towards zero, from that towards minus infinity."""
-    return where((remainder != 0) & ((a < 0) != (b < 0)), remainder - b, remainder)
 
 
 # --- meanings that need more than one NumPy call ----------------------------------------------------------
@@ -294,10 +288,7 @@ floordiv = scalar(
 mod = scalar(
     "mod", 2, numpy=_np_mod, types=arithmetic, infix="%", grad=lambda y, a, b: (1, -floor(a / b)), jumps=True
 )
-fmod = scalar(
-    "fmod", 2, numpy=np.fmod, types=floating, grad=lambda y, a, b: (1, -trunc(a / b)), jumps=True,
-    integers=lambda a, b: _with_sign_of(a, a % b, b),
-)  # fmt: skip
+fmod = scalar("fmod", 2, numpy=np.fmod, types=floating, grad=lambda y, a, b: (1, -trunc(a / b)), jumps=True)
 power = scalar(
     "pow", 2, numpy=np.power, sympy=lambda x, y: x**y, types=floating, infix="**", domain=(0.1, 4.0),
     grad=lambda y, a, b: (
@@ -495,18 +486,10 @@ def _polygamma_series(order: int, x: Any) -> Any:
 
 # --- rounding ---------------------------------------------------------------------------------------------
 
-floor = scalar(
-    "floor", numpy=np.floor, types=floating, grad=lambda y, x: (None,), jumps=True, integers=lambda x: x
-)
-ceil = scalar(
-    "ceil", numpy=np.ceil, types=floating, grad=lambda y, x: (None,), jumps=True, integers=lambda x: x
-)
-round_ = scalar(
-    "round", numpy=np.rint, types=floating, grad=lambda y, x: (None,), jumps=True, integers=lambda x: x
-)
-trunc = scalar(
-    "trunc", numpy=np.trunc, types=floating, grad=lambda y, x: (None,), jumps=True, integers=lambda x: x
-)
+floor = scalar("floor", numpy=np.floor, types=floating, grad=lambda y, x: (None,), jumps=True)
+ceil = scalar("ceil", numpy=np.ceil, types=floating, grad=lambda y, x: (None,), jumps=True)
+round_ = scalar("round", numpy=np.rint, types=floating, grad=lambda y, x: (None,), jumps=True)
+trunc = scalar("trunc", numpy=np.trunc, types=floating, grad=lambda y, x: (None,), jumps=True)
 
 # --- parts of numbers -------------------------------------------------------------------------------------
 

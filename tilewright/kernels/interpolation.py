@@ -8,7 +8,6 @@ from typing import Any
 
 import tilewright as tw
 from tilewright.errors import ArgumentError
-from tilewright.kernels.padding import padded
 from tilewright.kernels.spaces import Space, in_every_space
 from tilewright.kernels.windows import Steps, each
 
@@ -32,8 +31,7 @@ def interpolate(
         raise ArgumentError(f"an interpolation mode is one of {', '.join(MODES)}; got {mode!r}")
     if (size is None) == (scale is None):
         raise ArgumentError("interpolate takes either the size of the result or the scale")
-    names = zip(space.over.split(), space.out.split(), space.taps.split(), strict=True)
-    for number, (over, out, tap) in enumerate(names):
+    for number, (over, out) in enumerate(zip(space.over.split(), space.out.split(), strict=True)):
         if size is not None:
             extent = each("size", size, space.rank, 1)[number]
             ratio = tw.size(over), extent
@@ -41,20 +39,20 @@ def interpolate(
             wanted: Any = scale[number] if isinstance(scale, tuple) else scale
             by = Fraction(wanted).limit_denominator(1 << 20)
             extent, ratio = tw.size(over) * by.numerator // by.denominator, (by.denominator, by.numerator)
-        x = MODES[mode](x, (over, out, tap), extent, ratio, align_corners)
+        x = MODES[mode](x, (over, out), extent, ratio, align_corners)
     return x
 
 
-def _nearest(x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
-    over, out, _ = names
+def _nearest(x: Any, names: tuple[str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
+    over, out = names
     return x.at(**{over: tw.axis(out, extent) * ratio[0] // ratio[1]})
 
 
-def _linear(x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
+def _linear(x: Any, names: tuple[str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
     return _between(x, names, extent, ratio, corners, 1, lambda distance: 1 - distance)
 
 
-def _cubic(x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
+def _cubic(x: Any, names: tuple[str, str], extent: Any, ratio: tuple[Any, Any], corners: bool) -> Any:
     def weight(d: Any) -> Any:
         near = ((CUBIC + 2) * d - (CUBIC + 3)) * d * d + 1
         far = CUBIC * (((d - 5) * d + 8) * d - 4)
@@ -64,21 +62,22 @@ def _cubic(x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, A
 
 
 def _between(
-    x: Any, names: tuple[str, str, str], extent: Any, ratio: tuple[Any, Any], corners: bool, reach: int,
+    x: Any, names: tuple[str, str], extent: Any, ratio: tuple[Any, Any], corners: bool, reach: int,
     weight: Callable[[Any], Any],
 ) -> Any:  # fmt: skip
     """Σ_t weight(|t - f|) · x[⌊p⌋ + t] over the 2·reach positions around p."""
-    over, out, tap = names
+    over, out = names
     number, size = tw.axis(out, extent), tw.size(over)
     above, below = (number * 2 + 1) * ratio[0] - ratio[1], 2 * ratio[1]
     if corners:
-        above, below = number * (size - 1), tw.maximum(tw.size(out) - 1, 1)
-    wide = f"{over}wide"
-    around = padded(x, over, wide, ((reach, reach),), "replicate")
-    taken = tw.axis(tap, 2 * reach) - (reach - 1)
+        # of one position alone any step will do: whatever lies between is that position
+        above, below = number * tw.maximum(size - 1, 1), tw.maximum(tw.size(out) - 1, 1)
     part = tw.cast(above % below, x.dtype) / tw.cast(below, x.dtype)
-    near = around.at(**{wide: above // below + taken + reach})
-    return tw.sum(near * weight(tw.abs(tw.cast(taken, x.dtype) - part)), tap)
+    total: Any = 0
+    for tap in range(1 - reach, reach + 1):
+        near = x.at(**{over: tw.clip(above // below + tap, 0, size - 1)})
+        total = total + near * weight(tw.abs(tap - part))
+    return total
 
 
 MODES = {"nearest": _nearest, "linear": _linear, "cubic": _cubic}

@@ -41,16 +41,15 @@ def padded(x: Any, over: str, out: str, padding: Pads, mode: str = "constant", v
 
 def _beyond(x: Any, axis: str, position: Any, mode: str, value: float) -> Any:
     """`x` at positions that may be outside; up to one length away where the mode is not constant."""
-    inside, size = x.at(fill=value if mode == "constant" else 0, **{axis: position}), tw.size(axis)
     if mode == "constant":
-        return inside
+        return x.at(fill=value, **{axis: position})
+    size = tw.size(axis)
     low, high = {
         "reflect": (-position, 2 * (size - 1) - position),
         "replicate": (0, size - 1),
         "circular": (position + size, position - size),
     }[mode]
-    behind = tw.where(position >= size, x.at(**{axis: high}), inside)
-    return tw.where(position < 0, x.at(**{axis: low}), behind)
+    return x.at(**{axis: tw.where(position < 0, low, tw.where(position >= size, high, position))})
 
 
 pad1d, pad2d, pad3d = in_every_space(pad)

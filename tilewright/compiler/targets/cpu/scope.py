@@ -213,34 +213,52 @@ class Scope:
 
     def read_at(self, node: At) -> Value:
         """An operand at computed positions; nothing outside of it is touched."""
-        operand, places, inside = self._places_at(node)
+        operand, places, walks = self._places_at(node)
+        lanes = {axis: walk for axis, walk in walks.items() if isinstance(walk, Lanes)}
+        inside = self._inside({axis: walk for axis, walk in walks.items() if axis not in lanes})
         if inside is None:
-            return self._read_places(operand, places, node.dtype)
+            return self._read_lanes(operand, places, self._inside(lanes), node.dtype)
         _, step = self._address(operand, places)
-        if step is not None and inside.lanes:
-            mask = inside if self.mask is None else self.b.and_(self.mask, inside)
-            return replace(self, mask=mask)._read_places(operand, places, node.dtype)
-        one = self._if_inside(self.b.any(inside), operand, places, node.dtype)
-        if not inside.lanes or not any(isinstance(place, Lanes) for place in places):
-            return one
-        zero = self.b.constant(0, value_type(node.dtype, self.lanes))
-        return self.b.select(inside, self.full(one), zero)
+        type = value_type(node.dtype, self.lanes if step is not None or lanes else 0)
+        with self.b.if_(inside, [type]) as choice:
+            choice.yield_(self._read_lanes(operand, places, self._inside(lanes), node.dtype))
+            choice.otherwise()
+            choice.yield_(self.b.constant(0, type))
+        return choice.results[0]
 
-    def _places_at(self, node: At) -> tuple[Operand, tuple[Coordinate, ...], Value | None]:
-        """What is read, where, and whether that is inside; None where it always is."""
+    def _read_lanes(
+        self, operand: Operand, places: tuple[Coordinate, ...], inside: Value | None, dtype: DType
+    ) -> Value:
+        """An operand in those lanes that are inside, 0 in the others."""
+        if inside is None:
+            return self._read_places(operand, places, dtype)
+        _, step = self._address(operand, places)
+        if step is None:
+            one = self._if_inside(self.b.any(inside), operand, places, dtype)
+            zero = self.b.constant(0, value_type(dtype, self.lanes))
+            return self.b.select(inside, self.full(one), zero)
+        mask = inside if self.mask is None else self.b.and_(self.mask, inside)
+        some = replace(self, mask=mask)
+        if isinstance(step, str):
+            return some._read_places(operand, places, dtype)
+        return some._if_inside(self.b.any(mask), operand, places, dtype)  # lanes are visited one by one
+
+    def _places_at(self, node: At) -> tuple[Operand, tuple[Coordinate, ...], dict[str, Coordinate]]:
+        """What is read, where, and the positions that may be outside."""
         assert isinstance(node.arg, Read)
         walks = {a: self._walk(p) for a, p in zip(node.along, node.positions, strict=True)}
         operand = self.loaded.operands[node.arg.param, False]
         places = tuple(walks.get(axis) or self.coordinates[axis] for axis in node.arg.names)
         proven = self.layout.inside.get(node, frozenset())
-        return operand, places, self._inside({a: walk for a, walk in walks.items() if a not in proven})
+        return operand, places, {a: walk for a, walk in walks.items() if a not in proven}
 
     def addresses(self, node: Read | At) -> tuple[Value, Value | None]:
         """Where each lane reads, as integers, and which lanes are inside; None where all are."""
         for position in needed(node):
             self.evaluate(position)
         if isinstance(node, At):
-            operand, places, inside = self._places_at(node)
+            operand, places, walks = self._places_at(node)
+            inside = self._inside(walks)
         else:
             operand, inside = self.loaded.operands[node.param, False], None
             places = tuple(self.coordinates[axis] for axis in node.names)
