@@ -8,8 +8,8 @@ from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Read
 
 
-def walked_by_one(node: At, is_unit: Callable[[str, int], bool]) -> tuple[str, ...]:
-    """The axes along which one step moves an indexed operand by one element.
+def walked_by_one(node: At, is_unit: Callable[[str, int], bool], most: int = 1) -> tuple[str, ...]:
+    """The axes along which one step moves an indexed operand by one element, or by at `most` so many.
 
     `is_unit` says of an operand's name and dimension whether its stride is one element.
     """
@@ -23,5 +23,5 @@ def walked_by_one(node: At, is_unit: Callable[[str, int], bool]) -> tuple[str, .
             found.append(axis)
             continue
         form = affine(at[axis])
-        found.extend(a for a in at[axis].axes if form.step(a) == 1)
+        found.extend(a for a in at[axis].axes if form.step(a) in range(1, most + 1))
     return tuple(found)

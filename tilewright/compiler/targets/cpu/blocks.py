@@ -20,26 +20,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import ACCUMULATOR, Kernel
-from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
+from tilewright.compiler.targets.cpu.builder import I1, I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.direct import Addresses, readable
 from tilewright.compiler.targets.cpu.dot_products import DEEPEST, TOGETHER, WORD, multiply_add, sums_type
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
-from tilewright.compiler.targets.cpu.panels import Packing, Range, Side, summed_order
+from tilewright.compiler.targets.cpu.panels import Packing, Range, Side, joined, lane_order, summed_order
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read, topological
 
-MIDDLE = 128  # the fewest rows of a chunk, if there are that many
+UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
+MIDDLE = 256  # the fewest rows of a chunk, if there are that many
 RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
 STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
-LARGEST, SUMMED = (
-    1 << 14,
-    1024,
-)  # rows and columns of a block; the latter if its sums wait between blocks of k
+LARGEST = 1 << 14  # rows and columns of a block
+SUMMED = 1024  # the same, if its sums wait between blocks of k
+STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
+LINE = 64  # bytes: what lies in the workspace begins at a cache line
 MARGIN = 4  # elements a row: its addresses need more room than a panel of very few summed positions
 UNROLLED = 12.0  # the cost of an epilogue that is written out for every vector of the register block
 
@@ -86,18 +87,24 @@ class Blocks:
         """The workspace: coordinates of rows, zeros, right panels, left panels or addresses, waiting sums."""
         b = self.b
         self.places = Noted(b, self.left, workspace, self.chunk_m)
-        at = b.offset(workspace, b.mul(self.chunk_m, 8 * len(self.walk.left.own)))
+        at = self._after(workspace, b.mul(self.chunk_m, 8 * len(self.walk.left.own)))
         self.direct = None
         if self.walk.direct:
-            self.direct = Addresses(b, self.walk.left.node, self.summed, self.rows, self.size, at)
+            runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
+            self.direct = Addresses(b, self.walk.left.node, runs, self.rows, self.size, at)
             self.direct.clear()
-            at = b.offset(at, b.mul(b.add(self.summed.extents[self.summed.last], 8), self.size))
+            at = self._after(at, b.mul(b.add(self.summed.extents[self.summed.last], 8), self.size))
         self.right_panels = at
         right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
-        self.left_panels = b.offset(at, right)
+        self.left_panels = self._after(at, right)
         left = b.add(b.mul(b.add(self.block_k, MARGIN), self.chunk_m), self.rows * self.rows)
-        left = b.mul(left, self.size)
-        self.sums = b.offset(self.left_panels, left)
+        self.sums = self._after(self.left_panels, b.mul(left, self.size))
+
+    def _after(self, start: Value, size: Value) -> Value:
+        """The first cache line behind `size` bytes."""
+        b = self.b
+        lines = b.div(b.add(size, LINE - 1), b.constant(LINE, I64), signed=False)
+        return b.offset(start, b.mul(lines, LINE))
 
     # --- one work item ----------------------------------------------------------------------------
 
@@ -160,7 +167,8 @@ class Blocks:
                 kept = self._kept(b.sub(row.index, origin[0]), b.sub(column.index, origin[1]))
                 start = self._start(kept, k[0])
                 if self.direct:
-                    sums = self._multiply_direct(self.direct, self._number(row.index, rows), right, k, start)
+                    number, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
+                    sums = self._multiply_direct(self.direct, number, last, right, k, start)
                 else:
                     left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.packed.bytes)
                     sums = self._multiply(b.offset(self.left_panels, left), right, depth, start)
@@ -212,19 +220,55 @@ class Blocks:
         return loop.results
 
     def _multiply_direct(
-        self, direct: Addresses, panel: Value, right: Value, k: Range, start: list[Value]
+        self, direct: Addresses, panel: Value, last: Value, right: Value, k: Range, start: list[Value]
     ) -> list[Value]:
         """One panel of the right side, and rows that begin at the addresses of each run."""
         b = self.b
-        with b.loop(*self.summed.run_numbers(*k), 1, start) as runs:
-            run = self.summed.run(runs.index, *k)
+        with b.loop(*direct.summed.run_numbers(*k), 1, start) as runs:
+            run = direct.summed.run(runs.index, *k)
             places = direct.of_run(self.left_panels, panel, runs.index, k)
             at = b.offset(right, b.mul(run.offset, self.width * self.size))
-            with b.loop(0, run.count, 1, runs.carried, unroll=False) as loop:
-                rows = [b.offset(place, b.mul(loop.index, self.size)) for place in places]
-                loop.yield_(*self._step(rows, at, loop.index, loop.carried))
-            runs.yield_(*loop.results)
+            whole = b.mul(b.div(run.count, b.constant(STEPS, I64), signed=False), STEPS)
+            following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), runs.index, k)
+            sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, runs.carried, following)
+            runs.yield_(*self._along(places, at, (whole, run.count), 1, sums))
         return runs.results
+
+    def _along(
+        self,
+        places: list[Value],
+        right: Value,
+        k: Range,
+        steps: int,
+        sums: list[Value],
+        following: Value | None = None,
+    ) -> list[Value]:
+        """Part of a run, `steps` summed positions at a time. Meanwhile the caches are asked for the rows
+        that begin at the `following` addresses, each once a cache line.
+        """
+        b = self.b
+        with b.loop(*k, steps, sums, unroll=False) as loop:
+            found = loop.carried
+            if following is not None:
+                self._ask_for(following, loop.index)
+            for step in range(steps):
+                at = b.add(loop.index, step)
+                found = self._step(
+                    [b.offset(place, b.mul(at, self.size)) for place in places], right, at, found
+                )
+            loop.yield_(*found)
+        return loop.results
+
+    def _ask_for(self, following: Value, k: Value) -> None:
+        """A share of the rows of the panel that comes next: all of them before their next cache lines."""
+        b = self.b
+        turns = LINE // self.size // STEPS
+        share = self.rows // turns
+        turn = b.and_(b.shr(k, STEPS.bit_length() - 1, signed=False), turns - 1)
+        line = b.offset(following, b.mul(turn, 8 * share))
+        for row in range(share):
+            start = b.load(b.offset(line, 8 * row), PTR)
+            b.prefetch(b.offset(start, b.mul(k, self.size)))
 
     def _step(self, rows: list[Value], right: Value, k: Value, sums: list[Value]) -> list[Value]:
         """One line of the panels: each row's element times the vectors of the right panel."""
@@ -315,12 +359,15 @@ class _Finish:
 
 @dataclass(frozen=True)
 class Walk:
-    """Which side the vectors run along, the order of the sums, whether rows are read where they lie."""
+    """Which side the vectors run along, the order of the sums, whether rows are read where they lie, and
+    along how many of the last summed axes at once.
+    """
 
     left: Side
     right: Side
     summed: tuple[str, ...]
     direct: bool
+    joined: int
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
@@ -329,10 +376,11 @@ class Walk:
         left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
         if schedule.lane_axis in contraction.m:
             left, right = right, left
+        right = Side(right.node, lane_order(right.own, layout))
         summed = summed_order(contraction.k, (left.node, right.node), layout)
         last = [a for a in summed if layout.length(a) != ONE][-1:] or summed[-1:]
         direct = readable(left.node, last[0], contraction.root.dtype, layout)
-        return cls(left, right, summed, direct)
+        return cls(left, right, summed, direct, joined(left.node, summed, layout) if direct else 1)
 
 
 @dataclass(frozen=True)
@@ -363,7 +411,8 @@ def block_sizes(
         for axes in (walk.left.own, walk.right.own, walk.summed, kernel.contraction.batch)
     )
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
-    passes = max(1, -(-k // DEEPEST))
+    uncut = UNCUT if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
+    passes = 1 if k <= uncut else -(-k // DEEPEST)
     block_k = max(1, -(-k // passes))
     limit = LARGEST if passes == 1 else SUMMED
     block_m = _round_up(max(1, min(m, limit)), rows)
@@ -392,7 +441,7 @@ def workspace_bytes(
     left = (sizes.block_k + MARGIN) * sizes.chunk_m + rows * rows
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     zeros = max(extents[base(axis)] for axis in walk.summed) + 8 if walk.direct else 0
-    return noted + (zeros + right + left + sizes.waiting) * item_bytes + 4096
+    return _round_up(noted + (zeros + right + left + sizes.waiting) * item_bytes + 4096, LINE)
 
 
 def _blocks(b: Builder, extent: Value, size: Value) -> Value:

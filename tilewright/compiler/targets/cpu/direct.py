@@ -1,8 +1,9 @@
 """Reading the rows of a contraction where they lie, with no packing.
 
 A row's elements for the innermost summed axis lie side by side: what the register block needs to know of
-them is where they begin. A table holds that address for each row and each run of the innermost axis; where a
-window reaches outside of its operand, the address is that of zeros.
+them is where they begin. A table holds that address for each row and each run of the innermost axis, or of
+the last few where they lie in memory as one; where a window reaches outside of its operand, the address is
+that of zeros.
 
     for each run of the summed axes:  addresses = table[panel][run]
         for k in run:  sums[row] += addresses[row][k] · right[k]
@@ -70,14 +71,14 @@ class Addresses:
             b, scope.loaded, scope.layout, self.rows, scope.coordinates, values=dict(scope.values)
         ).child(places)
         with self.summed.runs(*k) as run:
-            here = scope.child({**run.coordinates, self.summed.last: run.first})
+            here = scope.child({**run.coordinates, **self.summed.inner(run.first)})
             addresses, inside = here.addresses(self.node)
             if inside is not None:
                 outside = b.splat(b.integer(self.zeros), self.rows)
                 addresses = b.select(here.full(inside), addresses, outside)
-            b.store(addresses, self._line(table, panel, run.number, k))
+            b.store(addresses, self.line(table, panel, run.number, k))
 
-    def _line(self, table: Value, panel: Value, run: Value, k: Range) -> Value:
+    def line(self, table: Value, panel: Value, run: Value, k: Range) -> Value:
         b = self.b
         first, end = self.summed.run_numbers(*k)
         line = b.add(b.mul(panel, b.sub(end, first)), b.sub(run, first))
@@ -85,5 +86,5 @@ class Addresses:
 
     def of_run(self, table: Value, panel: Value, run: Value, k: Range) -> list[Value]:
         """Where the rows of a panel begin in a run."""
-        line = self._line(table, panel, run, k)
+        line = self.line(table, panel, run, k)
         return [self.b.load(self.b.offset(line, 8 * row), PTR) for row in range(self.rows)]

@@ -23,7 +23,7 @@ Coordinates = dict[str, Coordinate]
 
 @dataclass(frozen=True)
 class Run:
-    """`count` positions along the last axis of a group from `first`, at fixed `coordinates` along the others.
+    """`count` positions of a group from `first` along its joined axes, at `coordinates` along the others.
 
     number: of the run among all. offset: how many positions lie between the start of the walk and the first.
     """
@@ -36,14 +36,16 @@ class Run:
 
 
 class Group:
-    """Axes walked as one. Those of one element stand still."""
+    """Axes walked as one. Those of one element stand still. A run goes along the last `joined` axes."""
 
-    def __init__(self, b: Builder, scope: Scope, axes: Sequence[str], layout: Layout):
+    def __init__(self, b: Builder, scope: Scope, axes: Sequence[str], layout: Layout, joined: int = 1):
         self.b = b
         self.layout = layout
         self.axes = tuple(axes)
         self.moving = tuple(a for a in axes if layout.length(a) != ONE) or self.axes[-1:]
         self.extents = {a: scope.extent(a) for a in self.moving}
+        self.outer, self.joined = self.moving[:-joined], self.moving[-joined:]
+        self.span = self._product(self.joined)
         zero = b.constant(0, I64)
         self.still: Coordinates = {a: zero for a in axes if a not in self.moving}
 
@@ -52,10 +54,17 @@ class Group:
         return self.moving[-1]
 
     def size(self) -> Value:
+        return self._product(self.moving)
+
+    def _product(self, axes: Sequence[str]) -> Value:
         total = self.b.constant(1, I64)
-        for extent in self.extents.values():
-            total = self.b.mul(total, extent)
+        for axis in axes:
+            total = self.b.mul(total, self.extents[axis])
         return total
+
+    def inner(self, first: Value) -> Coordinates:
+        """The coordinates of a position of a run along the axes that it goes along."""
+        return dict(_digits(self.b, first, self.joined, self.extents))
 
     def next(self, coordinates: Sequence[Value]) -> list[Value]:
         """The position after that with these coordinates along the moving axes."""
@@ -87,12 +96,25 @@ class Group:
     def _breaks(self, lanes: int) -> bool:
         return len(self.moving) > 1 and self.layout.stretches(self.last, lanes) > 1
 
+    def gathers(self, lanes: int) -> bool:
+        """Whether vectors are cut into so many stretches that each lane has positions of its own."""
+        return self._breaks(lanes) and self.layout.stretches(self.last, lanes) > MOST_STRETCHES
+
     def along(self, first: Value) -> Coordinates:
         """Lanes from `first` on one stretch."""
         coordinates = self.decode(first)
         start = coordinates[self.last]
         assert isinstance(start, Value)
         return {**coordinates, self.last: Lanes(start)}
+
+    def each(self, first: Value, lanes: int, high: Value) -> list[Coordinates]:
+        """The coordinates of `lanes` positions from `first` on; past the end those of the last one."""
+        b = self.b
+        if self._breaks(lanes):
+            return [self.decode(b.minimum(b.add(first, lane), b.sub(high, 1))) for lane in range(lanes)]
+        here = self.decode(b.minimum(first, b.sub(high, 1)))
+        start, end = scalar(here[self.last]), b.sub(self.extents[self.last], 1)
+        return [{**here, self.last: b.minimum(b.add(start, lane), end)} for lane in range(lanes)]
 
     def stretches(self, first: Value, lanes: int, high: Value) -> list[tuple[Coordinates, Value]]:
         """The stretches of `lanes` positions from `first`, each with the mask of its lanes below `high`."""
@@ -103,7 +125,7 @@ class Group:
             inside = b.minimum(first, b.sub(high, 1))
             return [(self.along(inside), b.cmp("lt", iota, b.splat(valid, lanes)))]
         count = self.layout.stretches(self.last, lanes)
-        if count > MOST_STRETCHES:
+        if self.gathers(lanes):
             return [(self._apart(first, lanes), b.cmp("lt", iota, b.splat(valid, lanes)))]
         found: list[tuple[Coordinates, Value]] = []
         begin = b.constant(0, I64)
@@ -134,7 +156,7 @@ class Group:
     def runs(self, low: Value, high: Value) -> Iterator[Run]:
         """A loop over the runs of the positions from `low` to `high`."""
         b = self.b
-        if len(self.moving) == 1:
+        if not self.outer:
             yield self.run(b.constant(0, I64), low, high)
             return
         first, end = self.run_numbers(low, high)
@@ -144,19 +166,19 @@ class Group:
     def run_numbers(self, low: Value, high: Value) -> tuple[Value, Value]:
         """The number of the first run and of the one after the last."""
         b = self.b
-        if len(self.moving) == 1:
+        if not self.outer:
             return b.constant(0, I64), b.constant(1, I64)
-        extent = b.maximum(self.extents[self.last], 1)
+        extent = b.maximum(self.span, 1)
         return b.div(low, extent, signed=False), b.div(b.add(high, b.sub(extent, 1)), extent, signed=False)
 
     def run(self, number: Value, low: Value, high: Value) -> Run:
         b = self.b
-        if len(self.moving) == 1:
+        if not self.outer:
             return Run(number, dict(self.still), low, b.sub(high, low), b.constant(0, I64))
-        base = b.mul(number, self.extents[self.last])
+        base = b.mul(number, self.span)
         start = b.maximum(base, low)
-        stop = b.minimum(b.add(base, self.extents[self.last]), high)
-        outer = _digits(b, number, self.moving[:-1], self.extents)
+        stop = b.minimum(b.add(base, self.span), high)
+        outer = _digits(b, number, self.outer, self.extents)
         return Run(number, {**self.still, **outer}, b.sub(start, base), b.sub(stop, start), b.sub(start, low))
 
 
@@ -179,7 +201,7 @@ class Noted:
         count = b.sub(high, low)
         padded = b.mul(b.div(b.add(count, lanes - 1), b.constant(lanes, I64), signed=False), lanes)
         first = self.group.decode(low)
-        with b.loop(0, padded, 1, [_scalar(first[axis]) for axis in self.columns]) as loop:
+        with b.loop(0, padded, 1, [scalar(first[axis]) for axis in self.columns]) as loop:
             for column, value in zip(self.columns.values(), loop.carried, strict=True):
                 b.store(value, b.offset(column, b.mul(loop.index, 8)))
             last = b.cmp("ge", b.add(loop.index, 1), count)
@@ -205,7 +227,7 @@ class Noted:
         return {**self.group.still, **found}
 
 
-def _scalar(coordinate: Coordinate) -> Value:
+def scalar(coordinate: Coordinate) -> Value:
     assert isinstance(coordinate, Value)
     return coordinate
 

@@ -29,18 +29,26 @@ class Layout:
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
     medium (8 to 14), long, or whole vectors; and that of a scan, if it is endless. inside: the axes along
-    which an operand read at computed positions is never left.
+    which an operand read at computed positions is never left. chains: the dimensions of a contraction's
+    operands that go on in the one behind them where that ends. narrow: the last axes of those sides of a
+    contraction that have no more positions than the widest vector.
     """
 
     classes: Mapping[str, str]
     lengths: Mapping[str, str] = field(default_factory=dict)
     inside: Mapping[At, frozenset[str]] = field(default_factory=dict)
+    chains: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    narrow: frozenset[str] = frozenset()
 
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
 
     def is_unit(self, name: str, dimension: int) -> bool:
         return self.of(name, dimension) == UNIT
+
+    def goes_on(self, name: str, outer: int, inner: int) -> bool:
+        """Whether the position after the last along `inner` is the next one along `outer`."""
+        return inner == outer + 1 and outer in self.chains.get(name, ())
 
     def length(self, axis: str) -> str:
         return self.lengths.get(base(axis), LONG)
@@ -56,6 +64,10 @@ class Layout:
         parts = [f"{name}:{text}" for name, text in sorted(self.classes.items())]
         parts += [f"{axis}={length}" for axis, length in sorted(self.lengths.items())]
         parts += [f"inside {','.join(sorted(axes))}" for axes in self.inside.values()]
+        parts += [
+            f"{name} goes on at {sorted(found)}" for name, found in sorted(self.chains.items()) if found
+        ]
+        parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
         return " ".join(parts)
 
 
@@ -71,7 +83,16 @@ def layout_of(
         node: frozenset(axis for axis in node.along if stays_inside(node, axis, extents))
         for node in indexed_reads(kernel)
     }
-    return Layout(classes, _lengths(kernel, extents), inside)
+    chained = kernel.tiles if kernel.contraction else ()
+    chains = {p.name: _chains(shapes[p.name], strides[p.name]) for p in chained}
+    return Layout(classes, _lengths(kernel, extents), inside, chains, _narrow(kernel, extents))
+
+
+def _narrow(kernel: Kernel, extents: Mapping[str, int]) -> frozenset[str]:
+    sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
+    return frozenset(
+        side[-1] for side in sides if side and math.prod(extents[base(axis)] for axis in side) <= WIDEST
+    )
 
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
@@ -116,6 +137,11 @@ def normal_strides(shape: Sequence[int], strides: Sequence[int], dtype: DType) -
         natural if extent <= 1 and natural == dtype.itemsize else stride
         for extent, stride, natural in zip(shape, strides, contiguous, strict=True)
     )
+
+
+def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
+    pairs = range(len(shape) - 1)
+    return frozenset(d for d in pairs if strides[d] == strides[d + 1] * shape[d + 1])
 
 
 def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:

@@ -4,6 +4,7 @@ A panel holds `vectors · lanes` positions of the side's own axes for each summe
 
     panel[k][own]       straight      vectors along the side's own axes are read and written as they are
                         transposed    vectors along a summed axis, turned in registers, square by square
+                        in order      so, but in the order in which the operand has the summed axes
 
 For a dot-product instruction a panel has a line for every two summed positions (`dot_products`).
 
@@ -14,19 +15,20 @@ innermost one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import evaluated
 from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.dot_products import TOGETHER, write_words
-from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Run
+from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Run, scalar
 from tilewright.compiler.targets.cpu.layout import LONG, MEDIUM, ONE, SHORT, TINY, UNIT, WHOLE, Layout
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import WIDEST_GAP, Lanes, Scope
 from tilewright.dsl.program import At, Node, Read
 
 Range = tuple[Value, Value]
+Panel = Callable[[Scope, Value, Value, Range, Range], None]
 TOGETHER_BITS = TOGETHER.bit_length() - 1
 MERIT = {ONE: 0, TINY: 1, SHORT: 2, MEDIUM: 3, LONG: 4, WHOLE: 4}  # of a length as an inner loop
 
@@ -85,30 +87,35 @@ class Packing:
         b = self.b
         depth = self.lines(b.sub(k[1], k[0]))
         scope = Scope(b, scope.loaded, scope.layout, self.lanes, scope.coordinates, values=dict(scope.values))
-        turned = contiguous_along(self.summed.last, self.node, self.own.last, scope.layout)
+        own_axis = "" if self.own.gathers(self.lanes) else self.own.last
+        turned = contiguous_along(self.summed.last, self.node, own_axis, scope.layout)
         panel = self._transposed if turned else self._straight
+        order = self._memory_order(scope)
+        if order is not None:
+            panel = self._whole_or(panel, order)
         with b.loop(own[0], own[1], self.width) as loop:
             number = b.div(b.sub(loop.index, own[0]), b.constant(self.width, I64), signed=False)
             start = b.offset(panels, b.mul(b.mul(number, depth), self.line))
-            panel(scope, start, loop.index, own[1], k)
+            panel(scope, start, loop.index, own, k)
 
     # --- straight ---------------------------------------------------------------------------------
 
-    def _straight(self, scope: Scope, start: Value, first: Value, high: Value, k: Range) -> None:
-        b = self.b
+    def _straight(self, scope: Scope, start: Value, first: Value, own: Range, k: Range) -> None:
+        b, high = self.b, own[1]
+        ahead = b.mul(b.sub(high, own[0]), self.size)
         firsts = [b.add(first, vector * self.lanes) for vector in range(self.vectors)]
         steady = self.own.steady(firsts[0], self.lanes, high)
         for position in firsts[1:]:
             steady = b.and_(steady, self.own.steady(position, self.lanes, high))
         with b.if_(steady) as choice:
             whole = [[(self.own.along(position), None)] for position in firsts]
-            self._copied(scope, whole, start, k)
+            self._copied(scope, whole, start, k, ahead)
             choice.otherwise()
             with b.loop(0, self.vectors) as vector:
                 position = b.add(first, b.mul(vector.index, self.lanes))
                 pieces = self.own.stretches(position, self.lanes, high)
                 at = b.offset(start, b.mul(vector.index, self.lanes * self.size))
-                self._copied(scope, [pieces], at, k)
+                self._copied(scope, [pieces], at, k, ahead)
 
     def _copied(
         self,
@@ -116,8 +123,11 @@ class Packing:
         vectors: Sequence[Sequence[tuple[Coordinates, Value | None]]],
         start: Value,
         k: Range,
+        ahead: Value,
     ) -> None:
-        """Vectors, each of one or several stretches, one row of the panel a summed position."""
+        """Vectors, each of one or several stretches, one row of the panel a summed position. The caches are
+        asked for what lies `ahead`: from one summed position to the next the machine foresees nothing.
+        """
         b = self.b
         places = [[scope.child(at, mask) for at, mask in pieces] for pieces in vectors]
         self._hoist([place for pieces in places for place in pieces], frozenset(self.summed.axes))
@@ -126,10 +136,16 @@ class Packing:
             self._hoist([place for pieces in inner for place in pieces], frozenset({self.summed.last}))
             for steps in self._steps(run):
                 with b.loop(steps.low, steps.high, steps.by) as step:
-                    self._copied_step(inner, run, step.index, steps, start)
+                    self._copied_step(inner, run, step.index, steps, start, ahead)
 
     def _copied_step(
-        self, vectors: Sequence[Sequence[Scope]], run: Run, step: Value, steps: Steps, start: Value
+        self,
+        vectors: Sequence[Sequence[Scope]],
+        run: Run,
+        step: Value,
+        steps: Steps,
+        start: Value,
+        ahead: Value,
     ) -> None:
         b = self.b
         line = b.offset(start, b.mul(self._line(b.add(run.offset, step)), self.line))
@@ -137,7 +153,10 @@ class Packing:
             values = []
             for position in range(steps.by):
                 here: Coordinates = {self.summed.last: b.add(run.first, b.add(step, position))}
-                values.append(self._joined([place.child(here) for place in pieces]))
+                found = [place.child(here) for place in pieces]
+                values.append(self._joined(found))
+                if isinstance(self.node, At):
+                    found[0].ahead(self.node, ahead)
             self._write(values, steps.odd, b.offset(line, number * self.lanes * self.size))
 
     def _line(self, position: Value) -> Value:
@@ -182,20 +201,17 @@ class Packing:
 
     # --- transposed -------------------------------------------------------------------------------
 
-    def _transposed(self, scope: Scope, start: Value, first: Value, high: Value, k: Range) -> None:
+    def _transposed(self, scope: Scope, start: Value, first: Value, own: Range, k: Range) -> None:
         """Squares of `lanes` own positions × `lanes` summed ones.
 
         Positions past the end repeat the last one. Rows past the end of a run fall where the next run, or the
         next panel, is packed later, or into the padding behind the last one.
         """
-        b, lanes = self.b, self.lanes
+        b, lanes, high = self.b, self.lanes, own[1]
         with b.loop(0, self.vectors) as vector:
             at = b.add(first, b.mul(vector.index, lanes))
             column = b.offset(start, b.mul(vector.index, lanes * self.size))
-            places = [
-                scope.child(self.own.decode(b.minimum(b.add(at, lane), b.sub(high, 1))))
-                for lane in range(lanes)
-            ]
+            places = [scope.child(place) for place in self.own.each(at, lanes, high)]
             self._hoist(places, frozenset(self.summed.axes))
             with self.summed.runs(*k) as run:
                 self._squares([place.child(run.coordinates) for place in places], column, run)
@@ -232,22 +248,99 @@ class Packing:
             choice.otherwise()
             self._write(rows, False, line)
 
+    # --- in another order -------------------------------------------------------------------------
+
+    def _memory_order(self, scope: Scope) -> Group | None:
+        """The summed axes in the order in which the operand has them, if it lies contiguous along the last
+        of them and the sums are walked in another order.
+        """
+        node, layout = self.node, scope.layout
+        if not isinstance(node, Read) or self.together > 1 or not set(self.summed.moving) <= set(node.names):
+            return None
+        order = tuple(sorted(self.summed.moving, key=node.names.index))
+        if order == self.summed.moving or order[-1] not in unit_axes(node, layout)[0]:
+            return None
+        return Group(self.b, scope, order, layout, joined(node, order, layout))
+
+    def _whole_or(self, other: Panel, order: Group) -> Panel:
+        """A panel of all summed positions in the operand's order, one of some of them as the other has it."""
+        b = self.b
+
+        def panel(scope: Scope, start: Value, first: Value, own: Range, k: Range) -> None:
+            with b.if_(b.cmp("eq", b.sub(k[1], k[0]), self.summed.size())) as choice:
+                self._in_order(scope, order, start, first, own[1])
+                choice.otherwise()
+                other(scope, start, first, own, k)
+
+        return panel
+
+    def _in_order(self, scope: Scope, order: Group, start: Value, first: Value, high: Value) -> None:
+        """All summed positions in the operand's order, each line where it belongs: squares, then what is
+        left of a run.
+        """
+        b, lanes = self.b, self.lanes
+        with b.loop(0, self.vectors) as vector:
+            at = b.add(first, b.mul(vector.index, lanes))
+            column = b.offset(start, b.mul(vector.index, lanes * self.size))
+            pieces = [scope.child(*piece) for piece in self.own.stretches(at, lanes, high)]
+            rows = [scope.child(place) for place in self.own.each(at, lanes, high)]
+            with order.runs(b.constant(0, I64), order.size()) as run:
+                whole = b.mul(b.div(run.count, b.constant(lanes, I64), signed=False), lanes)
+                with b.loop(0, whole, lanes) as step:
+                    here = {**self.summed.still, **run.coordinates, **order.inner(step.index)}
+                    self._square_in_order(rows, order, here, column)
+                with b.loop(whole, run.count) as step:
+                    here = {**self.summed.still, **run.coordinates, **order.inner(step.index)}
+                    value = self._joined([piece.child(here) for piece in pieces])
+                    b.store(value, self._place(here, column))
+
+    def _square_in_order(self, rows: list[Scope], order: Group, here: Coordinates, column: Value) -> None:
+        first = here[order.last]
+        assert isinstance(first, Value)
+        places = [row.child({**here, order.last: Lanes(first)}) for row in rows]
+        for line in self.b.transpose([place.full(place.evaluate(self.node)) for place in places]):
+            self.b.store(line, self._place(here, column))
+            following = order.next([scalar(here[axis]) for axis in order.moving])
+            here = {**here, **dict(zip(order.moving, following, strict=True))}
+
+    def _place(self, coordinates: Coordinates, column: Value) -> Value:
+        """Where the line of a summed position begins."""
+        b = self.b
+        line = b.constant(0, I64)
+        for axis in self.summed.moving:
+            line = b.add(b.mul(line, self.summed.extents[axis]), scalar(coordinates[axis]))
+        return b.offset(column, b.mul(line, self.line))
+
+
+def joined(node: Node, summed: tuple[str, ...], layout: Layout) -> int:
+    """How many of the last summed axes a side walks as one, each row going on where the one before ends."""
+    moving = [axis for axis in summed if layout.length(axis) != ONE] or list(summed[-1:])
+    count = 1
+    while isinstance(node, Read) and count < len(moving):
+        outer, inner = moving[-count - 1], moving[-count]
+        if not (outer in node.names and inner in node.names):
+            break
+        if not layout.goes_on(node.param, node.names.index(outer), node.names.index(inner)):
+            break
+        count += 1
+    return count
+
 
 def contiguous_along(summed: str, side: Node, own: str, layout: Layout) -> bool:
     """Whether most of what a side reads lies contiguous along a summed axis, not along one of its own, for
-    long enough to be turned in registers.
+    long enough to be turned in registers. Where vectors cannot run along its own (""), nearly is enough.
     """
     score = 0
     for node in evaluated([side]):
-        axes, rank = unit_axes(node, layout)
+        axes, rank = unit_axes(node, layout, 1 if own else WIDEST_GAP)
         score += rank * ((summed in axes) - (own in axes))
     return score > 0 and layout.length(summed) not in (TINY, SHORT)
 
 
-def unit_axes(node: Node, layout: Layout) -> tuple[tuple[str, ...], int]:
-    """The axes along which one step moves a read by one element, and the rank of what is read."""
+def unit_axes(node: Node, layout: Layout, most: int = 1) -> tuple[tuple[str, ...], int]:
+    """The axes along which one step moves a read by one element, or a few, and the rank of what is read."""
     if isinstance(node, At):
-        return walked_by_one(node, layout.is_unit), len(node.arg.axes)
+        return walked_by_one(node, layout.is_unit, most), len(node.arg.axes)
     if isinstance(node, Read) and node.param in layout.classes:
         axes = (axis for n, axis in enumerate(node.names) if layout.of(node.param, n) == UNIT)
         return tuple(axes), len(node.names)
@@ -266,3 +359,14 @@ def summed_order(axes: tuple[str, ...], sides: tuple[Node, ...], layout: Layout)
 
     last = max(axes, key=merit)
     return (*(a for a in axes if a != last), last)
+
+
+def lane_order(own: tuple[str, ...], layout: Layout) -> tuple[str, ...]:
+    """The axes of the side that vectors run along, in the order in which they are walked: as they are, but
+    not with one of a few elements last. The taps of a window are all at one place for a vector of channels.
+    """
+    moving = [axis for axis in own if layout.length(axis) != ONE]
+    if not moving or layout.length(moving[-1]) not in (TINY, SHORT):
+        return own
+    last = max(moving, key=lambda axis: (MERIT[layout.length(axis)], own.index(axis)))
+    return (*(axis for axis in own if axis != last), last)

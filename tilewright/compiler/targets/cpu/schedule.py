@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.dot_products import dot_product
-from tilewright.compiler.targets.cpu.layout import ENDLESS, UNIT, Layout
+from tilewright.compiler.targets.cpu.layout import ENDLESS, UNIT, WIDEST, Layout
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.program import topological
@@ -51,11 +51,20 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     unroll = _unroll(kernel)
     tile = lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
-    rows = 8 if target.registers >= 32 else 4
+    rows, columns = _register_block(axis, lanes, layout, target)
     stream = stream and kernel.kind in ("row", "pointwise")
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
-    return Schedule(axis, lanes, unroll, tile, rows, 2, stream, segment, dot_product(kernel, target))
+    return Schedule(axis, lanes, unroll, tile, rows, columns, stream, segment, dot_product(kernel, target))
+
+
+def _register_block(axis: str | None, lanes: int, layout: Layout, target: CpuTarget) -> tuple[int, int]:
+    """(rows, vectors of columns), as many sums as half of the registers hold. One vector if it has room for
+    all columns: sums of nothing would cost as much as others.
+    """
+    sums = target.registers // 2
+    columns = 1 if axis in layout.narrow and lanes >= WIDEST else 2
+    return sums // columns, columns
 
 
 def _unroll(kernel: Kernel) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import needed
-from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
+from tilewright.compiler.targets.cpu.builder import I1, I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
 from tilewright.compiler.targets.cpu.layout import STRIDED, UNIT, ZERO, Layout
 from tilewright.compiler.targets.cpu.spelling import (
@@ -29,6 +29,7 @@ from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Scan, Size
 from tilewright.errors import InternalError
 
+WIDEST_GAP = 4  # elements from lane to lane: so many vectors are read and their lanes picked, else a gather
 LONGEST_PREFETCH = 128 << 10  # bytes: two rows of each operand must fit in the second cache
 PREFETCH_LEAD = 1 << 10  # bytes beyond the same place of the next row, whose start is soon needed
 
@@ -37,13 +38,24 @@ _HALVES = ("f16", "bf16")
 
 @dataclass(frozen=True)
 class Lanes:
-    """A coordinate that differs from lane to lane: consecutive positions from `first`, or any `positions`."""
+    """A coordinate that differs from lane to lane: positions `apart` from each other from `first` on, or any
+    `positions`.
+    """
 
     first: Value | None = None
     positions: Value | None = None
+    apart: int = 1
+
+
+@dataclass(frozen=True)
+class Spaced:
+    """How lanes step from an address: so many elements from one to the next."""
+
+    apart: int
 
 
 Coordinate = Value | Lanes
+Step = Value | Spaced | str | None
 
 
 @dataclass(frozen=True)
@@ -185,7 +197,7 @@ class Scope:
         if coordinate.positions is not None:
             return coordinate.positions
         assert coordinate.first is not None
-        return self.b.add(coordinate.first, self.b.iota(I64.vector(self.lanes)))
+        return self.b.add(coordinate.first, self.b.mul(self.b.iota(I64.vector(self.lanes)), coordinate.apart))
 
     def full(self, value: Value) -> Value:
         """The value in every lane."""
@@ -206,6 +218,8 @@ class Scope:
             return self._load(pointer, dtype, 0)
         if isinstance(step, str) and step == UNIT:
             return self._load(pointer, dtype, self.lanes)
+        if isinstance(step, Spaced):
+            return self._load_spaced(pointer, dtype, step.apart)
         kind = _safe_kind(memory_kind(dtype))
         assert isinstance(step, Value)
         value = self.b.gather(pointer, step, Type(kind, self.lanes), mask=self.mask)
@@ -285,11 +299,12 @@ class Scope:
             return self.values[position]
         coordinate = self.coordinates[lane]
         assert isinstance(coordinate, Lanes)
-        if coordinate.first is not None and affine(position).step(lane) == 1:
+        apart = affine(position).step(lane) or 0
+        if coordinate.first is not None and coordinate.apart == 1 and 1 <= apart <= WIDEST_GAP:
             here = {**self.coordinates, lane: coordinate.first}
             known = {n: v for n, v in self.values.items() if lane not in n.axes and not v.lanes}
             start = Scope(self.b, self.loaded, self.layout, 0, here, values=known)
-            return Lanes(start.evaluate(position))
+            return Lanes(start.evaluate(position), apart=apart)
         return Lanes(positions=self.values[position])
 
     def _inside(self, walks: Mapping[str, Coordinate]) -> Value | None:
@@ -302,7 +317,7 @@ class Scope:
                 position = walk.positions
                 if position is None:
                     assert walk.first is not None
-                    position = b.add(walk.first, b.iota(I64.vector(self.lanes)))
+                    position = b.add(walk.first, b.mul(b.iota(I64.vector(self.lanes)), walk.apart))
                 one = b.cmp("lt", position, b.splat(extent, self.lanes), signed=False)
             else:
                 one = b.cmp("lt", walk, extent, signed=False)
@@ -354,12 +369,20 @@ class Scope:
             distance = self.b.select(near, self.b.add(ahead, PREFETCH_LEAD), self.b.constant(0, I64))
             self.b.prefetch(self.b.offset(pointer, distance))
 
-    def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Value | str | None]:
+    def ahead(self, node: At, distance: Value) -> None:
+        """Ask for what is read so many bytes of lanes further on, if lanes lie side by side or nearly so."""
+        operand, places, _ = self._places_at(node)
+        pointer, step = self._address(operand, places)
+        if isinstance(step, (str, Spaced)):
+            apart = step.apart if isinstance(step, Spaced) else 1
+            self.b.prefetch(self.b.offset(pointer, self.b.mul(distance, apart)))
+
+    def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Step]:
         places = tuple(self.coordinates[axis] for axis in axes)
         return self._address(self.loaded.operands[name, True], places)
 
-    def _address(self, operand: Operand, places: Sequence[Coordinate]) -> tuple[Value, Value | str | None]:
-        """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), or byte
+    def _address(self, operand: Operand, places: Sequence[Coordinate]) -> tuple[Value, Step]:
+        """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), a few, or byte
         offsets.
         """
         b = self.b
@@ -367,6 +390,7 @@ class Scope:
         lanes: Value | None = None
         unit = 0
         strided = 0
+        apart = 1
         for dimension, coordinate in enumerate(places):
             stride = operand.strides[dimension]
             if isinstance(coordinate, Value):
@@ -378,7 +402,8 @@ class Scope:
                 unit += kind == UNIT
                 strided += kind != ZERO
                 if kind != ZERO:
-                    step = b.mul(b.splat(stride, self.lanes), b.iota(I64.vector(self.lanes)))
+                    apart = coordinate.apart
+                    step = b.mul(b.splat(b.mul(stride, apart), self.lanes), b.iota(I64.vector(self.lanes)))
                     lanes = _plus(b, lanes, step)
             else:
                 assert coordinate.positions is not None
@@ -386,7 +411,7 @@ class Scope:
                 lanes = _plus(b, lanes, b.mul(coordinate.positions, b.splat(stride, self.lanes)))
         pointer = b.offset(operand.pointer, scalar) if scalar is not None else operand.pointer
         if unit == 1 and strided == 1:
-            return pointer, UNIT
+            return pointer, UNIT if apart == 1 else Spaced(apart)
         return pointer, lanes
 
     def _load(self, pointer: Value, dtype: DType, lanes: int) -> Value:
@@ -396,6 +421,31 @@ class Scope:
         else:
             value = self.b.load(pointer, type)
         return self._from_memory(value, dtype)
+
+    def _load_spaced(self, pointer: Value, dtype: DType, apart: int) -> Value:
+        """Lanes `apart` elements from each other: as many vectors, of which nothing behind the last lane is
+        read, and the lanes picked from them.
+        """
+        b, lanes = self.b, self.lanes
+        found: Value | None = None
+        for part in range(apart):
+            picked = {lane: lane * apart - part * lanes for lane in range(lanes)}
+            picked = {lane: at for lane, at in picked.items() if 0 <= at < lanes}
+            mask = self._spread(picked)
+            start = b.offset(pointer, part * lanes * dtype.numpy.itemsize)
+            value = replace(self, mask=mask)._load(start, dtype, lanes)
+            before = value if found is None else found
+            found = b.shuffle(before, value, [lanes + picked[n] if n in picked else n for n in range(lanes)])
+        assert found is not None
+        return found
+
+    def _spread(self, picked: Mapping[int, int]) -> Value:
+        """The mask of the elements that lanes pick."""
+        b, lanes = self.b, self.lanes
+        none = b.splat(b.constant(False, I1), lanes)
+        mask = b.splat(b.constant(True, I1), lanes) if self.mask is None else self.mask
+        source = {at: lane for lane, at in picked.items()}
+        return b.shuffle(mask, none, [source.get(at, lanes) for at in range(lanes)])
 
     def _from_memory(self, value: Value, dtype: DType) -> Value:
         if dtype.short in _HALVES:
