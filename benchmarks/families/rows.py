@@ -30,6 +30,21 @@ def row_sum(x: tw.Tile["i j"]):
     return tw.sum(x, "j")
 
 
+@tw.op
+def column_sum_of_few(x: tw.Tile["i j"]):
+    """Σ x along i, of few columns."""
+    return tw.sum(x, "i")
+
+
+@tw.op
+def row_max(x: tw.Tile["i j"]):
+    """The largest x along j."""
+    return tw.max(x, "j")
+
+
+THREE = {"i": 1_000_000, "j": 3}
+BRIEF = {"i": 100_000, "j": 33}
+
 BENCHES = [
     forward("softmax 4096²", "rows", find(CASES, K.softmax), SHAPE, compiled_in_quick=True),
     both("softmax 4096²", "rows", find(CASES, K.softmax), SHAPE, quick=False),
@@ -42,4 +57,12 @@ BENCHES = [
     forward("cumsum 4096²", "rows", find(SCANS, K.cumsum), SHAPE),
     forward("column sum 4096²", "rows", Case(column_sum, PLANE, torch=lambda x: x.sum(0)), PLANE),
     forward("row sum 4096²", "rows", Case(row_sum, PLANE, torch=lambda x: x.sum(1)), PLANE, quick=False),
+    forward(
+        "column sum 1M×3",
+        "rows",
+        Case(column_sum_of_few, THREE, torch=lambda x: x.sum(0)),
+        THREE,
+        quick=False,
+    ),
+    forward("row max 100k×33", "rows", Case(row_max, BRIEF, torch=lambda x: x.amax(1)), BRIEF, quick=False),
 ]

@@ -17,6 +17,7 @@ from tilewright.compiler.pipeline import Run
 from tilewright.dsl.axes import TileSpec
 from tilewright.dsl.extents import result_shapes
 from tilewright.dsl.program import Program
+from tilewright.errors import MemoryLimitError, TargetError
 from tilewright.op import outputs
 from tilewright.op.binding import Binding, as_operands, bind, check_dtype
 from tilewright.op.op import Arguments, Arrays, Call, Op, Shape, constants_key
@@ -25,7 +26,7 @@ from tilewright.runtime.recent import Recent
 MAX_LAYOUTS = 1024  # that an op remembers
 
 
-@dataclass(slots=True)
+@dataclass
 class Layout:
     """What a call's shapes, strides, dtypes and constants decide.
 
@@ -40,6 +41,11 @@ class Layout:
     shapes: tuple[Shape, ...]
     expected: tuple[Shape, ...]
     run: Run | None = None
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Whether the results of the Program are those that the user gets."""
+        return self.shapes == self.expected and not any(map(outputs.is_complex, self.program.results))
 
     def operands(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """The operands as the Program has them."""
@@ -63,9 +69,11 @@ class DirectOp(Op):
         raise NotImplementedError
 
     def __call__(self, *tiles: Any, **keywords: Any) -> Any:
-        layout = None if keywords else self._layouts.get(self._key(tiles, self._defaults_key))
-        if layout is None:
+        if keywords or not tiles or type(tiles[0]) is not np.ndarray:
             return super().__call__(*tiles, **keywords)
+        layout = self._layouts.get(self._key(tiles, self._defaults_key))
+        if layout is None:
+            return super().__call__(*tiles)
         results = self._compute(layout, tiles, self._default_scalars)
         return results[0] if len(results) == 1 else results
 
@@ -90,6 +98,11 @@ class DirectOp(Op):
         if run is None:
             run = layout.run = self.executable(layout.program).prepared(operands)
         prepared = functools.partial(run, operands, scalars)
+        if out is None and layout.is_plain:
+            try:
+                return run(operands, scalars)
+            except (TargetError, MemoryLimitError) as error:
+                raise outputs.named(self.name, error) from None
         return outputs.results(self.name, layout.program, prepared, (layout.shapes, layout.expected), out)
 
     # --- layouts ----------------------------------------------------------------------------------

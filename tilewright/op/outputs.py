@@ -42,30 +42,35 @@ def results(
     `shapes` are those of the results in the Program, and as a user has them.
     """
     inside, outside = shapes
-    if out is not None and any(map(_is_complex, program.results)):
+    if out is not None and any(map(is_complex, program.results)):
         raise ArgumentError(f"{where(op_name)}: a complex result has no out=; copy it where it should go")
     try:
         if out is not None:
             return _write(checked(op_name, out, program, outside), shapes, run)
         computed = run(None)
     except (TargetError, MemoryLimitError) as error:
-        raise type(error)(f"{where(op_name)}: {error}") from None
+        raise named(op_name, error) from None
     if inside != outside:
         computed = tuple(result.reshape(shape) for result, shape in zip(computed, outside, strict=True))
     return complex_again(program, computed)
 
 
+def named(op_name: str, error: TargetError | MemoryLimitError) -> TargetError | MemoryLimitError:
+    """The error, told of the op."""
+    return type(error)(f"{where(op_name)}: {error}")
+
+
 def complex_again(program: Program, results: Arrays) -> Arrays:
     """Results with those that run along the halves of complex numbers as such."""
-    if not any(map(_is_complex, program.results)):
+    if not any(map(is_complex, program.results)):
         return results
     return tuple(
-        from_pairs_of(array) if _is_complex(result) else array
+        from_pairs_of(array) if is_complex(result) else array
         for array, result in zip(results, program.results, strict=True)
     )
 
 
-def _is_complex(result: Result) -> bool:
+def is_complex(result: Result) -> bool:
     return result.axes[-1:] == (PAIR,)
 
 

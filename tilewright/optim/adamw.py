@@ -35,8 +35,8 @@ class AdamW(Optimizer):
         state["step"] += 1
         beta1, beta2 = group["betas"]
         mean, square = state["exp_avg"], state["exp_avg_sq"]
-        kernels.adamw_step(
-            param, gradient, mean, square, step=state["step"], lr=group["lr"],
-            weight_decay=group["weight_decay"], beta1=beta1, beta2=beta2, eps=group["eps"],
-            out=(param, mean, square),
+        scalars = {"step": state["step"], "lr": group["lr"], "weight_decay": group["weight_decay"]}
+        self.write(
+            kernels.adamw_step, (param, gradient, mean, square), (param, mean, square), scalars,
+            beta1=beta1, beta2=beta2, eps=group["eps"],
         )  # fmt: skip

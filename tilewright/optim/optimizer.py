@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tilewright.autograd.tape import enable_grad, no_grad
 from tilewright.errors import ArgumentError, ShapeError
+from tilewright.op.op import Op
 from tilewright.tensor.creation import as_tensor
 from tilewright.tensor.gradients import clear_gradient
 from tilewright.tensor.tensor import Tensor
+from tilewright.tensor.updates import Update
 
 Group = dict[str, Any]
 
@@ -27,6 +29,7 @@ class Optimizer:
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self._updates: dict[tuple[Tensor, Op], Update] = {}
         if isinstance(params, (Tensor, Mapping)):
             kind = type(params).__qualname__
             raise ArgumentError(f"params is an iterable of tensors or of groups, not one {kind}: [tensor]")
@@ -88,6 +91,16 @@ class Optimizer:
         """Move one parameter, in place."""
         raise NotImplementedError
 
+    def write(
+        self, op: Op, operands: Sequence[Tensor], out: Sequence[Tensor], scalars: Mapping[str, float],
+        **constants: Any,
+    ) -> None:  # fmt: skip
+        """The results of an op over Tensors, a parameter first. What steps repeat is kept ready."""
+        update = self._updates.get((out[0], op))
+        if update is None:
+            update = self._updates[out[0], op] = Update(op)
+        update(operands, out, scalars, constants)
+
     # --- state ----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,6 +136,9 @@ class Optimizer:
         for group, own in zip(groups, self.param_groups, strict=True):
             own.update({k: copy.deepcopy(v) for k, v in group.items() if k != "params"})
         self.state = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_updates": {}}  # what is kept ready is of this process
 
     def __repr__(self) -> str:
         lines = []

@@ -36,13 +36,14 @@ class SGD(Optimizer):
     def update(self, param: Tensor, gradient: Tensor, state: dict[str, Any], group: Group) -> None:
         options = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
         if not group["momentum"]:
-            kernels.sgd_step(param, gradient, **options, out=param)
+            self.write(kernels.sgd_step, (param, gradient), (param,), options)
             return
         buffer = state.get("momentum_buffer")
         first = buffer is None
         if buffer is None:
             buffer = state["momentum_buffer"] = empty_like(param)
-        kernels.sgd_step(
-            param, gradient, buffer, **options, momentum=group["momentum"], dampening=group["dampening"],
-            nesterov=group["nesterov"], first=first, out=(param, buffer),
+        options |= {"momentum": group["momentum"], "dampening": group["dampening"]}
+        self.write(
+            kernels.sgd_step, (param, gradient, buffer), (param, buffer), options,
+            nesterov=group["nesterov"], first=first,
         )  # fmt: skip

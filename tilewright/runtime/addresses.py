@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-_HEAD = object.__basicsize__
+HEAD = object.__basicsize__
+"""Bytes of an object before its own fields."""
+
 _word_at = ctypes.c_size_t.from_address
 
 
@@ -21,7 +23,7 @@ def _slowly(array: np.ndarray) -> int:
 
 
 def _quickly(array: np.ndarray) -> int:
-    return _word_at(id(array) + _HEAD).value
+    return _word_at(id(array) + HEAD).value
 
 
 def _agree() -> bool:
@@ -33,5 +35,8 @@ def _agree() -> bool:
     return all(_quickly(a) == _slowly(a) for a in samples)
 
 
-address: Callable[[np.ndarray], int] = _quickly if _agree() else _slowly
+LIES_IN_FIELD = _agree()
+"""Whether the address of an array's elements lies `HEAD` bytes behind where the array does."""
+
+address: Callable[[np.ndarray], int] = _quickly if LIES_IN_FIELD else _slowly
 """The address of an array's first element (the one with index 0, 0, …)."""

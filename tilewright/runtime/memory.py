@@ -5,12 +5,14 @@ to the pool when the last array that looks into it dies, views included, and the
 gets it again, pages and all. Buffers of the pool start at a page, hence at a cache line; NumPy's small
 ones may not.
 
-    array ──base──▶ bytes of the block ──base──▶ _Lease ──dies──▶ pool
+    array ──base──▶ _Lease, a buffer of the block's bytes ──dies──▶ pool
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import math
 import mmap
 import operator
@@ -177,20 +179,19 @@ class _Block:
 class _Lease:
     """Owner of a block as long as arrays use it: NumPy keeps it alive as their base."""
 
-    __slots__ = ("__array_interface__", "_block", "_pool")
+    __slots__ = ()
 
-    def __init__(self, pool: _Pool, block: _Block, size: int):
-        self._pool = pool
-        self._block = block
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": (size,),
-            "typestr": "|u1",
-            "data": (block.address, False),
-        }
+    _block: _Block
+    _pool: _Pool
 
     def __del__(self) -> None:
         self._pool.give_back(self._block)
+
+
+@functools.lru_cache(maxsize=1024)
+def _lease_type(size: int) -> Any:
+    """Leases of so many bytes, which are a buffer as NumPy takes them."""
+    return type("_Lease", (_Lease, ctypes.c_char * size), {"__slots__": ("_block", "_pool")})
 
 
 class _Pool:
@@ -212,9 +213,13 @@ class _Pool:
         """In a forked child the thread that held the lock does not exist."""
         self._lock = threading.Lock()
 
-    def bytes(self, size: int) -> np.ndarray:
-        """`size` bytes as an array whose death, and that of all its views, gives them back."""
-        return np.asarray(_Lease(self, self._take(size_class(size), size), size))
+    def bytes(self, size: int) -> Any:
+        """A buffer of at least `size` bytes, whose death, and that of all its views, gives them back."""
+        block = self._take(size_class(size), size)
+        lease = _lease_type(block.size).from_address(block.address)
+        lease._pool = self
+        lease._block = block
+        return lease
 
     def _take(self, wanted: int, size: int) -> _Block:
         with self._lock:
@@ -306,6 +311,7 @@ class _Pool:
         )
 
 
+@functools.lru_cache(maxsize=4096)
 def size_class(size: int) -> int:
     """The size of the block for `size` bytes: `CLASSES_PER_DOUBLING` sizes for each power of two.
 

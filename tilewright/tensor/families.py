@@ -122,6 +122,9 @@ def product(left: str, right: str) -> TracedOp:
     return made_op(compute, "matmul", specs)
 
 
+copied = made_op(lambda x: x, "copy", {"x": POINTWISE})
+"""The elements of an array in memory of their own, in order."""
+
 PARTS = {
     "real": complex_numbers.real,
     "imag": complex_numbers.imag,

@@ -40,6 +40,11 @@ def pointwise(row: str, *operands: Any) -> Any:
 
 
 def _with_numbers(row: str, operands: tuple[Any, ...]) -> Any:
+    if row != "where" and all(map(_is_plain, operands)):
+        numbers = tuple([not isinstance(o, Value) for o in operands])
+        scalars = {n: o for n, o, number in zip(families.OPERANDS, operands, numbers, strict=False) if number}
+        given = tuple([o for o, number in zip(operands, numbers, strict=True) if not number])
+        return call(families.pointwise(row, numbers), given, scalars)[0]
     tiles: list[Any] = [
         o if isinstance(o, (Value, complex)) or families.is_number(o) else as_stored_operand(o, row)
         for o in operands
@@ -59,6 +64,13 @@ def _with_numbers(row: str, operands: tuple[Any, ...]) -> Any:
     scalars = {n: o for n, o, number in zip(families.OPERANDS, tiles, numbers, strict=False) if number}
     given = tuple(o for o, number in zip(tiles, numbers, strict=True) if not number)
     return call(families.pointwise(row, tuple(numbers)), given, scalars)[0]
+
+
+def _is_plain(operand: Any) -> bool:
+    """Whether an operand is a Tensor of floats, or a number that takes its dtype from those."""
+    if isinstance(operand, Value):
+        return operand._array.dtype.kind == "f"
+    return type(operand) is float or type(operand) is int
 
 
 def _typed_number(value: Any, dtypes: Sequence[DType], row: str) -> np.ndarray:

@@ -23,7 +23,7 @@ from tilewright.op import outputs
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derived import DerivedOp
 from tilewright.op.op import Arguments, Call, Op, constants_key
-from tilewright.op.pairs import as_real, complex_names
+from tilewright.op.pairs import as_real, complex_names, is_complex_array
 from tilewright.tensor.site import Gradient, Shape, Site, closed_backward, inside, outside, zeros
 
 NOTHING: Mapping[str, Any] = {}
@@ -117,7 +117,7 @@ class ProgramNode(Node):
         if site.computes:
             given = {name: _cotangent(cotangents, n, shape, site) for n, name, shape in site.cotangents}
             given |= self._checked_saved()
-            results = site.backward.run({name: given[name] for name in site.read}, self.scalars)
+            results = site.run_backward([given[name] for name in site.read], self.scalars)
         for number, gradient in enumerate(site.gradients):
             if gradient.through is None:
                 pulled[gradient.position] = outside(results[number], gradient.given, gradient.paired)
@@ -255,6 +255,8 @@ def _recorded(
 
 def _unrecorded(site: Site, results: Sequence[np.ndarray]) -> list[Any]:
     make = Value.kind._make
+    if site.as_expected:
+        return [make(result) for result in results]
     return [make(outside(*each)) for each in zip(results, site.expected, site.paired, strict=True)]
 
 
@@ -270,10 +272,10 @@ def call(
     `out` holds for each result None or a Tensor to write it to.
     """
     site, positions, arrays = _find_site(op, operands, scalars, constants)
-    given = [
-        arrays[n] if arrays[n].shape == shape and not site.has_complex else inside(arrays[n], shape)
-        for n, shape in zip(positions, site.shapes, strict=True)
-    ]
+    if site.as_given:
+        given = [arrays[n] for n in positions]
+    else:
+        given = [inside(arrays[n], shape) for n, shape in zip(positions, site.shapes, strict=True)]
     forward = site.forward
     if forward is None:
         forward = site.forward = site.executable.prepared(given)
@@ -345,6 +347,23 @@ def _run_into(op: Op, site: Site, forward: Callable[..., tuple[np.ndarray, ...]]
         Value.kind._make(result) if tensor is None else tensor
         for tensor, result in zip(tensors, results, strict=True)
     ]
+
+
+def prepared_into(
+    op: Op, operands: Sequence[Value], out: Sequence[np.ndarray], constants: Mapping[str, Any]
+) -> Callable[..., None] | None:
+    """A call that was made with `out=`, to be made again; None where it is more than a kernel's entry."""
+    if mode.recording:
+        return None
+    missing = (None,) * (len(op.tiles) - len(operands))
+    site, positions, arrays = _find_site(op, (*operands, *missing), NOTHING, {**op.constants, **constants})
+    given = arrays[: len(operands)]
+    plain = positions == tuple(range(len(given))) and not any(map(is_complex_array, given))
+    repeated = getattr(site.forward, "repeated", None)
+    if not plain or repeated is None or not all(array.flags.c_contiguous for array in (*given, *out)):
+        return None
+    places = [array.reshape(shape) for array, shape in zip(out, site.result_shapes, strict=True)]
+    return repeated([inside(array, shape) for array, shape in zip(given, site.shapes, strict=True)], places)
 
 
 def _site(

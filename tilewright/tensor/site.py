@@ -23,8 +23,11 @@ from tilewright.dsl.program import Program, Read, reads
 from tilewright.op.derivatives import vjp
 from tilewright.op.derived import without_saved
 from tilewright.op.pairs import as_pairs, from_pairs_of, is_complex_array
+from tilewright.runtime.recent import Recent
 
 Shape = tuple[int, ...]
+
+MAX_LAYOUTS = 16  # of a backward's operands: cotangents come as they come
 
 
 def inside(array: np.ndarray, shape: Shape) -> np.ndarray:
@@ -54,7 +57,8 @@ class Site:
     """One Program at one set of operand layouts, differentiated by the operands `tracked`.
 
     `shapes` are those of the operands in the Program, `given` those that the caller knows them by;
-    `expected` are the shapes in which the caller wants the results.
+    `expected` are the shapes in which the caller wants the results. `as_given` and `as_expected`: whether
+    operands and results are as the Program has them.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Site:
         self.shapes = tuple(shapes)
         self.given = tuple(given)
         self.expected = tuple(expected)
-        self.has_complex = any(PAIR in p.axes for p in program.tiles)
+        self.as_given = self.shapes == self.given and not any(PAIR in p.axes for p in program.tiles)
         self.paired = tuple(PAIR in r.axes for r in program.results)
         self.forward: Run | None = None  # for operands of one set of strides
         wrt = tuple(p.name for p, t in zip(program.tiles, tracked, strict=True) if t and p.dtype.is_float)
@@ -120,15 +124,30 @@ class Site:
         self.computes = bool(self.fresh)
         self.kept_any = self.computes and bool(self.kept_operands or self.kept_results)
         self.second: dict[tuple[bool, ...], Site] = {}
+        self._backward_runs: Recent[tuple, Run] = Recent(MAX_LAYOUTS)
 
     @functools.cached_property
     def backward(self) -> Executable:
         return compile_program(self.derivative.backward)
 
+    def run_backward(
+        self, operands: Sequence[np.ndarray], scalars: Mapping[str, float | int]
+    ) -> tuple[np.ndarray, ...]:
+        """The gradients for operands in the order of `read`, which may lie otherwise from call to call."""
+        strides = tuple([array.strides for array in operands])
+        run = self._backward_runs.get(strides)
+        if run is None:
+            run = self._backward_runs[strides] = self.backward.prepared(operands)
+        return run(operands, scalars)
+
     @functools.cached_property
     def result_shapes(self) -> tuple[Shape, ...]:
         """Of the results in the Program."""
         return result_shapes(self.program, dict(zip(self.names, self.shapes, strict=True)))
+
+    @functools.cached_property
+    def as_expected(self) -> bool:
+        return not any(self.paired) and self.result_shapes == self.expected
 
     def _extents(self) -> dict[str, int]:
         return bind_extents(self.program, dict(zip(self.names, self.shapes, strict=True)))

@@ -13,9 +13,23 @@ from typing import Any
 import numpy as np
 
 from tilewright.autograd.tape import Node, Source, mode
+from tilewright.dsl.dtypes import of_array
 from tilewright.runtime import memory
-from tilewright.tensor.families import over_last_axes
+from tilewright.tensor.families import copied, over_last_axes
 from tilewright.tensor.record import Shape, Value, Version
+
+LARGE = 64 << 10  # bytes: from here on a kernel copies faster than NumPy what does not lie in order
+
+
+def in_order(array: np.ndarray) -> np.ndarray:
+    """A C-contiguous copy."""
+    if array.flags.c_contiguous or not _is_large(array) or of_array(array) is None:
+        return memory.copy(array)
+    return copied(array)
+
+
+def _is_large(array: np.ndarray) -> bool:
+    return array.size * array.itemsize >= LARGE
 
 
 class View:
@@ -37,7 +51,12 @@ class Reshape(View):
     shape: Shape
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        return array.reshape(self.shape)
+        if array.flags.c_contiguous or not _is_large(array):
+            return array.reshape(self.shape)
+        try:
+            return np.reshape(array, self.shape, copy=False)
+        except (ValueError, TypeError):  # no view has this shape, or NumPy is too old to say so
+            return in_order(array).reshape(self.shape)
 
     def transposed(self, shape: Shape) -> View:
         return Reshape(shape)
@@ -130,7 +149,7 @@ class Copy(View):
     """The same elements in memory of their own."""
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        return memory.copy(array)
+        return in_order(array)
 
     def transposed(self, shape: Shape) -> View:
         return Reshape(shape)

@@ -292,10 +292,10 @@ def test_a_failed_allocation_is_a_clear_error_and_the_next_call_works():
 
 
 def test_a_new_extent_compiles_nothing(monkeypatch: pytest.MonkeyPatch):
-    arrays = draw(normalise, 8, 40)
-    normalise(*arrays)
+    for extents in ((8, 40), (100, 30)):  # few rows, and many brief ones
+        normalise(*draw(normalise, *extents))
     monkeypatch.setattr(CpuExecutable, "_compile", lambda *_: pytest.fail("compiled again"))
-    for extents in ((3, 9), (100, 41), (1, 1000)):
+    for extents in ((3, 9), (100, 41), (1, 1000), (70, 25), (1000, 300)):
         operands = draw(normalise, *extents)
         assert_right(normalise(*operands), normalise.reference(*operands))
 

@@ -2,15 +2,26 @@
 
 name(frame)                        runs all items, on `threads` threads where there is an OpenMP runtime
 name_range(frame, begin, end, thread)   a range of items on the calling thread
+name_direct(template, workspace, arrays…, scalars…)   all items, for NumPy's arrays as Python has them: their
+                                   addresses, and the scalars, go to a copy of the template of a frame
 """
 
 from __future__ import annotations
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.blocks import Blocks
-from tilewright.compiler.targets.cpu.builder import I32, I64, PTR, Builder, Value
+from tilewright.compiler.targets.cpu.brief import BriefRows
+from tilewright.compiler.targets.cpu.builder import F64, I32, I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.columns import ColumnLoops, lies_across
-from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS, WORKSPACE, WORKSPACE_BYTES, Frame
+from tilewright.compiler.targets.cpu.flat import FlatLoops
+from tilewright.compiler.targets.cpu.frame import (
+    ITEMS,
+    THREADS,
+    WORDS_COPIED,
+    WORKSPACE,
+    WORKSPACE_BYTES,
+    Frame,
+)
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.loops import RowLoops
 from tilewright.compiler.targets.cpu.orders import Orders
@@ -19,6 +30,8 @@ from tilewright.compiler.targets.cpu.scatters import Scatters
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
+from tilewright.compiler.targets.cpu.transposed import TransposedTiles
+from tilewright.runtime.addresses import HEAD
 
 
 def emit(
@@ -34,6 +47,7 @@ def emit(
     if openmp:
         _worker(b, name)
     _entry(b, name, openmp)
+    _direct(b, name, Frame(kernel))
     return b.module()
 
 
@@ -58,8 +72,14 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = Orders(b, kernel, top, workspace)
         elif kernel.scans:
             body = ScanLoops(b, kernel, schedule, top, workspace)
+        elif schedule.outer:
+            body = FlatLoops(b, kernel, schedule, top, workspace, frame)
+        elif schedule.across:
+            body = TransposedTiles(b, kernel, schedule, top, workspace)
         elif lies_across(kernel, schedule):
             body = ColumnLoops(b, kernel, schedule, top, workspace, frame)
+        elif schedule.brief:
+            body = BriefRows(b, kernel, schedule, top, workspace)
         else:
             body = RowLoops(b, kernel, schedule, top, workspace)
         with b.loop(begin, end) as items:
@@ -100,3 +120,21 @@ def _entry(b: Builder, name: str, openmp: bool) -> None:
             choice.otherwise()
             worker = b.address_of(f"{name}_worker")
             b.call("GOMP_parallel", [worker, frame, b.convert(threads, "i32"), b.constant(0, I32)])
+
+
+def _direct(b: Builder, name: str, frame: Frame) -> None:
+    """The kernel as Python calls it: one call instead of a look at every array."""
+    arrays = [(f"array{n}", PTR) for n in range(len(frame.operand_slot))]
+    scalars = [(f"scalar{n}", F64 if p.dtype.is_float else I64) for n, p in enumerate(frame.kernel.scalars)]
+    arguments = [("template", PTR), ("workspace", PTR), *arrays, *scalars]
+    with b.function(f"{name}_direct", args=arguments) as (template, workspace, *given):
+        words = b.alloca(8 * frame.padded_size)
+        for start in range(0, frame.padded_size, WORDS_COPIED):
+            part = b.load(b.offset(template, 8 * start), I64.vector(WORDS_COPIED))
+            b.store(part, b.offset(words, 8 * start))
+        slots = [WORKSPACE, *frame.operand_slot.values()]
+        for slot, array in zip(slots, [workspace, *given[: len(arrays)]], strict=True):
+            b.store(b.load(b.offset(array, HEAD), PTR), b.offset(words, 8 * slot))
+        for slot, scalar in zip(frame.scalar_slot.values(), given[len(arrays) :], strict=True):
+            b.store(scalar, b.offset(words, 8 * slot))
+        b.call(name, [words])

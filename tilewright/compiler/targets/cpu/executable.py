@@ -16,7 +16,16 @@ from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.slender import reshaped
-from tilewright.compiler.targets.cpu import blocks, columns, frame, keep, orders, toolchain
+from tilewright.compiler.targets.cpu import (
+    blocks,
+    columns,
+    flat,
+    frame,
+    keep,
+    orders,
+    toolchain,
+    transposed,
+)
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
@@ -31,7 +40,9 @@ from tilewright.compiler.targets.cpu.recipe import (
     Recipe,
     Scalars,
     Step,
+    direct_type,
     lies_as,
+    plain_entry,
     span,
 )
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
@@ -43,6 +54,7 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, topological
 from tilewright.dsl.text import to_text
 from tilewright.runtime import memory, threads
+from tilewright.runtime.addresses import HEAD
 from tilewright.runtime.cache import shared_cache
 from tilewright.runtime.recent import Recent
 
@@ -150,12 +162,13 @@ class CpuExecutable:
             shapes[buffer.name] = tuple(extents[base(a)] for a in buffer.axes)
             strides[buffer.name] = contiguous_strides(shapes[buffer.name], buffer.dtype)
         number = {name: n for n, name in enumerate(shapes)}
-        steps = (
+        attempts = (
             self._step(kernel, n, shapes, strides, extents, number, fresh)
             for n, kernel in enumerate(self.plan.kernels)
         )
+        steps = tuple(s for s in attempts if s is not None)
         return Recipe(
-            tuple(s for s in steps if s is not None),
+            steps,
             tuple((shapes[b.name], b.dtype.numpy) for b in buffers),
             len(self.plan.results),
             (*map(span, operands), *((0, bytes_of(shapes[b.name], b.dtype)) for b in buffers)),
@@ -166,6 +179,7 @@ class CpuExecutable:
                 if (result.name, self._names[position]) in self._replaceable
                 and lies_as(operand, shapes[result.name], result.dtype)
             ),
+            plain_entry(steps, len(operands), len(buffers)),
         )
 
     def _step(
@@ -182,7 +196,7 @@ class CpuExecutable:
         layout = layout_of(kernel, shapes, strides, extents)
         compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, shapes))
         slots = compiled.frame
-        template = array("q", bytes(8 * slots.size))
+        template = array("q", bytes(8 * slots.padded_size))
         workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
         items, sizes, workspace = _work_items(compiled, self.target, extents, workers)
         if items == 0:
@@ -196,13 +210,13 @@ class CpuExecutable:
         template[frame.SIZES : frame.SIZES + len(sizes)] = array("q", sizes)
         for axis, slot in slots.extent_slot.items():
             template[slot] = extents[axis]
-        addresses = []
         for (name, _), slot in slots.operand_slot.items():
-            addresses.append((slot, number[name]))
             for dimension, stride in enumerate(strides[name]):
                 template[slot + 1 + dimension] = stride
         scalars = tuple((slots.scalar_slot[p.name], p.name, p.dtype) for p in kernel.scalars)
-        return Step(compiled, template, tuple(addresses), scalars, workspace * workers, workers)
+        arrays = tuple(number[name] for name, _ in slots.operand_slot)
+        places = tuple(slots.operand_slot.values())
+        return Step(compiled, template, arrays, places, scalars, workspace * workers, workers)
 
     # --- compiling --------------------------------------------------------------------------------
 
@@ -227,6 +241,7 @@ class CpuExecutable:
             "schedule": repr(schedule),
             "target": repr(self.target),
             "openmp": str(openmp),
+            "head": str(HEAD),
             "code": code_version(),
         }
 
@@ -237,8 +252,9 @@ class CpuExecutable:
         sections = shared_cache().get_or_build(material, build)
         loaded = toolchain.load(sections["object"])
         entry = ENTRY(loaded.address(ENTRY_NAME))
+        direct = direct_type(kernel)(loaded.address(f"{ENTRY_NAME}_direct"))
         part = RANGE(loaded.address(f"{ENTRY_NAME}_range"))
-        return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, part, loaded)
+        return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, direct, part, loaded)
 
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
         """The kernels that operands like these run, in order; the operands' contents are not read."""
@@ -257,20 +273,35 @@ class CpuExecutable:
 class Prepared:
     """An executable for operands of certain shapes and strides, which are not looked at again."""
 
-    __slots__ = ("_executable", "_recipes")
+    __slots__ = ("_executable", "_recipe", "_recipes", "_threads")
 
     def __init__(self, executable: CpuExecutable):
         self._executable = executable
         self._recipes: dict[tuple[int, bool], Recipe] = {}
+        self._recipe: Recipe | None = None  # for fresh results on `_threads` threads
+        self._threads = 0
 
     def __call__(
         self, operands: Sequence[np.ndarray], scalars: Scalars = NOTHING, out: Out | None = None
     ) -> tuple[np.ndarray, ...]:
-        key = (threads.get_num_threads(), out is None)
-        recipe = self._recipes.get(key)
+        count = threads.get_num_threads()
+        if out is not None:
+            return self._found(count, operands, False).run_into(operands, scalars, out)
+        recipe = self._recipe
+        if recipe is None or self._threads != count:
+            recipe = self._recipe = self._found(count, operands, True)
+            self._threads = count
+        return recipe.run(operands, scalars)
+
+    def repeated(self, operands: Sequence[np.ndarray], out: Out) -> Callable[..., None] | None:
+        """The same call again, on these operands or others like them that lie elsewhere."""
+        return self._found(threads.get_num_threads(), operands, False).repeated(operands, out)
+
+    def _found(self, count: int, operands: Sequence[np.ndarray], fresh: bool) -> Recipe:
+        recipe = self._recipes.get((count, fresh))
         if recipe is None:
-            recipe = self._recipes[key] = self._executable.recipe(operands, out is None)
-        return recipe.run(operands, scalars) if out is None else recipe.run_into(operands, scalars, out)
+            recipe = self._recipes[count, fresh] = self._executable.recipe(operands, fresh)
+        return recipe
 
 
 @functools.lru_cache(maxsize=MAX_OBJECTS)
@@ -316,6 +347,10 @@ def _work_items(
         return sizes.items, sizes.slots(), blocks.workspace_bytes(kernel, schedule, layout, extents, sizes)
     items = 1
     tile, sizes = schedule.tile, ()
+    if schedule.outer:
+        return flat.work_items(kernel, schedule, extents), (0, flat.rows_an_item(schedule, extents)), 0
+    if schedule.across:
+        return transposed.work_items(kernel, schedule, extents), (), 0
     if columns.lies_across(kernel, schedule):
         tile = columns.strip_width(kernel, schedule, target, extents, workers)
         sizes = (0, tile)
@@ -323,12 +358,18 @@ def _work_items(
         items = extents[kernel.split.axis]
     else:
         lane = schedule.lane_axis
+        last = [a for a in kernel.parallel if a != lane][-1:] if kernel.kind == "pointwise" and lane else []
+        rows = max(1, tile // max(1, extents[base(lane)])) if last and lane else 1
         for axis in kernel.parallel:
             extent = extents[base(axis)]
-            items *= -(-extent // tile) if axis == lane else extent
+            items *= -(-extent // (tile if axis == lane else rows if axis in last else 1))
     if kernel.scans and schedule.lane_axis in kernel.row and not schedule.segment:
         items = -(-items // schedule.lanes)
     if kernel.order:
         return items, (), orders.workspace_bytes(kernel, extents)
+    if schedule.brief:
+        last = extents[base(kernel.parallel[-1])]
+        items = items // last * -(-last // schedule.lanes)
     count = len(keep.kept_nodes(kernel)) if schedule.lane_axis in kernel.row else 0
-    return items, sizes, keep.workspace_bytes(kernel, count, extents) if count else 0
+    together = schedule.lanes if schedule.brief else 1
+    return items, sizes, keep.workspace_bytes(kernel, count, extents, together) if count else 0

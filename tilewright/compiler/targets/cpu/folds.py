@@ -60,6 +60,26 @@ class Fold:
     def across(self, state: State) -> Value:
         return self.b.reduce(self.step_name, self.finish(state), signed=self.signed)
 
+    def each_across(self, states: Sequence[State]) -> Value:
+        """What `across` gives for as many states as they have lanes, one a lane: halves are joined as there.
+
+        Two states make one, the lower halves of both beside the upper ones; then four make one, in quarters.
+        """
+        lanes = len(states)
+        half = lanes // 2
+        while len(states) > 1:
+            low = [lane for lane in range(2 * lanes) if not lane & half]
+            high = [lane + half for lane in low]
+            states = [
+                self.join(self._shuffled(a, b, low), self._shuffled(a, b, high))
+                for a, b in zip(states[::2], states[1::2], strict=True)
+            ]
+            half //= 2
+        return self.finish(states[0])
+
+    def _shuffled(self, a: State, b: State, lanes: Sequence[int]) -> State:
+        return [self.b.shuffle(one, other, lanes) for one, other in zip(a, b, strict=True)]
+
 
 class ExtremumOfBits(Fold):
     """The largest or smallest float by its bits as an integer."""
@@ -153,6 +173,12 @@ class Totals:
         """Give `scope` the results, of each lane or `across` all of them."""
         for fold, state in zip(self.folds, self._apart(carried), strict=True):
             scope.values[fold.reduction] = fold.across(state) if across else fold.finish(state)
+
+    def finish_each(self, scope: Scope, rows: Sequence[Sequence[Value]]) -> None:
+        """Give `scope` the results of as many rows as there are lanes, a lane each."""
+        apart = [self._apart(row) for row in rows]
+        for number, fold in enumerate(self.folds):
+            scope.values[fold.reduction] = fold.each_across([states[number] for states in apart])
 
     def _apart(self, carried: Sequence[Value]) -> list[State]:
         states, at = [], 0

@@ -20,6 +20,7 @@ from tilewright.compiler.nest import Kernel
 THREADS, ITEMS, WORKSPACE, WORKSPACE_BYTES, BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N = range(9)
 SIZES = BLOCK_M  # the slot of the first of them
 HEADER = 9
+WORDS_COPIED = 8  # at once: a frame's template is whole pieces of so many
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,8 @@ class Frame:
     @cached_property
     def size(self) -> int:
         return HEADER + len(self.axes) + sum(1 + rank for _, rank in self.operands) + len(self.kernel.scalars)
+
+    @cached_property
+    def padded_size(self) -> int:
+        """Words of a template: whole pieces of those copied at once."""
+        return -(-self.size // WORDS_COPIED) * WORDS_COPIED

@@ -54,12 +54,12 @@ def _worth(node: Node) -> bool:
     return total >= WORTH_KEEPING
 
 
-def workspace_bytes(kernel: Kernel, count: int, extents: Mapping[str, int]) -> int:
-    """The bytes of workspace that one thread needs for `count` kept nodes."""
+def workspace_bytes(kernel: Kernel, count: int, extents: Mapping[str, int], rows: int = 1) -> int:
+    """The bytes of workspace that one thread needs for `count` kept nodes of `rows` rows."""
     length = 1
     for axis in kernel.row:
         length *= extents[base(axis)]
-    return count * (length + PADDING) * 8
+    return rows * count * (length + PADDING) * 8
 
 
 class Keep:
@@ -70,6 +70,7 @@ class Keep:
         self.kernel = kernel
         self.kept = kept
         self.workspace = workspace
+        self.row: Value | None = None  # which of the rows that are in the workspace together
         self.length: Value | None = None
         if kept:
             self.length = b.constant(1, I64)
@@ -85,7 +86,10 @@ class Keep:
             assert first is not None
             position = b.add(b.mul(position, scope.extent(axis)), first)
         assert self.length is not None
-        start = b.mul(b.add(self.length, PADDING), 8 * slot)
+        place: Value | int = slot
+        if self.row is not None:
+            place = b.add(b.mul(self.row, len(self.kept)), slot)
+        start = b.mul(b.mul(b.add(self.length, PADDING), 8), place)
         return b.offset(self.workspace, b.add(start, b.mul(position, size)))
 
     def store(self, scope: Scope, phase: int) -> None:

@@ -29,15 +29,22 @@ class _State:
     workers = 0
 
 
+def has_openmp() -> bool:
+    """Whether kernels may enter parallel regions here, on threads of their own."""
+    if _State.orphaned or toolchain.openmp() is None:
+        return False
+    _State.started = True
+    return True
+
+
 def enter(entry: Entry, part: Range, words: array) -> None:
-    """Run a kernel on a filled frame, on as many threads as the frame says: more than one."""
+    """Run a kernel on a filled frame, on as many threads as the frame says."""
     address = words.buffer_info()[0]
     workers = words[THREADS]
-    if _State.orphaned or toolchain.openmp() is None:
-        _in_python_threads(part, address, words[ITEMS], workers)
-    else:
-        _State.started = True
+    if workers == 1 or has_openmp():
         entry(address)
+    else:
+        _in_python_threads(part, address, words[ITEMS], workers)
 
 
 def _in_python_threads(part: Range, address: int, items: int, workers: int) -> None:

@@ -15,23 +15,30 @@ from tilewright.dsl.bounds import stays_inside
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import At
 
-UNIT, ZERO, STRIDED = "1", "0", "s"
+UNIT, ZERO, STRIDED, CONTINUED = "1", "0", "s", "c"
 
 ONE, TINY, SHORT, MEDIUM, LONG, WHOLE, ENDLESS = "1", "t", "s", "m", "l", "w", "e"
+NARROW, VECTOR = "n", "v"
 LEAST = {TINY: 2, SHORT: 5, MEDIUM: 8, LONG: 15}  # the fewest elements of each class of extents
 FEWEST = 16384  # positions of a scanned row from which on it is endless: walked in parts
+BRIEF = {"b": 24, "c": 48, "d": 112}  # classes of reduced rows whose end costs as much as the rest: positions
+MOST_NARROW = 64  # elements of a last axis that is narrow: lanes run on over its ends
+MOST_COLUMNS = 48  # that are reduced so
+FEWEST_NARROW = 128  # positions of the axis outside of it
 WIDEST = 16  # no vector is a fraction of more than this many elements
 
 
 @dataclass(frozen=True)
 class Layout:
-    """classes: the stride of every dimension of every operand that is read: `1` element, `0`, or else `s`.
+    """classes: the stride of every dimension of every operand that is read: `1` element, `0`, or else `s`;
+    `c` where a last axis is narrow and this dimension steps from one end of its elements to the next.
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
-    medium (8 to 14), long, or whole vectors; and that of a scan, if it is endless. inside: the axes along
-    which an operand read at computed positions is never left. chains: the dimensions of a contraction's
-    operands that go on in the one behind them where that ends. narrow: the last axes of those sides of a
-    contraction that have no more positions than the widest vector.
+    medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if it
+    is brief and there are many; that of a narrow last axis, shorter than a vector or not; and axes outside of
+    a row that have one position. inside: the axes along which an operand read at computed positions is never
+    left. chains: the dimensions of a contraction's operands that go on in the one behind them where that
+    ends. narrow: the last axes of those sides of a contraction that have no more positions than the widest vector.
     """
 
     classes: Mapping[str, str]
@@ -78,14 +85,17 @@ def layout_of(
     extents: Mapping[str, int],
 ) -> Layout:
     """The layout of a call; strides are in bytes."""
-    classes = {p.name: _classes(shapes[p.name], strides[p.name], p.dtype) for p in kernel.tiles}
+    lengths = _lengths(kernel, extents)
+    narrow = not {NARROW, VECTOR}.isdisjoint(lengths.values())
+    classes = {p.name: _classes(shapes[p.name], strides[p.name], p.dtype, narrow) for p in kernel.tiles}
     inside = {
         node: frozenset(axis for axis in node.along if stays_inside(node, axis, extents))
         for node in indexed_reads(kernel)
     }
+    lengths |= _single_axes(kernel, extents, classes)
     chained = kernel.tiles if kernel.contraction else ()
     chains = {p.name: _chains(shapes[p.name], strides[p.name]) for p in chained}
-    return Layout(classes, _lengths(kernel, extents), inside, chains, _narrow(kernel, extents))
+    return Layout(classes, lengths, inside, chains, _narrow(kernel, extents))
 
 
 def _narrow(kernel: Kernel, extents: Mapping[str, int]) -> frozenset[str]:
@@ -99,11 +109,55 @@ def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
     """Those of axes that a contraction walks together with others, and of an endless row that is scanned."""
     if kernel.scans:
         return {base(axis): ENDLESS for axis in kernel.row if extents[base(axis)] >= FEWEST}
+    if kernel.kind in ("row", "pointwise") and not kernel.split:
+        return _brief_rows(kernel, extents) | _narrow_axis(kernel, extents)
     if not kernel.contraction:
         return {}
     c = kernel.contraction
     groups = [group for group in (c.m, c.n, c.k) if len(group) > 1]
     return {base(axis): length_class(extents[base(axis)]) for group in groups for axis in group}
+
+
+def _brief_rows(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
+    """Those of the row, if it is brief and there are enough side by side to fill vectors."""
+    if not kernel.row or not kernel.parallel or extents[base(kernel.parallel[-1])] < WIDEST:
+        return {}
+    positions = math.prod(extents[base(axis)] for axis in kernel.row)
+    found = next((name for name, most in BRIEF.items() if positions <= most), None)
+    return {base(kernel.row[0]): found} if found else {}
+
+
+def _single_axes(kernel: Kernel, extents: Mapping[str, int], classes: Mapping[str, str]) -> dict[str, str]:
+    """Those of axes outside of a row that have one position, and along which an operand seems to lie."""
+    if kernel.kind != "row":
+        return {}
+    return {
+        base(axis): ONE
+        for param in kernel.tiles
+        for axis, kind in zip(param.axes, classes[param.name], strict=True)
+        if axis in kernel.parallel and extents[base(axis)] == 1 and kind == UNIT
+    }
+
+
+def _narrow_axis(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
+    """That of the last axis of results, if it is narrow and the one outside of it is not short."""
+    found = last_axes(kernel)
+    if found is None:
+        return {}
+    outer, inner = (base(axis) for axis in found)
+    most = MOST_COLUMNS if kernel.row else MOST_NARROW
+    if not 1 < extents[inner] <= most or extents[outer] < FEWEST_NARROW:
+        return {}
+    return {inner: VECTOR if extents[inner] >= WIDEST else NARROW}
+
+
+def last_axes(kernel: Kernel) -> tuple[str, str] | None:
+    """The last axis of results, and the one outside of it: the row's, which they need not have, if any."""
+    axes = [axis for axis in kernel.outputs[0].buffer.axes if axis in kernel.parallel]
+    axes = [*kernel.row, *axes[-1:]] if kernel.row else axes
+    if len(axes) < 2 or len(kernel.row) > 1 or axes[-1] in kernel.row:
+        return None
+    return axes[-2], axes[-1]
 
 
 def length_class(extent: int) -> str:
@@ -144,7 +198,13 @@ def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
     return frozenset(d for d in pairs if strides[d] == strides[d + 1] * shape[d + 1])
 
 
-def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType) -> str:
+def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType, narrow: bool) -> str:
     """The stride class of each dimension."""
     normal = normal_strides(shape, strides, dtype)
-    return "".join(UNIT if s == dtype.itemsize else ZERO if s == 0 else STRIDED for s in normal)
+    classes = [UNIT if s == dtype.itemsize else ZERO if s == 0 else STRIDED for s in normal]
+    if narrow and classes.count(UNIT) == 1:
+        end = shape[classes.index(UNIT)] * dtype.itemsize
+        classes = [
+            CONTINUED if s == end and c == STRIDED else c for s, c in zip(normal, classes, strict=True)
+        ]
+    return "".join(classes)

@@ -119,25 +119,46 @@ class RowLoops:
         extent = self.top.extent(axis)
         tiles = b.div(b.add(extent, tile - 1), b.constant(tile, I64), signed=False)
         position = b.rem(index, tiles, signed=False)
+        index = b.div(index, tiles, signed=False)
         others = [a for a in self.kernel.parallel if a != axis]
-        scope = self.top.child(self._decode(b.div(index, tiles, signed=False), others))
         low = b.mul(position, tile)
         high = b.minimum(b.add(low, tile), extent)
         if not self.kernel.row:
-            phase = self.kernel.phases[0]
-
-            def leaf(inner: Scope, carried: Carried, _: int | None) -> Carried:
-                self._store(inner, phase.stores)
-                return carried
-
-            scope.hoist([o.node for o in phase.stores], frozenset({axis}))
-            self._lane_steps(scope, low, high, [], 0, leaf)
+            self._pointwise(index, others, low, high)
             return
+        scope = self.top.child(self._decode(index, others))
         full = b.cmp("eq", b.sub(high, low), tile)
         with b.if_(full) as choice:
             self._lane_rows(scope, low, None)
             choice.otherwise()
             self._lane_rows(scope, low, high)
+
+    def _pointwise(self, index: Value, others: Sequence[str], low: Value, high: Value) -> None:
+        """A tile of the lane axis, of as many positions of the next axis as fill it."""
+        b, axis = self.b, self.schedule.lane_axis or ""
+        stores = self.kernel.phases[0].stores
+        roots = [o.node for o in stores]
+
+        def leaf(inner: Scope, carried: Carried, _: int | None) -> Carried:
+            self._store(inner, stores)
+            return carried
+
+        if not others:
+            scope = self.top.child({})
+            scope.hoist(roots, frozenset({axis}))
+            self._lane_steps(scope, low, high, [], 0, leaf)
+            return
+        *outer, last = others
+        rows = b.maximum(b.div(b.constant(self.schedule.tile, I64), self.top.extent(axis), signed=False), 1)
+        extent = self.top.extent(last)
+        pieces = b.div(b.add(extent, b.sub(rows, 1)), rows, signed=False)
+        first = b.mul(b.rem(index, pieces, signed=False), rows)
+        scope = self.top.child(self._decode(b.div(index, pieces, signed=False), outer))
+        scope.hoist(roots, frozenset({axis, last}))
+        with b.loop(first, b.minimum(b.add(first, rows), extent)) as loop:
+            inner = scope.child({last: loop.index})
+            inner.hoist(roots, frozenset({axis}))
+            self._lane_steps(inner, low, high, [], 0, leaf)
 
     def _lane_rows(self, scope: Scope, low: Value, high: Value | None) -> None:
         """Rows side by side: `unroll` vectors of them, all phases."""
@@ -153,7 +174,7 @@ class RowLoops:
             self._phase_across(scopes, phase)
 
     def _phase_across(self, scopes: list[Scope], phase: Phase) -> None:
-        roots = _loop_roots(phase)
+        roots = loop_roots(phase)
         for scope in scopes:
             scope.hoist(roots, frozenset(self.kernel.row))
         if phase.reductions or phase.stores:
@@ -176,7 +197,7 @@ class RowLoops:
         with self.b.loop(0, self.top.extent(axes[0]), 1, carried) as loop:
             inner = [s.child({axes[0]: loop.index}) for s in scopes]
             for scope in inner:
-                scope.hoist(_loop_roots(phase), frozenset(axes[1:]))
+                scope.hoist(loop_roots(phase), frozenset(axes[1:]))
             results = self._scalar_rows(axes[1:], inner, loop.carried, phase, totals)
             if carried:
                 loop.yield_(*results)
@@ -191,7 +212,7 @@ class RowLoops:
     def _phase_along(
         self, scope: Scope, number: int, phase: Phase, ranges: dict[str, tuple[Value, Value]]
     ) -> None:
-        roots = _loop_roots(phase)
+        roots = loop_roots(phase)
         scope.hoist(roots, frozenset(self.kernel.row))
         if phase.reductions or phase.stores:
             totals = Totals(self.b, phase.reductions, self.schedule.lanes if self.lane_in_row else 0)
@@ -307,7 +328,7 @@ class RowLoops:
                 scope.write(buffer.name, buffer.dtype, buffer.axes, value)
 
 
-def _loop_roots(phase: Phase) -> list[Node]:
+def loop_roots(phase: Phase) -> list[Node]:
     return [*(r.arg for r in phase.reductions), *(o.node for o in phase.stores)]
 
 

@@ -1,12 +1,13 @@
 """Recipes: what a Plan does for operands of certain shapes and strides, worked out once.
 
-A warm call allocates the results, copies a few words for each kernel, and enters it.
+A warm call allocates the results, and hands the arrays to each kernel, which copies a frame's template.
 """
 
 from __future__ import annotations
 
+import ctypes
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,12 @@ import numpy as np
 from tilewright.compiler.in_place import Out, deliver
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu import frame
-from tilewright.compiler.targets.cpu.launch import Entry, Range, enter
+from tilewright.compiler.targets.cpu.launch import Entry, Range, enter, has_openmp
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.dsl.dtypes import DType
 from tilewright.runtime import memory
-from tilewright.runtime.addresses import address
+from tilewright.runtime.addresses import LIES_IN_FIELD, address
 
 Scalars = Mapping[str, float | int]
 NOTHING: Scalars = {}
@@ -35,37 +36,53 @@ class CompiledKernel:
     schedule: Schedule
     frame: frame.Frame
     entry: Entry
+    direct: Callable[..., None]
     part: Range
     keepalive: object
+
+
+def direct_type(kernel: Kernel) -> type:
+    """The C type of a kernel's entry that takes arrays as Python has them (`emit`)."""
+    arrays = len(kernel.tiles) + len(kernel.outputs)
+    scalars = [ctypes.c_double if p.dtype.is_float else ctypes.c_int64 for p in kernel.scalars]
+    objects = [ctypes.py_object] * (1 + arrays)
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p, *objects, *scalars)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One kernel of a recipe: its frame without addresses, and where they go.
 
-    An address is that of an array by its number: operands first, then buffers.
+    An array is known by its number: operands first, then buffers. arrays: those of the kernel, in the order
+    of the frame's `slots`. scalars: slot, name, dtype of each. workspace: its bytes.
     """
 
     compiled: CompiledKernel
     template: array
-    addresses: tuple[tuple[int, int], ...]
+    arrays: tuple[int, ...]
+    slots: tuple[int, ...]
     scalars: tuple[tuple[int, str, DType], ...]
     workspace: int
     workers: int
 
-    def launch(self, addresses: Sequence[int], scalars: Scalars) -> None:
+    def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
+        own = [arrays[number] for number in self.arrays]
+        workspace = memory.empty((self.workspace,), BYTE) if self.workspace else own[-1]
+        if LIES_IN_FIELD and (self.workers == 1 or has_openmp()):
+            values = [_scalar(scalars[name], dtype) for _, name, dtype in self.scalars]
+            self.compiled.direct(self.template.buffer_info()[0], workspace, *own, *values)
+        else:
+            self._launch_on_frame(own, workspace, scalars)
+
+    def _launch_on_frame(self, own: Sequence[np.ndarray], workspace: np.ndarray, scalars: Scalars) -> None:
+        """With a frame that is filled here: for threads of Python's, which share one."""
         words = self.template[:]
-        for slot, number in self.addresses:
-            words[slot] = addresses[number]
+        words[frame.WORKSPACE] = address(workspace)
+        for slot, each in zip(self.slots, own, strict=True):
+            words[slot] = address(each)
         for slot, name, dtype in self.scalars:
             words[slot] = _scalar_bits(scalars[name], dtype)
-        workspace = memory.empty((self.workspace,), BYTE) if self.workspace else None
-        if workspace is not None:
-            words[frame.WORKSPACE] = address(workspace)
-        if self.workers == 1:
-            self.compiled.entry(words.buffer_info()[0])
-        else:
-            enter(self.compiled.entry, self.compiled.part, words)
+        enter(self.compiled.entry, self.compiled.part, words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,8 @@ class Recipe:
 
     buffers: shape and dtype of the `results`, then of what lies between kernels. spans: where the bytes of
     each operand and buffer begin and end, counted from its first element. replaceable: (result, operand)
-    where the result may be written over the operand if both begin at one address.
+    where the result may be written over the operand if both begin at one address. plain: entry and template
+    of the only kernel, if it is all that there is to a call and takes the operands in their order.
     """
 
     steps: tuple[Step, ...]
@@ -82,28 +100,48 @@ class Recipe:
     results: int
     spans: tuple[tuple[int, int], ...]
     replaceable: frozenset[tuple[int, int]]
+    plain: tuple[Callable[..., None], int] | None = None
 
     def run(self, operands: Sequence[np.ndarray], scalars: Scalars) -> tuple[np.ndarray, ...]:
         """The results, in memory of their own."""
-        arrays = [memory.empty(shape, dtype) for shape, dtype in self.buffers]
-        addresses = [*map(address, operands), *map(address, arrays)]
+        if self.plain is not None:
+            result = memory.empty(*self.buffers[0])
+            self.plain[0](self.plain[1], result, *operands, result)
+            return (result,)
+        arrays = [memory.empty(*buffer) for buffer in self.buffers]
+        own = [*operands, *arrays]
         for step in self.steps:
-            step.launch(addresses, scalars)
+            step.launch(own, scalars)
         return tuple(arrays[: self.results])
 
     def run_into(self, operands: Sequence[np.ndarray], scalars: Scalars, out: Out) -> tuple[np.ndarray, ...]:
         """The results, those that `out` has an array for in it."""
         addresses = [*map(address, operands)]
         arrays = []
-        for number, (shape, dtype) in enumerate(self.buffers):
+        for number, buffer in enumerate(self.buffers):
             given = out[number] if number < self.results else None
             if given is None or not self._may_write(given, addresses):
-                given = memory.empty(shape, dtype)
+                given = memory.empty(*buffer)
             arrays.append(given)
             addresses.append(address(given))
+        own = [*operands, *arrays]
         for step in self.steps:
-            step.launch(addresses, scalars)
+            step.launch(own, scalars)
         return deliver(arrays[: self.results], out)
+
+    def repeated(self, operands: Sequence[np.ndarray], out: Out) -> Callable[..., None] | None:
+        """`run_into` for operands that lie as these do, beside `out` or in the same arrays; None if it is
+        more than one kernel that writes there.
+        """
+        if len(self.steps) != 1 or len(self.buffers) != len(out):
+            return None
+        addresses = [*map(address, operands)]
+        for given in out:
+            if given is None or not self._may_write(given, addresses):
+                return None
+            addresses.append(address(given))
+        step, results = self.steps[0], [given for given in out if given is not None]
+        return lambda arrays, scalars: step.launch([*arrays, *results], scalars)
 
     def _may_write(self, given: np.ndarray, addresses: Sequence[int]) -> bool:
         """Whether the result behind `addresses` can go straight to `given`: to the kernels a fresh buffer in
@@ -121,6 +159,17 @@ class Recipe:
         return True
 
 
+def plain_entry(steps: Sequence[Step], operands: int, buffers: int) -> tuple[Callable[..., None], int] | None:
+    """The `plain` of a recipe: what one call enters with its operands and one result, no questions asked."""
+    if len(steps) != 1 or buffers != 1 or not LIES_IN_FIELD:
+        return None
+    step = steps[0]
+    asks = step.scalars or step.workspace or step.workers > 1
+    if asks or step.arrays != tuple(range(operands + 1)):
+        return None
+    return step.compiled.direct, step.template.buffer_info()[0]
+
+
 def span(array: np.ndarray) -> tuple[int, int]:
     """The bytes that an array's elements lie in, counted from its first."""
     if not array.size:
@@ -132,6 +181,10 @@ def span(array: np.ndarray) -> tuple[int, int]:
 def lies_as(operand: np.ndarray, shape: tuple[int, ...], dtype: DType) -> bool:
     """Whether an operand's elements lie where those of a result would that begins at the same address."""
     return operand.flags.c_contiguous and operand.shape == shape and operand.itemsize == dtype.numpy.itemsize
+
+
+def _scalar(value: float | int, dtype: DType) -> float | int:
+    return float(value) if dtype.is_float else int(value)
 
 
 def _scalar_bits(value: float | int, dtype: DType) -> int:

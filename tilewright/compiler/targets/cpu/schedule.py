@@ -11,12 +11,26 @@ from dataclasses import dataclass
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.dot_products import dot_product
-from tilewright.compiler.targets.cpu.layout import ENDLESS, UNIT, WIDEST, Layout
+from tilewright.compiler.targets.cpu.keep import kept_nodes
+from tilewright.compiler.targets.cpu.layout import (
+    BRIEF,
+    CONTINUED,
+    ENDLESS,
+    NARROW,
+    ONE,
+    UNIT,
+    VECTOR,
+    WIDEST,
+    ZERO,
+    Layout,
+    last_axes,
+)
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
-from tilewright.dsl.program import topological
+from tilewright.dsl.program import Read, topological
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
+NOT_BRIEF = 1 << 62
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
 
@@ -31,7 +45,9 @@ class Schedule:
     of the results go past the caches. block_rows × (block_columns · lanes) is the register block of a
     contraction. segment: positions that a lane walks at a time of an endless row that is scanned; 0 where
     rows go together. dot_product: the kind of numbers of which a contraction multiplies and adds two in one
-    instruction.
+    instruction. brief: whether as many rows as lanes are one work item, and are finished together. outer: the
+    axis into whose next position vectors run on where the lane axis, a narrow one, ends. across: the axis
+    along which operands of a pointwise kernel lie that are transposed in registers.
     """
 
     lane_axis: str | None
@@ -43,6 +59,9 @@ class Schedule:
     stream: bool = False
     segment: int = 0
     dot_product: str | None = None
+    brief: bool = False
+    outer: str | None = None
+    across: str | None = None
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
@@ -53,9 +72,69 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     tile = lanes if kernel.scatter else tile
     rows, columns = _register_block(axis, lanes, layout, target)
     stream = stream and kernel.kind in ("row", "pointwise")
+    brief = _is_brief(kernel, layout, axis, lanes)
+    if brief and BRIEF[layout.length(kernel.row[0])] < unroll * lanes:
+        unroll = 1  # no row has a whole step
+    outer = _outer(kernel, layout, axis)
+    across = None if outer else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
-    return Schedule(axis, lanes, unroll, tile, rows, columns, stream, segment, dot_product(kernel, target))
+    pairs = dot_product(kernel, target)
+    return Schedule(axis, lanes, unroll, tile, rows, columns, stream, segment, pairs, brief, outer, across)
+
+
+def _is_brief(kernel: Kernel, layout: Layout, axis: str | None, lanes: int) -> bool:
+    """Whether rows are finished together: those of three vectors; of seven, if no value of all is kept."""
+    if kernel.kind != "row" or axis not in kernel.row:
+        return False
+    most = BRIEF.get(layout.length(kernel.row[0]), NOT_BRIEF)
+    return most <= 3 * lanes or (most <= 7 * lanes and lanes >= 16 and not kept_nodes(kernel))
+
+
+def _outer(kernel: Kernel, layout: Layout, lane: str | None) -> str | None:
+    """The axis that goes together with a narrow lane axis, if something large lies so that vectors run on."""
+    found = last_axes(kernel) if kernel.kind in ("row", "pointwise") else None
+    if lane is None or layout.length(lane) not in (NARROW, VECTOR) or not found or found[1] != lane:
+        return None
+    outer, _ = found
+    plain = not indexed_reads(kernel)
+    folds = not any(r.dtype.is_bool for phase in kernel.phases for r in phase.reductions)
+    lying = runs_on(kernel, layout, outer, lane)
+    both = {(r.param, r.names) for r in reads_of(kernel) if {outer, lane} <= set(r.names)}
+    return outer if plain and folds and lying and both <= lying else None
+
+
+def _across(kernel: Kernel, layout: Layout, lane: str | None) -> str | None:
+    """The axis along which most operands lie whose elements along the lane axis are apart."""
+    if kernel.kind != "pointwise" or lane is None or lane not in kernel.parallel:
+        return None
+    found = {axis: len(lying_across(kernel, layout, axis, lane)) for axis in kernel.parallel if axis != lane}
+    best = max(found, key=lambda axis: found[axis], default=None)
+    return best if best and found[best] else None
+
+
+def lying_across(kernel: Kernel, layout: Layout, axis: str, lane: str) -> tuple[Read, ...]:
+    """The reads whose elements are consecutive along `axis` and apart along the lane axis."""
+
+    def lies(read: Read) -> bool:
+        classes = dict(zip(read.names, layout.classes.get(read.param, ""), strict=True))
+        plain = len(classes) == len(read.names) and not read.dtype.is_bool
+        return plain and classes.get(axis) == UNIT and classes.get(lane, ZERO) not in (UNIT, ZERO)
+
+    return tuple(read for read in reads_of(kernel) if read.param in layout.classes and lies(read))
+
+
+def runs_on(kernel: Kernel, layout: Layout, outer: str, inner: str) -> frozenset[tuple[str, tuple[str, ...]]]:
+    """The operands, with the axes that they are read or written with, in which the two axes lie as one."""
+
+    def lies(read: Read) -> bool:
+        classes = dict(zip(read.names, layout.classes.get(read.param, ""), strict=True))
+        plain = len(classes) == len(read.names)
+        return plain and classes.get(inner) == UNIT and classes.get(outer) == CONTINUED
+
+    reads = {(read.param, read.names) for read in reads_of(kernel) if lies(read)}
+    writes = {(o.buffer.name, o.buffer.axes) for o in kernel.outputs if o.buffer.axes[-2:] == (outer, inner)}
+    return frozenset(reads | writes)
 
 
 def _register_block(axis: str | None, lanes: int, layout: Layout, target: CpuTarget) -> tuple[int, int]:
@@ -97,6 +176,7 @@ def lane_axes(kernel: Kernel) -> tuple[str, ...]:
 
 
 LARGER_BY_AXIS = 16.0
+OF_RESULTS = 64  # operands are transposed in registers, results are not
 
 
 def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
@@ -107,6 +187,7 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     if kernel.contraction:
         return _contraction_lane_axis(kernel)
     candidates = lane_axes(kernel)
+    candidates = tuple(a for a in candidates if layout.length(a) != ONE) or candidates
     if not candidates:
         return None
     scores = dict.fromkeys(candidates, 0.0)
@@ -118,10 +199,11 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
         for axis in walked_by_one(node, layout.is_unit):
             if axis in scores:
                 scores[axis] += _size(kernel, node.arg.axes)
+    weight = OF_RESULTS if kernel.kind == "pointwise" else 2
     for output in kernel.outputs:
         last = [a for a in output.buffer.axes if a not in kernel.single][-1:]
         if last and last[0] in scores:
-            scores[last[0]] += 2 * _size(kernel, output.buffer.axes)
+            scores[last[0]] += weight * _size(kernel, output.buffer.axes)
     best = max(scores.values())
     return [a for a in candidates if scores[a] == best][-1]
 

@@ -59,6 +59,21 @@ Step = Value | Spaced | str | None
 
 
 @dataclass(frozen=True)
+class Flat:
+    """Lanes that run on over the ends of an `inner` axis into the next position of the `outer` one.
+
+    To operands that lie so, (name, axes), lanes are consecutive: from element `first` behind the `base`
+    position of the outer axis.
+    """
+
+    outer: str
+    inner: str
+    base: Value
+    first: Value
+    operands: frozenset[tuple[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
 class Operand:
     """An operand's address, and of each dimension the stride and its class."""
 
@@ -116,6 +131,7 @@ class Scope:
     mask: Value | None = None
     stream: bool = False
     values: dict[Node, Value] = field(default_factory=dict)
+    flat: Flat | None = None
 
     def child(self, coordinates: Mapping[str, Coordinate], mask: Value | None = None) -> Scope:
         """A scope inside this one, with more axes bound."""
@@ -128,6 +144,7 @@ class Scope:
             mask if mask is not None else self.mask,
             self.stream,
             dict(self.values),
+            self.flat,
         )
 
     def extent(self, axis: str) -> Value:
@@ -209,8 +226,15 @@ class Scope:
         if node.param in self.loaded.scalars:
             return self.loaded.scalars[node.param]
         operand = self.loaded.operands[node.param, False]
-        places = tuple(self.coordinates[axis] for axis in node.names)
-        return self._read_places(operand, places, node.dtype)
+        return self._read_places(operand, self._places_of(node.param, node.names), node.dtype)
+
+    def _places_of(self, name: str, axes: tuple[str, ...]) -> tuple[Coordinate, ...]:
+        """The coordinates of what is read or written with these axes."""
+        flat = self.flat
+        if flat is None or (name, axes) not in flat.operands:
+            return tuple(self.coordinates[axis] for axis in axes)
+        here = {flat.outer: flat.base, flat.inner: Lanes(flat.first)}
+        return tuple(here.get(axis) or self.coordinates[axis] for axis in axes)
 
     def _read_places(self, operand: Operand, places: Sequence[Coordinate], dtype: DType) -> Value:
         pointer, step = self._address(operand, places)
@@ -378,8 +402,7 @@ class Scope:
             self.b.prefetch(self.b.offset(pointer, self.b.mul(distance, apart)))
 
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Step]:
-        places = tuple(self.coordinates[axis] for axis in axes)
-        return self._address(self.loaded.operands[name, True], places)
+        return self._address(self.loaded.operands[name, True], self._places_of(name, axes))
 
     def _address(self, operand: Operand, places: Sequence[Coordinate]) -> tuple[Value, Step]:
         """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), a few, or byte

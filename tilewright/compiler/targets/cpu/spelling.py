@@ -44,12 +44,21 @@ def convert(b: Builder, value: Value, source: DType, target: DType) -> Value:
     """A cast of the language: float → int truncates and saturates, NaN gives 0."""
     if source.is_float and target.is_integer:
         wide = b.convert(value, source.compute.short) if source.short in _STORAGE else value
-        name = "llvm.fptoui.sat" if target.kind == "uint" else "llvm.fptosi.sat"
-        return b.intrinsic(name, [wide], value_type(target, value.lanes))
+        return _saturated(b, wide, target)
     if target.is_bool:
         return b.cmp("ne", value, 0, unordered=True) if value.type.is_float else b.cmp("ne", value, 0)
     signed = source.kind == "int" if not source.is_float else target.kind != "uint"
     return b.convert(value, value_type(target).kind, signed=signed)
+
+
+def _saturated(b: Builder, x: Value, target: DType) -> Value:
+    """By comparisons with powers of two, which floats hold: LLVM's own operation goes lane by lane."""
+    type, (low, high) = value_type(target, x.lanes), target.range
+    below, above = b.cmp("lt", x, float(low)), b.cmp("ge", x, float(high + 1))
+    inside = b.and_(b.cmp("ge", x, float(low)), b.cmp("lt", x, float(high + 1)))
+    wide = type.of("i32") if type.bits < 32 else type
+    number = b.convert(b.select(inside, x, 0.0), wide.kind, signed=target.kind == "int" or type.bits < 32)
+    return b.select(above, high, b.select(below, low, b.convert(number, type.kind)))
 
 
 def spell(b: Builder, node: Map, operands: list[Value]) -> Value:

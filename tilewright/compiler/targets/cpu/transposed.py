@@ -1,0 +1,109 @@
+"""Operands that lie across: consecutive along another axis than the results.
+
+    for each tile, a square of some vectors:
+        for each square block of as many positions as lanes:
+            load such an operand as it lies, a vector for each position of the lane axis; transpose it
+            for each position of the other axis:            evaluate, store vectors along the lane axis
+
+A gather would touch as many cache lines as lanes for each vector, and all of them again for the next one.
+What is left over at the ends of the axes is gathered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tilewright.compiler.nest import Kernel
+from tilewright.compiler.targets.cpu.builder import I64, Builder, Type, Value
+from tilewright.compiler.targets.cpu.loops import Carried, RowLoops
+from tilewright.compiler.targets.cpu.schedule import Schedule, lying_across
+from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import Read
+
+VECTORS = 4  # along each side of a tile
+
+
+def work_items(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
+    """Tiles of all other positions."""
+    side = VECTORS * schedule.lanes
+    both = (schedule.across, schedule.lane_axis)
+    return math.prod(
+        -(-extents[base(axis)] // side) if axis in both else extents[base(axis)] for axis in kernel.parallel
+    )
+
+
+class TransposedTiles(RowLoops):
+    """Writes the body of a pointwise kernel with operands that lie across."""
+
+    def __init__(self, b: Builder, kernel: Kernel, schedule: Schedule, scope: Scope, workspace: Value):
+        super().__init__(b, kernel, schedule, scope, workspace)
+        assert schedule.across is not None and schedule.lane_axis is not None
+        self.across, self.lane, self.lanes = schedule.across, schedule.lane_axis, schedule.lanes
+        self.reads = lying_across(kernel, scope.layout, self.across, self.lane)
+        self.places = {read: b.alloca(self.lanes * self.lanes * 8) for read in self.reads}
+        self._kinds: dict[Read, Type] = {}  # of values in registers
+        self.stores = kernel.phases[0].stores
+
+    def item(self, index: Value) -> None:
+        b, side = self.b, VECTORS * self.lanes
+        ranges = {}
+        for axis in (self.lane, self.across):
+            extent = self.top.extent(axis)
+            tiles = b.div(b.add(extent, side - 1), b.constant(side, I64), signed=False)
+            low = b.mul(b.rem(index, tiles, signed=False), side)
+            ranges[axis] = low, b.minimum(b.add(low, side), extent)
+            index = b.div(index, tiles, signed=False)
+        others = [a for a in self.kernel.parallel if a not in ranges]
+        scope = self.top.child(self._decode(index, others))
+        scope.hoist([o.node for o in self.stores], frozenset(ranges))
+        low, high = ranges[self.across]
+        whole = b.sub(high, b.rem(b.sub(high, low), self.lanes, signed=False))
+        with b.loop(low, whole, self.lanes) as loop:
+            self._strip(scope, loop.index, *ranges[self.lane])
+        with b.loop(whole, high) as rest:
+            self._ordinary(scope, rest.index, *ranges[self.lane])
+
+    def _strip(self, scope: Scope, first: Value, low: Value, high: Value) -> None:
+        """As many positions of the other axis as lanes, along a side of the tile."""
+        b = self.b
+        whole = b.sub(high, b.rem(b.sub(high, low), self.lanes, signed=False))
+        with b.loop(low, whole, self.lanes) as loop:
+            self._block(scope, first, loop.index)
+        with b.if_(b.cmp("lt", whole, high)), b.loop(0, self.lanes) as rows:
+            self._ordinary(scope, b.add(first, rows.index), whole, high)
+
+    def _block(self, scope: Scope, first: Value, lane: Value) -> None:
+        b = self.b
+        for read in self.reads:
+            self._transpose(scope, read, first, lane)
+        with b.loop(0, self.lanes) as rows:
+            inner = scope.child({self.across: b.add(first, rows.index), self.lane: Lanes(lane)})
+            for read, place in self.places.items():
+                type = self._kinds[read]
+                stored = type.of("i16") if type.kind in ("f16", "bf16") else type
+                at = b.offset(place, b.mul(rows.index, self.lanes * stored.bytes))
+                inner.values[read] = b.bitcast(b.load(at, stored), type.kind)
+            self._store(inner, self.stores)
+
+    def _transpose(self, scope: Scope, read: Read, first: Value, lane: Value) -> None:
+        """Leave a block of an operand on the stack, a vector along the lane axis for each position."""
+        b = self.b
+        columns = []
+        for number in range(self.lanes):
+            column = scope.child({self.across: Lanes(first), self.lane: b.add(lane, number)})
+            value = column.read(read)
+            self._kinds[read] = value.type
+            columns.append(b.bitcast(value, "i16") if value.type.kind in ("f16", "bf16") else value)
+        for number, row in enumerate(b.transpose(columns)):
+            b.store(row, b.offset(self.places[read], number * self.lanes * row.type.bytes))
+
+    def _ordinary(self, scope: Scope, position: Value, low: Value, high: Value) -> None:
+        """One position of the other axis, along the lane axis."""
+
+        def leaf(inner: Scope, carried: Carried, _: int | None) -> Carried:
+            self._store(inner, self.stores)
+            return carried
+
+        self._lane_steps(scope.child({self.across: position}), low, high, [], 0, leaf)
