@@ -39,7 +39,8 @@ class Layout:
     a row that have one position. inside: the axes along which an operand read at computed positions is never
     left. chains: the dimensions of a contraction's operands that go on in the one behind them where that
     ends. narrow: the last axes of those sides of a contraction that have no more positions than the widest
-    vector. """
+    vector.
+    """
 
     classes: Mapping[str, str]
     lengths: Mapping[str, str] = field(default_factory=dict)
