@@ -8,8 +8,9 @@ from derivative_cases import CASES, Case
 
 from tilewright.autograd.check import check_jvp, check_vjp, run_backward, tangent_arguments, widened
 from tilewright.autograd.derive import Derivative, jvp, vjp
-from tilewright.dsl.program import Node, Program, Read, rename, rewrite
+from tilewright.dsl.program import Node, Program, Read, rewrite
 from tilewright.dsl.reference import reference
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.verify import verify
 
 SYMMETRIC = {

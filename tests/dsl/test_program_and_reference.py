@@ -24,11 +24,11 @@ from tilewright.dsl.program import (
     Reduce,
     Result,
     Size,
-    rename,
     replace,
     topological,
 )
 from tilewright.dsl.reference import reference
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.rules import RuleSet, rewrite
 from tilewright.dsl.simplify import EXACT_RULES
 from tilewright.dsl.verify import verify

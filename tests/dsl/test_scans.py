@@ -10,8 +10,9 @@ from tilewright.dsl.axes import Tile
 from tilewright.dsl.dtypes import bool_, float16, float32, float64, int8, int32, int64
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.formula import formula
-from tilewright.dsl.program import Const, Index, Map, Param, Program, Read, Reduce, Result, Scan, rename
+from tilewright.dsl.program import Const, Index, Map, Param, Program, Read, Reduce, Result, Scan
 from tilewright.dsl.reference import reference
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.scans import left, name_of, named_body, needed, pruned, right
 from tilewright.dsl.simplify import simplify
 from tilewright.dsl.text import from_text, to_text

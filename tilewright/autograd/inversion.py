@@ -47,12 +47,12 @@ from tilewright.dsl.program import (
     indexed,
     masked,
     reduced,
-    rename,
     replace,
     rewrite,
     scattered,
     topological,
 )
+from tilewright.dsl.renaming import rename
 
 
 def transposed(node: At, cotangent: Expr, axes: Axes) -> Expr:

@@ -7,18 +7,9 @@ from dataclasses import replace
 
 from tilewright.dsl.axes import base, fresh
 from tilewright.dsl.extents import axis_sites, declared_axes, known_axes, needed_axes, used_extents
-from tilewright.dsl.program import (
-    Node,
-    Param,
-    Program,
-    Reduce,
-    Result,
-    Size,
-    axes_within,
-    rename,
-    rewrite,
-)
+from tilewright.dsl.program import Node, Param, Program, Reduce, Result, Size, axes_within, rewrite
 from tilewright.dsl.program import reads as reads_of
+from tilewright.dsl.renaming import rename
 
 
 def fresh_name(name: str, taken: set[str]) -> str:

@@ -30,20 +30,8 @@ from tilewright.autograd.solving import Axes
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.expression import reduce as reduce_
-from tilewright.dsl.program import (
-    At,
-    Cast,
-    Index,
-    Map,
-    Node,
-    Param,
-    Read,
-    Reduce,
-    Scatter,
-    Size,
-    indexed,
-    rename,
-)
+from tilewright.dsl.program import At, Cast, Index, Map, Node, Param, Read, Reduce, Scatter, Size, indexed
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.scalars import where
 from tilewright.errors import InternalError
 

@@ -48,10 +48,10 @@ from tilewright.dsl.program import (
     Result,
     Scan,
     Scatter,
-    rename,
     topological,
 )
 from tilewright.dsl.program import replace as replace_nodes
+from tilewright.dsl.renaming import rename
 
 FEW = 8  # positions of an axis that is too short for vectors
 

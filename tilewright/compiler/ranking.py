@@ -16,7 +16,8 @@ from tilewright.compiler.partition import partition
 from tilewright.compiler.sinking import sink
 from tilewright.dsl.axes import fresh
 from tilewright.dsl.expression import Expr
-from tilewright.dsl.program import Const, Index, Node, Order, Reduce, rename, rewrite
+from tilewright.dsl.program import Const, Index, Node, Order, Reduce, rewrite
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.scalars import isnan, where
 from tilewright.dsl.simplify import simplify
 

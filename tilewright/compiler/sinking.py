@@ -30,10 +30,10 @@ from tilewright.dsl.program import (
     Reduce,
     indexed,
     masked,
-    rename,
     rewrite,
     within,
 )
+from tilewright.dsl.renaming import rename
 
 Positions = Mapping[str, Node]
 

@@ -18,7 +18,8 @@ from tilewright.dsl import scalars
 from tilewright.dsl.axes import ELLIPSIS, is_batch_axis, split_names, union
 from tilewright.dsl.dtypes import DType, as_dtype, bool_, float32, int64, promote
 from tilewright.dsl.location import users_line
-from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, reduced, rename
+from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, reduced
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.scalars import ScalarFunction
 from tilewright.errors import AxisError, DTypeError, LanguageError
 

@@ -31,20 +31,8 @@ from tilewright.dsl.dtypes import ALL, DType, bool_, float16, float32, float64, 
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.extents import with_extents_of
 from tilewright.dsl.folding import evaluate
-from tilewright.dsl.program import (
-    At,
-    Cast,
-    Const,
-    Index,
-    Map,
-    Node,
-    Program,
-    Reduce,
-    Scatter,
-    Size,
-    indexed,
-    rename,
-)
+from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Program, Reduce, Scatter, Size, indexed
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.rules import (
     FLOATS,
     CodeRule,

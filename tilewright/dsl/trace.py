@@ -20,18 +20,8 @@ from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lif
 from tilewright.dsl.extents import known_axes, used_extents
 from tilewright.dsl.grouped import Splitter, join, stated_extents
 from tilewright.dsl.location import is_prebuilt, raising_line, users_line
-from tilewright.dsl.program import (
-    Const,
-    Index,
-    Node,
-    Param,
-    Program,
-    Read,
-    Result,
-    Size,
-    indexed,
-    rename,
-)
+from tilewright.dsl.program import Const, Index, Node, Param, Program, Read, Result, Size, indexed
+from tilewright.dsl.renaming import rename
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError, UserError
 
 

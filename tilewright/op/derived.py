@@ -19,8 +19,9 @@ from tilewright.dsl.axes import PAIR
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.expression import constant
 from tilewright.dsl.extents import bind_extents, with_extents_of
-from tilewright.dsl.program import Cast, Node, Program, Read, rename, rewrite
+from tilewright.dsl.program import Cast, Node, Program, Read, rewrite
 from tilewright.dsl.program import replace as replace_nodes
+from tilewright.dsl.renaming import rename
 from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derivatives import jvp, vjp

@@ -40,9 +40,9 @@ from tilewright.dsl.program import (
     Scan,
     Scatter,
     Size,
-    rename,
     topological,
 )
+from tilewright.dsl.renaming import rename
 from tilewright.dsl.scalars import COMMUTATIVE
 from tilewright.dsl.scans import is_running_sum
 
