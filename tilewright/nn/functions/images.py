@@ -2,223 +2,151 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tilewright import kernels
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.tensor.tensor import Tensor
 
-
-def _convolution(
-    rank: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-) -> Tensor:  # fmt: skip
-    """The convolution along the last `rank` axes."""
-    return (kernels.conv1d, kernels.conv2d, kernels.conv3d)[rank - 1](
-        input, weight, bias, stride=_hashable(stride), padding=_hashable(padding),
-        dilation=_hashable(dilation), groups=groups,
-    )  # fmt: skip
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def conv1d(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:  # fmt: skip
-    """Σ x[…, c, i·stride + s·dilation - padding] · weight[o, c, s] + bias[o]."""
-    return _convolution(1, input, weight, bias, stride, padding, dilation, groups)
+def _along_axes(make: Callable[[int], Function]) -> tuple[Function, Function, Function]:
+    """The functions that `make` gives for the last axis, the last two and the last three, named by rank."""
+    one, two, three = (make(rank) for rank in (1, 2, 3))
+    for rank, function in enumerate((one, two, three), 1):
+        function.__name__ = function.__qualname__ = f"{function.__name__}{rank}d"
+    return one, two, three
 
 
-def conv2d(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:  # fmt: skip
-    """`conv1d` along two axes."""
-    return _convolution(2, input, weight, bias, stride, padding, dilation, groups)
+# --- convolutions -----------------------------------------------------------------------------------------
 
 
-def conv3d(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:  # fmt: skip
-    """`conv1d` along three axes."""
-    return _convolution(3, input, weight, bias, stride, padding, dilation, groups)
+@_along_axes
+def _convolutions(rank: int) -> Callable[..., Tensor]:
+    op = (kernels.conv1d, kernels.conv2d, kernels.conv3d)[rank - 1]
+
+    def conv(
+        input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:  # fmt: skip
+        """Σ x[…, c, i·stride + s·dilation - padding] · weight[o, c, s] + bias[o], i and s along each axis."""
+        return op(
+            input, weight, bias, stride=_hashable(stride), padding=_hashable(padding),
+            dilation=_hashable(dilation), groups=groups,
+        )  # fmt: skip
+
+    return conv
 
 
-def _transposed_convolution(
-    rank: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
-    groups: int, dilation: Any,
-) -> Tensor:  # fmt: skip
-    """The transpose of the convolution along the last `rank` axes."""
-    return (kernels.conv_transpose1d, kernels.conv_transpose2d, kernels.conv_transpose3d)[rank - 1](
-        input, weight, bias, stride=_hashable(stride), padding=_hashable(padding),
-        output_padding=_hashable(output_padding), groups=groups, dilation=_hashable(dilation),
-    )  # fmt: skip
+@_along_axes
+def _transposed_convolutions(rank: int) -> Callable[..., Tensor]:
+    op = (kernels.conv_transpose1d, kernels.conv_transpose2d, kernels.conv_transpose3d)[rank - 1]
+
+    def conv_transpose(
+        input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+    ) -> Tensor:  # fmt: skip
+        """The transpose of the convolution, for weights [in, out / groups, windows]."""
+        return op(
+            input, weight, bias, stride=_hashable(stride), padding=_hashable(padding),
+            output_padding=_hashable(output_padding), groups=groups, dilation=_hashable(dilation),
+        )  # fmt: skip
+
+    return conv_transpose
 
 
-def conv_transpose1d(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-    groups: int = 1, dilation: Any = 1,
-) -> Tensor:  # fmt: skip
-    """The transpose of `conv1d`, for weights [in, out / groups, s]."""
-    return _transposed_convolution(
-        1, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )  # fmt: skip
+conv1d, conv2d, conv3d = _convolutions
+conv_transpose1d, conv_transpose2d, conv_transpose3d = _transposed_convolutions
 
 
-def conv_transpose2d(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-    groups: int = 1, dilation: Any = 1,
-) -> Tensor:  # fmt: skip
-    """The transpose of `conv2d`, for weights [in, out / groups, r, s]."""
-    return _transposed_convolution(
-        2, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )  # fmt: skip
+# --- pools ------------------------------------------------------------------------------------------------
 
 
-def conv_transpose3d(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-    groups: int = 1, dilation: Any = 1,
-) -> Tensor:  # fmt: skip
-    """The transpose of `conv3d`, for weights [in, out / groups, q, r, s]."""
-    return _transposed_convolution(
-        3, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )  # fmt: skip
-
-
-def _pooled_maximum(
-    rank: int, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
-    return_indices: bool,
-) -> Any:  # fmt: skip
-    """The largest value of each window along the last `rank` axes."""
-    plain = (kernels.max_pool1d, kernels.max_pool2d, kernels.max_pool3d)
+@_along_axes
+def _max_pools(rank: int) -> Callable[..., Any]:
+    plain = (kernels.max_pool1d, kernels.max_pool2d, kernels.max_pool3d)[rank - 1]
     with_indices = (
         kernels.max_pool_with_indices1d, kernels.max_pool_with_indices2d, kernels.max_pool_with_indices3d,
-    )  # fmt: skip
-    return (with_indices if return_indices else plain)[rank - 1](
-        input, window=_hashable(kernel_size), stride=_hashable(stride), padding=_hashable(padding),
-        dilation=_hashable(dilation), ceil=ceil_mode,
-    )  # fmt: skip
+    )[rank - 1]  # fmt: skip
+
+    def max_pool(
+        input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+        ceil_mode: bool = False, return_indices: bool = False,
+    ) -> Any:  # fmt: skip
+        """The largest value of each window; with `return_indices` also its place."""
+        return (with_indices if return_indices else plain)(
+            input, window=_hashable(kernel_size), stride=_hashable(stride), padding=_hashable(padding),
+            dilation=_hashable(dilation), ceil=ceil_mode,
+        )  # fmt: skip
+
+    return max_pool
 
 
-def _pooled_mean(
-    rank: int, input: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
-    count_include_pad: bool, divisor_override: int | None,
-) -> Tensor:  # fmt: skip
-    """The mean of each window along the last `rank` axes."""
-    return (kernels.avg_pool1d, kernels.avg_pool2d, kernels.avg_pool3d)[rank - 1](
-        input, window=_hashable(kernel_size), stride=_hashable(stride), padding=_hashable(padding),
-        ceil=ceil_mode, count_include_pad=count_include_pad, divisor=divisor_override,
-    )  # fmt: skip
+@_along_axes
+def _avg_pools(rank: int) -> Callable[..., Tensor]:
+    op = (kernels.avg_pool1d, kernels.avg_pool2d, kernels.avg_pool3d)[rank - 1]
+
+    def avg_pool(
+        input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The mean of each window, of which padding is part if `count_include_pad`."""
+        return op(
+            input, window=_hashable(kernel_size), stride=_hashable(stride), padding=_hashable(padding),
+            ceil=ceil_mode, count_include_pad=count_include_pad, divisor=divisor_override,
+        )  # fmt: skip
+
+    return avg_pool
 
 
-def max_pool1d(
-    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = False,
-) -> Any:  # fmt: skip
-    """The largest value of each window along the last axis; with `return_indices` also its place."""
-    return _pooled_maximum(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+@_along_axes
+def _lp_pools(rank: int) -> Callable[..., Tensor]:
+    op = (kernels.lp_pool1d, kernels.lp_pool2d, kernels.lp_pool3d)[rank - 1]
+
+    def lp_pool(
+        input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+    ) -> Tensor:
+        """(Σ xᵖ)^(1/p) of each window, for p = norm_type."""
+        return op(
+            input, norm=float(norm_type), window=_hashable(kernel_size), stride=_hashable(stride),
+            ceil=ceil_mode,
+        )  # fmt: skip
+
+    return lp_pool
 
 
-def avg_pool1d(
-    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Tensor:  # fmt: skip
-    """The mean of each window along the last axis."""
-    return _pooled_mean(
-        1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    )  # fmt: skip
+@_along_axes
+def _adaptive_avg_pools(rank: int) -> Callable[[Any, Any], Tensor]:
+    op = (kernels.adaptive_avg_pool1d, kernels.adaptive_avg_pool2d, kernels.adaptive_avg_pool3d)[rank - 1]
+
+    def adaptive_avg_pool(input: Any, output_size: Any) -> Tensor:
+        """The mean of each of `output_size` shares of the last axes."""
+        return op(input, size=_sizes(input, output_size, rank))
+
+    return adaptive_avg_pool
 
 
-def adaptive_avg_pool1d(input: Any, output_size: Any) -> Tensor:
-    """The mean of each of `output_size` shares of the last axis."""
-    return kernels.adaptive_avg_pool1d(input, size=_sizes(input, output_size, 1))
+@_along_axes
+def _adaptive_max_pools(rank: int) -> Callable[[Any, Any], Tensor]:
+    op = (kernels.adaptive_max_pool1d, kernels.adaptive_max_pool2d, kernels.adaptive_max_pool3d)[rank - 1]
+
+    def adaptive_max_pool(input: Any, output_size: Any) -> Tensor:
+        """The largest value of each of `output_size` shares of the last axes."""
+        return op(input, size=_sizes(input, output_size, rank))
+
+    return adaptive_max_pool
 
 
-def adaptive_max_pool1d(input: Any, output_size: Any) -> Tensor:
-    """The largest value of each of `output_size` shares of the last axis."""
-    return kernels.adaptive_max_pool1d(input, size=_sizes(input, output_size, 1))
+max_pool1d, max_pool2d, max_pool3d = _max_pools
+avg_pool1d, avg_pool2d, avg_pool3d = _avg_pools
+lp_pool1d, lp_pool2d, lp_pool3d = _lp_pools
+adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = _adaptive_avg_pools
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = _adaptive_max_pools
 
 
-def lp_pool1d(
-    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
-    """(Σ xᵖ)^(1/p) of each window along the last axis, for p = norm_type."""
-    return kernels.lp_pool1d(
-        input, norm=float(norm_type), window=_hashable(kernel_size), stride=_hashable(stride), ceil=ceil_mode
-    )
-
-
-def max_pool2d(
-    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = False,
-) -> Any:  # fmt: skip
-    """The largest value of each window along the last two axes; with `return_indices` also its place."""
-    return _pooled_maximum(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-
-
-def avg_pool2d(
-    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Tensor:  # fmt: skip
-    """The mean of each window along the last two axes."""
-    return _pooled_mean(
-        2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    )  # fmt: skip
-
-
-def adaptive_avg_pool2d(input: Any, output_size: Any) -> Tensor:
-    """The mean of each of `output_size` shares of the last two axes."""
-    return kernels.adaptive_avg_pool2d(input, size=_sizes(input, output_size, 2))
-
-
-def adaptive_max_pool2d(input: Any, output_size: Any) -> Tensor:
-    """The largest value of each of `output_size` shares of the last two axes."""
-    return kernels.adaptive_max_pool2d(input, size=_sizes(input, output_size, 2))
-
-
-def lp_pool2d(
-    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
-    """(Σ xᵖ)^(1/p) of each window along the last two axes, for p = norm_type."""
-    return kernels.lp_pool2d(
-        input, norm=float(norm_type), window=_hashable(kernel_size), stride=_hashable(stride), ceil=ceil_mode
-    )
-
-
-def max_pool3d(
-    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = False,
-) -> Any:  # fmt: skip
-    """The largest value of each window along the last three axes; with `return_indices` also its place."""
-    return _pooled_maximum(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-
-
-def avg_pool3d(
-    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Tensor:  # fmt: skip
-    """The mean of each window along the last three axes."""
-    return _pooled_mean(
-        3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    )  # fmt: skip
-
-
-def adaptive_avg_pool3d(input: Any, output_size: Any) -> Tensor:
-    """The mean of each of `output_size` shares of the last three axes."""
-    return kernels.adaptive_avg_pool3d(input, size=_sizes(input, output_size, 3))
-
-
-def adaptive_max_pool3d(input: Any, output_size: Any) -> Tensor:
-    """The largest value of each of `output_size` shares of the last three axes."""
-    return kernels.adaptive_max_pool3d(input, size=_sizes(input, output_size, 3))
-
-
-def lp_pool3d(
-    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
-    """(Σ xᵖ)^(1/p) of each window along the last three axes, for p = norm_type."""
-    return kernels.lp_pool3d(
-        input, norm=float(norm_type), window=_hashable(kernel_size), stride=_hashable(stride), ceil=ceil_mode
-    )
+# --- the rest ---------------------------------------------------------------------------------------------
 
 
 def local_response_norm(
