@@ -88,6 +88,10 @@ def ragged(mode, weighted=False, padding_idx=None, **others) -> Case:
     )
 
 
+def torch_shortened(x, max_norm, norm):
+    return torch.renorm(x, norm, 0, max_norm)
+
+
 def torch_take_along(x, ids):
     return x.gather(-1, ids.expand(*x.shape[:-1], -1))
 
@@ -123,6 +127,13 @@ CASES = [
     ),
     Case(K.index_select, {"n": 6, **TABLE}, torch=lambda x, ids: x.index_select(0, ids), rare=True, **INSIDE),
     Case(K.index_add, {"n": 6, **TABLE}, scalars={"alpha": 0.3}, torch=torch_index_add, rare=True, **INSIDE),
+    Case(
+        K.shortened,
+        {"...": (5,), "d": 7},
+        constants={"max_norm": 2.0, "norm": 3.0},
+        torch=torch_shortened,
+        rare=True,
+    ),
     Case(K.take_along, ALONG, torch=torch_take_along, typical=True, more=({"k": 1025},), **INSIDE),
     Case(K.take_along, ALONG, batch={"ids": (3,)}, torch=torch_take_along, rare=True, **INSIDE),
     Case(K.add_along, ALONG, torch=torch_add_along, rare=True, **INSIDE),

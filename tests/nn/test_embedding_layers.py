@@ -78,6 +78,25 @@ def test_the_padding_is_not_trained():
     assert list(moved) == [False, True, False, False, False, False]
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("name", ["Embedding", "EmbeddingBag"])
+def test_rows_that_are_read_are_shortened_in_place(name: str, norm_type: float):
+    rows, ids = draw((6, 4)), np.array([[1, 2, 1], [5, 0, 0]])
+    options = {"max_norm": 1.5, "norm_type": norm_type}
+    theirs = getattr(torch.nn, name)(6, 4, **options)
+    theirs.weight.data = to_torch(rows)
+    ours = getattr(nn, name)(6, 4, dtype="float64", **options)
+    ours.weight.data.copy_(tw.tensor(rows))
+    found, expected = ours(tw.tensor(ids)), theirs(torch.tensor(ids))
+    assert_close(found, expected, 1e-10)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    assert_close(ours.weight.grad, theirs.weight.grad, 1e-10)
+    assert_close(ours.weight, theirs.weight, 1e-10)
+    assert np.array_equal(ours.weight.detach().numpy()[3:5], rows[3:5])
+
+
 def test_refusals():
     with pytest.raises(ArgumentError, match="padding_idx 7 is none of the 7 rows"):
         nn.Embedding(7, 2, padding_idx=7)

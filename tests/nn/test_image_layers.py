@@ -90,3 +90,18 @@ def test_wrong_options_are_refused():
         nn.ZeroPad2d((1, 2))
     with pytest.raises(ShapeError, match="local_response_norm needs"):
         F.local_response_norm(tw.tensor(draw((3,), "float32")), 2)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("norm", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("extent", "window"), [(7, 2), (8, 3), (10, 3)])
+def test_power_means_whose_last_window_is_cut(extent, window, stride, norm):
+    x = draw((2, 3, extent), low=0.1, high=2.0)
+    ours, theirs = tw.tensor(x, requires_grad=True), to_torch(x, True)
+    found = F.lp_pool1d(ours, norm, window, stride, True)
+    expected = T.lp_pool1d(theirs, norm, window, stride, True)
+    assert_close(found, expected, 1e-10)
+    found.sum().backward()
+    expected.sum().backward()
+    assert_close(ours.grad, theirs.grad, 1e-10)

@@ -50,7 +50,7 @@ def pieces(position: Node, summed: tuple[str, ...], axes: Axes) -> list[Piece]:
         piece = pending.pop(0)
         choice = _choice(piece.position, summed)
         if choice is None:
-            done.append(_shortened(piece, axes))
+            done.append(_without_implied(piece, axes))
             continue
         for condition, instead in _sides(choice):
             side = _with(piece.chosen(choice, instead), condition, axes)
@@ -120,7 +120,7 @@ def _as_bound(condition: Node) -> Node | None:
     return minus(difference, ONE) if condition.function in ("lt", "gt") else difference
 
 
-def _shortened(piece: Piece, axes: Axes) -> Piece:
+def _without_implied(piece: Piece, axes: Axes) -> Piece:
     """Without the bounds that follow from others."""
     kept = list(piece.bounds)
     for bound in piece.bounds:

@@ -68,6 +68,7 @@ from tilewright.kernels.embeddings import (
     index_select,
     masked_fill,
     one_hot,
+    shortened,
     take_along,
 )
 from tilewright.kernels.interpolation import interpolate1d, interpolate2d, interpolate3d
@@ -224,8 +225,8 @@ __all__ = [
     "nadam_step", "nll", "normalize", "one_hot", "pad1d", "pad2d", "pad3d", "pairwise_distance",
     "pixel_shuffle", "pixel_unshuffle", "poisson_nll", "power_iteration", "prelu", "radam_step", "relu",
     "relu6", "rms_norm", "rmsprop_step", "rolled", "rope", "rprop_step", "rrelu", "selu", "sgd_step",
-    "sigmoid", "sigmoid_focal", "silu", "sinusoidal_positions", "smooth_l1", "soft_cross_entropy",
-    "soft_margin", "softmax", "softmax_focal", "softmin", "softplus", "softshrink", "softsign", "sort",
-    "spectral_norm", "swiglu", "take_along", "tanh", "tanhshrink", "threshold", "topk",
-    "triplet_margin", "unfold2d", "weight_norm",
+    "shortened", "sigmoid", "sigmoid_focal", "silu", "sinusoidal_positions", "smooth_l1",
+    "soft_cross_entropy", "soft_margin", "softmax", "softmax_focal", "softmin", "softplus",
+    "softshrink", "softsign", "sort", "spectral_norm", "swiglu", "take_along", "tanh", "tanhshrink",
+    "threshold", "topk", "triplet_margin", "unfold2d", "weight_norm",
 ]  # fmt: skip

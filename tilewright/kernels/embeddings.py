@@ -27,6 +27,13 @@ def embedding(
 
 
 @tw.op
+def shortened(x: tw.Tile["... d"], *, max_norm: float, norm: float = 2.0):
+    """x · max_norm / ‖x‖ₚ where ‖x‖ₚ > max_norm, along d, p = `norm`; else x. 1e-7 is added to that norm."""
+    length = tw.sum(tw.abs(x) ** norm, "d") ** (1 / norm)
+    return tw.where(length > max_norm, x * (max_norm / (length + 1e-7)), x)
+
+
+@tw.op
 def embedding_bag(
     table: tw.Tile["row d"], ids: tw.Tile["... n"], weight: tw.Tile["... n"] = None,
     *, mode: str = "mean", padding_idx: int | None = None,

@@ -95,8 +95,16 @@ def lp_pool(
     space: Space, x: tw.Tile["... {over}"], *, norm: float, window: Steps, stride: Steps | None = None,
     ceil: bool = False,
 ) -> tw.Tile["... {out}"]:  # fmt: skip
-    """(Σ_s x[…, ow·stride + s]ᵖ)^(1/p) for p = `norm`, along each axis; 0 beyond the end."""
-    return tw.sum(windows(x, _declared(space, window, stride, 0, 1, ceil)) ** norm, space.taps) ** (1 / norm)
+    """(Σ_s x[…, ow·stride + s]ᵖ)^(1/p) for p = `norm`, along each axis.
+
+    Beyond the end (with `ceil`) stands what lets a window keep its mean, as torch has it.
+    """
+    slides = _declared(space, window, stride, 0, 1, ceil)
+    total = tw.sum(windows(x, slides) ** norm, space.taps)
+    for slide in slides if ceil else ():
+        there = tw.minimum(tw.size(slide.tap), tw.size(slide.over) - slide.start())
+        total = total * (tw.cast(tw.size(slide.tap), x.dtype) / tw.cast(there, x.dtype))
+    return total ** (1 / norm)
 
 
 lp_pool1d, lp_pool2d, lp_pool3d = in_every_space(lp_pool)

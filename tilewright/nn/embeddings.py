@@ -18,9 +18,11 @@ class Table(Module):
     """Base of the embeddings: weight [num_embeddings embedding_dim], normal at first, 0 at `padding_idx`."""
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: Any = "float32"
-    ) -> None:
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: Any = "float32",
+        max_norm: float | None = None, norm_type: float = 2.0,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.max_norm, self.norm_type = max_norm, norm_type
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ArgumentError(f"padding_idx {padding_idx} is none of the {num_embeddings} rows")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
@@ -54,7 +56,7 @@ class Embedding(Table):
     """weight[input]; the row `padding_idx` is not trained."""
 
     def forward(self, input: Any) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx)
+        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type)
 
 
 class EmbeddingBag(Table):
@@ -62,15 +64,16 @@ class EmbeddingBag(Table):
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, mode: str = "mean", include_last_offset: bool = False,
-        padding_idx: int | None = None, dtype: Any = "float32",
+        padding_idx: int | None = None, dtype: Any = "float32", max_norm: float | None = None,
+        norm_type: float = 2.0,
     ) -> None:  # fmt: skip
-        super().__init__(num_embeddings, embedding_dim, padding_idx, dtype)
+        super().__init__(num_embeddings, embedding_dim, padding_idx, dtype, max_norm, norm_type)
         self.mode, self.include_last_offset = mode, include_last_offset
 
     def forward(self, input: Any, offsets: Any = None, per_sample_weights: Any = None) -> Tensor:
         return F.embedding_bag(
             input, self.weight, offsets, self.mode, per_sample_weights, self.include_last_offset,
-            self.padding_idx,
+            self.padding_idx, self.max_norm, self.norm_type,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tilewright import kernels
+from tilewright.autograd.tape import no_grad
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.tensor.creation import as_tensor
 from tilewright.tensor.tensor import Tensor
 
 
-def embedding(input: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """weight[input]; the row `padding_idx` gets no gradient. An index without a row gives NaN."""
+def embedding(
+    input: Any, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0,
+) -> Tensor:  # fmt: skip
+    """weight[input]; the row `padding_idx` gets no gradient. An index without a row gives NaN.
+
+    With `max_norm` the rows that are read are first made as short as that in place, by their norm of order
+    `norm_type`.
+    """
     row = _row(padding_idx, weight)
+    _shorten(weight, input, max_norm, norm_type)
     padding = None if row is None else weight.detach()[row]
     return kernels.embedding(weight, as_tensor(input), padding, padding_idx=row)
 
 
 def embedding_bag(
     input: Any, weight: Tensor, offsets: Any = None, mode: str = "mean", per_sample_weights: Any = None,
-    include_last_offset: bool = False, padding_idx: int | None = None,
+    include_last_offset: bool = False, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0,
 ) -> Tensor:  # fmt: skip
     """The sum, mean or max of the rows of each bag: bags of equal size [bag element], or, with `offsets`,
 
     one after the other in a vector, each from its offset on. Elements equal to `padding_idx` do not count.
     """
     ids, row = as_tensor(input), _row(padding_idx, weight)
+    _shorten(weight, ids, max_norm, norm_type)
     if ids.ndim == 2:
         if offsets is not None:
             raise ArgumentError("embedding_bag: offsets are for bags in a vector; a matrix has one bag a row")
@@ -37,6 +50,16 @@ def embedding_bag(
     begins = as_tensor(offsets)
     begins = begins[:-1] if include_last_offset else begins
     return kernels.embedding_bag_ragged(weight, ids, begins, per_sample_weights, mode=mode, padding_idx=row)
+
+
+def _shorten(weight: Tensor, input: Any, max_norm: float | None, norm_type: float) -> None:
+    """Rows of `weight` that are read, in place: no longer than `max_norm`."""
+    if max_norm is None:
+        return
+    rows = np.unique(as_tensor(input).numpy())
+    rows = rows[(rows >= 0) & (rows < weight.shape[0])]
+    with no_grad():
+        weight[rows] = kernels.shortened(weight[rows], max_norm=float(max_norm), norm=float(norm_type))
 
 
 def _row(index: int | None, weight: Tensor) -> int | None:
