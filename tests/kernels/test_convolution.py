@@ -131,7 +131,7 @@ def compare(case: Against, operands: list[np.ndarray]) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.exhaustive), "float32"])
 def test_agrees_with_torch(case: Against, dtype: str):
     compare(case, case.operands(dtype))
 

@@ -34,6 +34,15 @@ BIG = (256, 1024)  # of float32: 1 MiB
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage() -> Iterator[None]:
+    """What other modules' tests have left is collected, and what lives is not looked through every time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def fresh_pool() -> Iterator[None]:
     """An empty pool, and its limit afterwards as before."""
