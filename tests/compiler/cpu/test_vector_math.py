@@ -175,7 +175,7 @@ def test_f32_error_of_every_pattern(name):
 def test_the_table_of_errors_is_whole_and_keeps_two_units():
     assert MEASURED_ULP.keys() == VECTOR_MATH.keys()
     far = {name for name, accuracy in MEASURED_ULP.items() if max(accuracy.f32, accuracy.f64) > 2}
-    assert far == {"lgamma"}
+    assert far == {"lgamma", "digamma"}
 
 
 def test_ulp_error_sees_wrong_answers():
