@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support import checks
 from tilewright.autograd.derive import vjp
 from tilewright.autograd.pieces import pieces
 from tilewright.autograd.solving import Axes
@@ -60,29 +59,28 @@ def backward_of(op, x):
     return without_saved(vjp(call.program))
 
 
+def check_gradient(name, backward, target):
+    """Exact sums of whole numbers, for every size."""
+    compiled = compile_program(backward, target)
+    rng = np.random.default_rng(0)
+    for size in SIZES:
+        x, g = rng.standard_normal((3, size)), rng.integers(-9, 9, (3, 2 * size + 5)).astype(float)
+        given = dict(zip((p.name for p in backward.params), (x, g)[-len(backward.params) :], strict=True))
+        np.testing.assert_array_equal(compiled.run(given)[0], expected(name, g, size), err_msg=f"{size}")
+
+
 @pytest.mark.parametrize("name", POSITIONS)
 def test_gradients_are_sums_of_reads(name):
     backward = backward_of(reader(name), np.zeros((2, 7)))
     assert all(kernel.kind != "scatter" for kernel in lower(backward).kernels)
-    compiled = compile_program(backward)
-    rng = np.random.default_rng(0)
-    for size in SIZES:
-        x, g = rng.standard_normal((3, size)), rng.integers(-9, 9, (3, 2 * size + 5)).astype(float)
-        given = dict(zip((p.name for p in backward.params), (x, g)[-len(backward.params) :], strict=True))
-        np.testing.assert_array_equal(compiled.run(given)[0], expected(name, g, size), err_msg=f"{size}")
+    check_gradient(name, backward, "cpu")
 
 
 @pytest.mark.exhaustive
-@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="Triton is not installed")
+@pytest.mark.skipif("interpreter" not in checks.targets(), reason="Triton is not installed")
 @pytest.mark.parametrize("name", POSITIONS)
 def test_gradients_in_the_interpreter(name):
-    backward = backward_of(reader(name), np.zeros((2, 7)))
-    compiled = compile_program(backward, "interpreter")
-    rng = np.random.default_rng(0)
-    for size in SIZES:
-        x, g = rng.standard_normal((3, size)), rng.integers(-9, 9, (3, 2 * size + 5)).astype(float)
-        given = dict(zip((p.name for p in backward.params), (x, g)[-len(backward.params) :], strict=True))
-        np.testing.assert_array_equal(compiled.run(given)[0], expected(name, g, size), err_msg=f"{size}")
+    check_gradient(name, backward_of(reader(name), np.zeros((2, 7))), "interpreter")
 
 
 @pytest.mark.exhaustive

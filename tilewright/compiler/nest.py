@@ -23,7 +23,7 @@ are bit-equal for every thread count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tilewright.dsl.axes import base
@@ -200,6 +200,23 @@ def reads_of(kernel: Kernel) -> tuple[Read, ...]:
 def indexed_reads(kernel: Kernel) -> tuple[At, ...]:
     """The operands that a kernel reads at computed positions."""
     return tuple(node for node in kernel.nodes() if isinstance(node, At))
+
+
+def outermost(
+    roots: Iterable[Node], wanted: Callable[[Node], bool], finished: type[Node] | tuple[()] = ()
+) -> list[Node]:
+    """The nodes that are `wanted` and needed for `roots` otherwise than for another one of them."""
+    stack, seen, found = list(roots), set(), []
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if wanted(node):
+            found.append(node)
+        else:
+            stack.extend(() if isinstance(node, finished) else needed(node))
+    return found
 
 
 def evaluated(roots: Iterable[Node], finished: type[Node] | tuple[()] = ()) -> Iterator[Node]:

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import Kernel, Phase, needed
+from tilewright.compiler.nest import Kernel, Phase, outermost
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.folds import Totals
 from tilewright.compiler.targets.cpu.loops import Carried, RowLoops, loop_roots
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
-from tilewright.dsl.program import Node, Read, Reduce, topological
+from tilewright.dsl.program import Node, Reduce, topological
 
 PLACE = 128  # bytes of a vector on the stack: as many lanes of float32 may hold int64
 
@@ -119,18 +119,12 @@ class BriefRows(RowLoops):
     def _finished(self, roots: Sequence[Node]) -> list[Node]:
         """The values without row axes that come from finished reductions; the last ones of each."""
         rows = set(self.kernel.row)
-        stack, seen, found = list(roots), set(), []
-        while stack:
-            node = stack.pop()
-            if node in seen:
-                continue
-            seen.add(node)
+
+        def is_one(node: Node) -> bool:
             whole = self.axis in node.axes and not rows & set(node.axes) and not node.dtype.is_bool
-            if whole and any(isinstance(n, Reduce) for n in topological([node])):
-                found.append(node)
-            else:
-                stack.extend(() if isinstance(node, (Read, Reduce)) else needed(node))
-        return found
+            return whole and any(isinstance(n, Reduce) for n in topological([node]))
+
+        return outermost(roots, is_one, Reduce)
 
     def _recall(self, scope: Scope, row: Value) -> None:
         b = self.b

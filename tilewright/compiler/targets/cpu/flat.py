@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from tilewright.compiler.nest import Kernel, Phase, needed, reads_of
+from tilewright.compiler.nest import Kernel, Phase, outermost, reads_of
 from tilewright.compiler.targets.cpu.builder import I32, I64, Builder, Type, Value
 from tilewright.compiler.targets.cpu.folds import Totals
 from tilewright.compiler.targets.cpu.frame import BLOCK_N
@@ -192,17 +192,11 @@ class FlatLoops(RowLoops):
 
     def _with_one(self, roots: Sequence[Node], axis: str, other: str) -> list[Node]:
         """The values that have one of the two axes, the last ones of each."""
-        stack, seen, found = list(roots), set(), []
-        while stack:
-            node = stack.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            if axis in node.axes and other not in node.axes and not node.dtype.is_bool:
-                found.append(node)
-            elif not isinstance(node, Reduce):
-                stack.extend(needed(node))
-        return found
+
+        def is_one(node: Node) -> bool:
+            return axis in node.axes and other not in node.axes and not node.dtype.is_bool
+
+        return outermost(roots, is_one, Reduce)
 
     def _recall(self, scope: Scope, at: Value, outside: Mapping[Node, Value]) -> None:
         b = self.b
