@@ -11,7 +11,8 @@
                         last BLOCK_K: epilogue on the finished sums, and store; else: keep the sums
 
 The side that owns the lane axis is the right one (the sides are swapped if need be). A left side of one chunk
-is packed once for all chunks of columns. How a side is packed is told in `panels`.
+is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
+panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Read, topological
+from tilewright.dsl.program import At, Read, topological
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
 RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
 STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
+REUSED = 4  # products of each element in rows that are read where they lie: all pass by a panel of columns
 LARGEST = 1 << 14  # rows and columns of a block
 SUMMED = 1024  # the same, if its sums wait between blocks of k
 STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
 LINE = 64  # bytes: what lies in the workspace begins at a cache line
+ADDRESS = 8  # bytes
 MARGIN = 4  # elements a row: its addresses need more room than a panel of very few summed positions
 UNROLLED = 12.0  # the cost of an epilogue that is written out for every vector of the register block
 
@@ -89,16 +92,19 @@ class Blocks:
         self.places = Noted(b, self.left, workspace, self.chunk_m)
         at = self._after(workspace, b.mul(self.chunk_m, 8 * len(self.walk.left.own)))
         self.direct = None
+        row_bytes = b.mul(b.add(self.block_k, MARGIN), self.size)
         if self.walk.direct:
             runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
             self.direct = Addresses(b, self.walk.left.node, runs, self.rows, self.size, at)
             self.direct.clear()
+            _, count = runs.run_numbers(b.constant(0, I64), self.k)
+            row_bytes = b.mul(count, ADDRESS)
             at = self._after(at, b.mul(b.add(self.summed.extents[self.summed.last], 8), self.size))
         self.right_panels = at
         right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
         self.left_panels = self._after(at, right)
-        left = b.add(b.mul(b.add(self.block_k, MARGIN), self.chunk_m), self.rows * self.rows)
-        self.sums = self._after(self.left_panels, b.mul(left, self.size))
+        left = b.add(b.mul(row_bytes, self.chunk_m), self.rows * self.rows * self.size)
+        self.sums = self._after(self.left_panels, left)
 
     def _after(self, start: Value, size: Value) -> Value:
         """The first cache line behind `size` bytes."""
@@ -382,6 +388,21 @@ class Walk:
         direct = readable(left.node, last[0], contraction.root.dtype, layout)
         return cls(left, right, summed, direct, joined(left.node, summed, layout) if direct else 1)
 
+    def runs(self, extents: Mapping[str, int]) -> int:
+        """How many stretches of memory the summed positions of a row are, if they are read in place."""
+        moving = [a for a in self.summed if extents[base(a)] > 1]
+        return _product(extents, moving[: -self.joined])
+
+    def passes(self, extents: Mapping[str, int]) -> bool:
+        """Whether the left side's rows pass by each panel of the right side, all of them: they are read in
+        place, and bring few elements that the rows before did not.
+        """
+        if not self.direct or not isinstance(self.left.node, At):
+            return False
+        own = (*self.left.own, *self.summed)
+        operand = [a for a in self.left.node.arg.axes if a in self.left.node.along or a in own]
+        return _product(extents, own) >= REUSED * _product(extents, operand)
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -422,7 +443,8 @@ def block_sizes(
             block_m = _round_up(max(1, min(block_m, -(-m // threads))), rows)
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
-    chunk_m = min(block_m, _round_up(max(MIDDLE, RESIDENT // max(1, block_k)), rows))
+    most = block_m if walk.passes(extents) else max(MIDDLE, RESIDENT // max(1, block_k))
+    chunk_m = min(block_m, _round_up(most, rows))
     chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
     items = batch * -(-m // block_m) * -(-n // block_n) if m and n and batch else 0
     waiting = 0 if passes == 1 else (block_m + rows) * block_n + width
@@ -438,10 +460,11 @@ def workspace_bytes(
     item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
     right = sizes.block_k * sizes.chunk_n + schedule.lanes * width
-    left = (sizes.block_k + MARGIN) * sizes.chunk_m + rows * rows
+    row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     zeros = max(extents[base(axis)] for axis in walk.summed) + 8 if walk.direct else 0
-    return _round_up(noted + (zeros + right + left + sizes.waiting) * item_bytes + 4096, LINE)
+    elements = zeros + right + rows * rows + sizes.waiting
+    return _round_up(noted + row_bytes * sizes.chunk_m + elements * item_bytes + 4096, LINE)
 
 
 def _blocks(b: Builder, extent: Value, size: Value) -> Value:
