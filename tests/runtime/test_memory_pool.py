@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -25,6 +26,8 @@ from tilewright.runtime.memory import (
     empty,
     empty_cache,
     failing_allocation,
+    maker,
+    scratch,
     set_limit,
     size_class,
     statistics,
@@ -427,3 +430,38 @@ def test_a_reused_result_has_no_page_faults():
     first, second = fill(), fill()
     assert first >= 32, "64 MiB of fresh memory, even in huge pages"
     assert second < 16
+
+
+def test_scratch_is_one_piece_of_memory_for_each_thread():
+    mine = scratch(1000)
+    assert mine.size >= 1000 and mine.ctypes.data % 64 == 0
+    assert scratch(200) is mine
+    larger = scratch(300_000)
+    assert larger.size >= 300_000 and scratch(1000) is larger
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(scratch, 1000).result()
+    assert not np.shares_memory(larger, other)
+
+
+def test_much_scratch_is_not_kept():
+    before = statistics().live_bytes
+    array = scratch(memory.SCRATCH + 1)
+    assert statistics().live_bytes > before
+    del array
+    assert statistics().live_bytes == before
+
+
+@pytest.mark.parametrize("shape", [(3,), BIG])
+def test_makers_and_scratch_ask_what_stands_in_the_place_of_empty(shape, monkeypatch):
+    make = maker(shape, np.dtype("f4"))
+    scratch(100)
+    monkeypatch.setattr(memory, "empty", lambda shape, dtype: np.full(shape, 7, dtype))
+    assert make().shape == shape and np.all(make() == 7)
+    assert np.all(scratch(100) == 7)
+
+
+def test_makers_fail_as_empty_does():
+    make = maker((3,), np.dtype("f4"))
+    with failing_allocation(1), pytest.raises(MemoryLimitError):
+        make()
+    assert make().shape == (3,)

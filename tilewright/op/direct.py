@@ -69,12 +69,17 @@ class DirectOp(Op):
         raise NotImplementedError
 
     def __call__(self, *tiles: Any, **keywords: Any) -> Any:
-        if keywords or not tiles or type(tiles[0]) is not np.ndarray:
+        if keywords or not tiles:
             return super().__call__(*tiles, **keywords)
+        kind = type(tiles[0])
+        if kind is not np.ndarray:
+            take_over = getattr(kind, "__tilewright_call__", None)
+            plain = take_over is not None and self._plain is not None and len(tiles) == len(self.tiles)
+            return take_over(self, tiles) if plain else super().__call__(*tiles)  # type: ignore[misc]
         layout = self._layouts.get(self._key(tiles, self._defaults_key))
         if layout is None:
             return super().__call__(*tiles)
-        results = self._compute(layout, tiles, self._default_scalars)
+        results = self._compute(layout, tiles, self.default_scalars)
         return results[0] if len(results) == 1 else results
 
     def bind(self, arguments: Arguments) -> Call:
@@ -124,8 +129,14 @@ class DirectOp(Op):
         return (object(),) if self._needed_keywords else constants_key(self.constants)
 
     @functools.cached_property
-    def _default_scalars(self) -> Mapping[str, float | int]:
-        return {name: float(value) for name, value in self.scalars.items()}
+    def default_constants(self) -> Mapping[str, Any]:
+        """The constants of a call without keywords; empty if the op needs some."""
+        return {} if self._plain is None else self._plain[1]
+
+    @functools.cached_property
+    def default_scalars(self) -> Mapping[str, float | int]:
+        """The scalars of a call without keywords."""
+        return self._scalar_values(Arguments({}, dict(self.scalars), {}))
 
     def _layout(self, arrays: tuple[Any, ...], constants: Mapping[str, Any]) -> Layout:
         key = self._key(arrays, constants_key(constants))

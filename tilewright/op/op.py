@@ -3,7 +3,8 @@
 A `TracedOp` (`op.traced`) comes from a function; its derivatives (`op.derived`) are ops again, whose Programs
 come from the Program of the op that they belong to. Calling an op on tiles inlines it, on NumPy arrays it
 gives NumPy arrays, and any other type of argument may take the call over by a method
-`__tilewright_apply__(op, arguments, out)` (Tensors do).
+`__tilewright_apply__(op, arguments, out)` (Tensors do). A short way to the same is
+`__tilewright_call__(op, tiles)`, for a call of all operands by position and nothing else.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import operator
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ from tilewright.runtime.sizes import bytes_from_environment, format_bytes
 LIMIT_VARIABLE = "TILEWRIGHT_MEMORY_POOL_LIMIT"
 ALIGNMENT = 64
 POOLED_FROM = 128 * 2**10  # bytes; below, malloc reuses its memory itself
+SCRATCH = 2**20  # bytes that a thread keeps for its kernels to work in
+BYTE = np.dtype(np.uint8)
 HUGE_PAGES_FROM = 4 * 2**20
 CLASSES_PER_DOUBLING = 8  # at most 1/8 of a block is unused (and unused pages are never touched)
 SHARE_OF_MACHINE = 8  # the default limit is this part of the machine's memory
@@ -66,6 +68,44 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
         return np.ndarray(extents, kind, _pool.bytes(size))
     except ValueError as error:
         raise ShapeError(f"there is no array of shape {extents} and dtype {kind}: {error}") from None
+
+
+def scratch(size: int) -> np.ndarray:
+    """At least `size` bytes, aligned to `ALIGNMENT`, whose contents mean nothing from one call to the next.
+
+    A thread runs one kernel at a time, so all of its kernels may have the same memory to work in: up to
+    `SCRATCH` bytes, more are as `empty` gives them. Where another function stands in the place of `empty`,
+    it is asked (arrays between pages without access must not share any).
+    """
+    if size > SCRATCH or empty is not _given_out:
+        return empty((size,), BYTE)
+    held = getattr(_of_thread, "scratch", None)
+    if held is None or held.size < size:
+        whole = _from_numpy((max(size, POOLED_FROM) + ALIGNMENT,), BYTE, size)
+        first = -whole.__array_interface__["data"][0] % ALIGNMENT
+        held = _of_thread.scratch = whole[first : first + max(size, POOLED_FROM)]
+    return held
+
+
+def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+    """A way to make such arrays again and again: `empty` with its decisions taken, for small ones."""
+    if math.prod(shape) * dtype.itemsize >= POOLED_FROM or dtype.hasobject:
+        return lambda: empty(shape, dtype)
+    numpy_empty = np.empty
+
+    def small() -> np.ndarray:
+        if _fault is None and empty is _given_out:
+            try:
+                return numpy_empty(shape, dtype)
+            except MemoryError:
+                pass
+        return empty(shape, dtype)
+
+    return small
+
+
+_given_out = empty
+_of_thread = threading.local()
 
 
 def copy(array: np.ndarray, dtype: npt.DTypeLike = None) -> np.ndarray:

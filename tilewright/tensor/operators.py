@@ -229,18 +229,20 @@ def matmul(a: Any, b: Any) -> Any:
     """a @ b with NumPy's rules: a vector on the left is a row, one on the right a column, batch axes
     broadcast.
     """
-    ranks = [o._array.ndim if isinstance(o, Value) else np.ndim(o) for o in (a, b)]
-    if 0 in ranks:
-        raise ShapeError(
-            f"{where('matmul')}: `@` needs operands of at least one dimension; use * for numbers"
-        )
-    left = "k" if ranks[0] == 1 else "m k"
-    right = "k" if ranks[1] == 1 else "k n"
-    return call(families.product(left, right), (_operand(a), _operand(b)))[0]
+    a, b = _operand(a), _operand(b)
+    left = "k" if a.ndim == 1 else "m k"
+    right = "k" if b.ndim == 1 else "k n"
+    return call(families.product(left, right), (a, b))[0]
 
 
 def _operand(value: Any) -> Any:
-    return value if isinstance(value, Value) else as_stored_operand(value, "matmul")
+    """A Tensor or an array of at least one dimension."""
+    operand: Any = value if isinstance(value, Value) else as_stored_operand(value, "matmul")
+    if not operand.ndim:
+        raise ShapeError(
+            f"{where('matmul')}: `@` needs operands of at least one dimension; use * for numbers"
+        )
+    return operand
 
 
 # --- shapes -----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op import outputs
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derived import DerivedOp
+from tilewright.op.direct import DirectOp
 from tilewright.op.op import Arguments, Call, Op, constants_key
 from tilewright.op.pairs import as_real, complex_names, is_complex_array
 from tilewright.tensor.site import Gradient, Shape, Site, closed_backward, inside, outside, zeros
@@ -418,6 +419,15 @@ def apply(op: Op, arguments: Arguments, out: Any = None) -> Any:
     else:
         scalars = op._scalar_values(arguments) if arguments.scalars else NOTHING
         results = call(op, tuple(operands.values()), scalars, arguments.constants, out)
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def apply_to_operands(op: DirectOp, operands: tuple[Any, ...]) -> Any:
+    """`apply` to all operands of an op that asks for no keywords."""
+    for value in operands:
+        if not isinstance(value, Value):
+            return apply(op, op.arguments(operands, {}))
+    results = call(op, operands, op.default_scalars, op.default_constants)
     return results[0] if len(results) == 1 else tuple(results)
 
 

@@ -19,7 +19,7 @@ from tilewright.op.binding import where as whose
 from tilewright.tensor import joining, operators
 from tilewright.tensor.indexing import as_arrays, basic_index, selected, sliced, taken
 from tilewright.tensor.operators import along, convert, pointwise, reduce
-from tilewright.tensor.record import Value, Version, apply
+from tilewright.tensor.record import Value, Version, apply, apply_to_operands
 from tilewright.tensor.views import Copy, Permute, Reshape, apply_view
 
 Shape = tuple[int, ...]
@@ -96,6 +96,7 @@ class Tensor(Value):
     __slots__ = ()
     __array_priority__ = 1000
     __tilewright_apply__ = staticmethod(apply)
+    __tilewright_call__ = staticmethod(apply_to_operands)
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
         from tilewright.tensor.creation import as_array

@@ -167,9 +167,10 @@ class CpuExecutable:
             for n, kernel in enumerate(self.plan.kernels)
         )
         steps = tuple(s for s in attempts if s is not None)
+        made = tuple((shapes[b.name], b.dtype.numpy) for b in buffers)
         return Recipe(
             steps,
-            tuple((shapes[b.name], b.dtype.numpy) for b in buffers),
+            made,
             len(self.plan.results),
             (*map(span, operands), *((0, bytes_of(shapes[b.name], b.dtype)) for b in buffers)),
             frozenset(
@@ -179,7 +180,7 @@ class CpuExecutable:
                 if (result.name, self._names[position]) in self._replaceable
                 and lies_as(operand, shapes[result.name], result.dtype)
             ),
-            plain_entry(steps, len(operands), len(buffers)),
+            plain_entry(steps, len(operands), made),
         )
 
     def _step(

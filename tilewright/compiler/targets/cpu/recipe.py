@@ -24,7 +24,9 @@ from tilewright.runtime.addresses import LIES_IN_FIELD, address
 
 Scalars = Mapping[str, float | int]
 NOTHING: Scalars = {}
-BYTE = np.dtype(np.uint8)
+Buffer = tuple[tuple[int, ...], np.dtype]  # shape, dtype
+Plain = tuple[Callable[..., None], int, int, Callable[[], np.ndarray]]
+"""A kernel's entry and template, the bytes of its workspace, and what makes its result."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Step:
 
     def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
         own = [arrays[number] for number in self.arrays]
-        workspace = memory.empty((self.workspace,), BYTE) if self.workspace else own[-1]
+        workspace = memory.scratch(self.workspace) if self.workspace else own[-1]
         if LIES_IN_FIELD and (self.workers == 1 or has_openmp()):
             values = [_scalar(scalars[name], dtype) for _, name, dtype in self.scalars]
             self.compiled.direct(self.template.buffer_info()[0], workspace, *own, *values)
@@ -91,22 +93,23 @@ class Recipe:
 
     buffers: shape and dtype of the `results`, then of what lies between kernels. spans: where the bytes of
     each operand and buffer begin and end, counted from its first element. replaceable: (result, operand)
-    where the result may be written over the operand if both begin at one address. plain: entry and template
-    of the only kernel, if it is all that there is to a call and takes the operands in their order.
+    where the result may be written over the operand if both begin at one address. plain: if there is but
+    one kernel, which takes the operands in their order.
     """
 
     steps: tuple[Step, ...]
-    buffers: tuple[tuple[tuple[int, ...], np.dtype], ...]
+    buffers: tuple[Buffer, ...]
     results: int
     spans: tuple[tuple[int, int], ...]
     replaceable: frozenset[tuple[int, int]]
-    plain: tuple[Callable[..., None], int] | None = None
+    plain: Plain | None = None
 
     def run(self, operands: Sequence[np.ndarray], scalars: Scalars) -> tuple[np.ndarray, ...]:
         """The results, in memory of their own."""
         if self.plain is not None:
-            result = memory.empty(*self.buffers[0])
-            self.plain[0](self.plain[1], result, *operands, result)
+            entry, template, size, fresh = self.plain
+            result = fresh()
+            entry(template, memory.scratch(size) if size else result, *operands, result)
             return (result,)
         arrays = [memory.empty(*buffer) for buffer in self.buffers]
         own = [*operands, *arrays]
@@ -159,15 +162,14 @@ class Recipe:
         return True
 
 
-def plain_entry(steps: Sequence[Step], operands: int, buffers: int) -> tuple[Callable[..., None], int] | None:
+def plain_entry(steps: Sequence[Step], operands: int, buffers: Sequence[Buffer]) -> Plain | None:
     """The `plain` of a recipe: what one call enters with its operands and one result, no questions asked."""
-    if len(steps) != 1 or buffers != 1 or not LIES_IN_FIELD:
+    if len(steps) != 1 or len(buffers) != 1 or not LIES_IN_FIELD:
         return None
     step = steps[0]
-    asks = step.scalars or step.workspace or step.workers > 1
-    if asks or step.arrays != tuple(range(operands + 1)):
+    if step.scalars or step.workers > 1 or step.arrays != tuple(range(operands + 1)):
         return None
-    return step.compiled.direct, step.template.buffer_info()[0]
+    return step.compiled.direct, step.template.buffer_info()[0], step.workspace, memory.maker(*buffers[0])
 
 
 def span(array: np.ndarray) -> tuple[int, int]:
