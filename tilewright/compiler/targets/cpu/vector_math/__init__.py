@@ -2,7 +2,7 @@
 
 `VECTOR_MATH[name](b, x)` writes the operations of one call: polynomials and selects, no branch except around
 rare lanes. The hot functions are computed in their own precision; the rare ones of f32 go through the f64
-vector and are rounded once; the few that say so call the C library lane by lane. NaN gives NaN; -0,
+vector and are rounded once; the remainder of a huge quotient alone asks the C library. NaN gives NaN; -0,
 infinities, subnormals and overflow give what C99 Annex F asks for. MEASURED_ULP says how exact each is.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tilewright.compiler.targets.cpu.builder import Value
 from tilewright.compiler.targets.cpu.vector_math.accuracy import MEASURED_ULP, Accuracy
+from tilewright.compiler.targets.cpu.vector_math.digamma import digamma
 from tilewright.compiler.targets.cpu.vector_math.error_function import erf, erfc
 from tilewright.compiler.targets.cpu.vector_math.exponential import (
     cosh,
@@ -23,7 +24,7 @@ from tilewright.compiler.targets.cpu.vector_math.exponential import (
     softplus,
     tanh,
 )
-from tilewright.compiler.targets.cpu.vector_math.gamma import digamma, lgamma
+from tilewright.compiler.targets.cpu.vector_math.log_gamma import lgamma
 from tilewright.compiler.targets.cpu.vector_math.logarithm import acosh, asinh, atanh, log, log1p, log2
 from tilewright.compiler.targets.cpu.vector_math.power import fmod, pow_, round_half_even, rsqrt
 from tilewright.compiler.targets.cpu.vector_math.trigonometric import acos, asin, atan, atan2, cos, sin, tan

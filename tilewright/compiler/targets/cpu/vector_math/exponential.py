@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import LN2, format_of, hexes
+from tilewright.compiler.targets.cpu.vector_math.formats import LN2, LOG2_E, format_of, hexes
 from tilewright.compiler.targets.cpu.vector_math.parts import (
     bits_to_power,
     expm1_polynomial,
+    fast_two_sum,
     horner,
     log1p_reduced,
     scale,
@@ -82,6 +83,25 @@ def exp_negative(b: Builder, x: Value) -> Value:
     form = format_of(x)
     r, shifted = split_exp(b, b.max_second(form.exp_range[0], x))
     return scale(b, horner(b, r, (1.0, 1.0, *form.exp)), shifted)
+
+
+def exp_of_two_parts(b: Builder, high: Value, low: Value) -> Value:
+    """e^(high + low) with little more than the last rounding's error, for |low| far below |high|; f64.
+
+    e^r = 1 + r + (r^2 P(r) + (1 + r) low): only the sum in front is rounded at the size of the result.
+    """
+    form = format_of(high)
+    lowest, highest = form.exp_range
+    inside = b.and_(b.cmp("gt", high, lowest), b.cmp("lt", high, highest))
+    high = b.max_second(lowest, b.min_second(highest, high))  # NaN passes through
+    shifted = b.fma(high, LOG2_E, form.magic)
+    n = b.sub(shifted, form.magic)
+    ln2, ln2_rest = form.ln2
+    low = b.fma(n, -ln2_rest, b.select(inside, low, 0.0))
+    r, lost = fast_two_sum(b, b.fma(n, -ln2, high), low)
+    tail = b.fma(b.mul(r, r), horner(b, r, form.exp), b.fma(r, lost, lost))
+    leading, rounded = fast_two_sum(b, b.constant(1.0, r.type), r)
+    return scale(b, b.add(leading, b.add(rounded, tail)), shifted)
 
 
 def exp2(b: Builder, x: Value) -> Value:

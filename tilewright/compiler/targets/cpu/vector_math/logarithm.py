@@ -5,6 +5,7 @@ from __future__ import annotations
 from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
 from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, LN2, NAN, format_of, hexes
 from tilewright.compiler.targets.cpu.vector_math.parts import (
+    fast_two_sum,
     horner,
     lift_subnormal,
     log1p_reduced,
@@ -12,6 +13,7 @@ from tilewright.compiler.targets.cpu.vector_math.parts import (
     scale_avx512,
     split_log,
     through_f64,
+    two_product,
 )
 from tilewright.compiler.targets.cpu.vector_math.registers import by_register, has_tables, lookup
 
@@ -34,6 +36,13 @@ _LOG_POLYNOMIAL = hexes(
     "-0x1.fffffep-2 0x1.555866p-2 -0x1.00225ep-2 0x1.83bf22p-3",
 )
 
+# ln(1 + f) = 2s + 2/3 s^3 + s^5 P(s^2) for s = f / (2 + f), 1 + f in [1/sqrt 2, sqrt 2]; 2/3 in two parts.
+_LOG_IN_S = hexes(
+    "0x1.999999999999ap-2 0x1.2492492492521p-2 0x1.c71c71c6eaa8dp-3 0x1.745d177a8f2p-3",
+    "0x1.3b1395d4f9e5fp-3 0x1.1118c74823a2ep-3 0x1.df7ce9a6bcccbp-4 0x1.e02d197c00c78p-4",
+)
+_TWO_THIRDS = hexes("0x1.5555555555555p-1 0x1.5555555555555p-55")
+
 
 def log(b: Builder, x: Value) -> Value:
     """ln x = k ln 2 + ln m, m in [1/sqrt 2, sqrt 2); f32 by table where there are any."""
@@ -43,6 +52,31 @@ def log(b: Builder, x: Value) -> Value:
     k, m, _ = split_log(b, lifted)
     k = b.select(tiny, b.sub(k, power), k)
     return log_specials(b, x, log1p_reduced(b, b.sub(m, 1.0), k))
+
+
+def log_in_two_parts(b: Builder, x: Value) -> tuple[Value, Value]:
+    """ln x as the unevaluated sum of two f64 numbers, good to about 2^-64 of it, for a positive finite x.
+
+    k ln 2 + 2 atanh(s): the quotient s, the first two terms and the sums carry what their rounding lost.
+    """
+    tiny, lifted, power = lift_subnormal(b, x)
+    k, m, _ = split_log(b, lifted)
+    k = b.select(tiny, b.sub(k, power), k)
+    f, d = b.sub(m, 1.0), b.add(m, 1.0)
+    s = b.div(f, d)
+    lost = b.div(b.fma(b.neg(s), b.sub(m, b.sub(d, 1.0)), b.fma(b.neg(s), d, f)), d)
+    z, z_lost = two_product(b, s, s)
+    cube, cube_lost = two_product(b, s, z)
+    cube_lost = b.fma(s, z_lost, cube_lost)
+    two_thirds, rest = _TWO_THIRDS
+    second, second_lost = two_product(b, cube, b.constant(two_thirds, x.type))
+    second_lost = b.fma(cube, rest, b.fma(cube_lost, two_thirds, second_lost))
+    tail = b.fma(b.mul(cube, z), horner(b, z, _LOG_IN_S), second_lost)
+    high, low = fast_two_sum(b, b.add(s, s), second)
+    low = b.add(low, b.fma(b.fma(lost, b.fma(z, z, z), lost), 2.0, tail))
+    ln2, ln2_rest = format_of(x).ln2
+    high, carried = fast_two_sum(b, b.mul(k, ln2), high)
+    return fast_two_sum(b, high, b.add(carried, b.fma(k, ln2_rest, low)))
 
 
 def _exponent_and_mantissa(b: Builder, x: Value) -> tuple[Value, Value]:

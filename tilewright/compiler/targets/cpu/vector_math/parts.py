@@ -31,6 +31,25 @@ def horner(b: Builder, x: Value, coefficients: Sequence[float | Value]) -> Value
     return result
 
 
+def fast_two_sum(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """(s, e): s is x + y rounded, s + e is x + y exactly, for |x| >= |y|."""
+    total = b.add(x, y)
+    return total, b.sub(y, b.sub(total, x))
+
+
+def two_sum(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """fast_two_sum without a condition."""
+    total = b.add(x, y)
+    of_y = b.sub(total, x)
+    return total, b.add(b.sub(x, b.sub(total, of_y)), b.sub(y, of_y))
+
+
+def two_product(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """(p, e): p is x y rounded, p + e is x y exactly."""
+    product = b.mul(x, y)
+    return product, b.fma(x, y, b.neg(product))
+
+
 def keep_zero(b: Builder, x: Value, y: Value) -> Value:
     """x itself where it is ±0, else y."""
     return b.select(b.cmp("eq", x, 0.0), x, y)

@@ -3,19 +3,68 @@
 from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.exponential import exp2
-from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, NAN
-from tilewright.compiler.targets.cpu.vector_math.logarithm import log2
-from tilewright.compiler.targets.cpu.vector_math.parts import per_lane, through_f64, where_rare
+from tilewright.compiler.targets.cpu.vector_math.exponential import exp_of_two_parts
+from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, NAN, format_of, hexes
+from tilewright.compiler.targets.cpu.vector_math.logarithm import log_in_two_parts
+from tilewright.compiler.targets.cpu.vector_math.parts import (
+    bits_to_power,
+    horner,
+    split_log,
+    through_f64,
+    two_product,
+    where_rare,
+)
+
+# For f32, in f64: log2 m = s P(s^2), s = (m - 1) / (m + 1), m in [1/sqrt 2, sqrt 2], to 2^-37 of itself;
+# 2^r = 1 + r P(r), |r| <= 1/2, to 2^-33.
+_LOG2 = hexes(
+    "0x1.71547652bed13p+1 0x1.ec709d13c0821p-1 0x1.27777f461993ep-1 0x1.a58dceca72ce8p-2",
+    "0x1.5ce39e0f72792p-2",
+)
+_EXP2 = hexes(
+    "0x1.62e42fefa39efp-1 0x1.ebfbe045f4d3cp-3 0x1.c6b08d883dca1p-5 0x1.3b2a1b7152befp-7",
+    "0x1.5d879ead06a82p-10 0x1.443fffc90db59p-13 0x1.00a581594758ep-16",
+)
 
 
 def pow_(b: Builder, x: Value, y: Value) -> Value:
-    """x^y. f32: 2^(y log2 |x|) in f64 with C99's special cases; f64: the C library."""
+    """x^y with C99's special cases; f32 is computed in f64 and rounded once."""
     if x.type.kind == "f64":
-        return per_lane(b, "pow", x, y)
+        return _with_signs_and_specials(b, x, y, _power_of_size(b, b.abs(x), y))
     x, y = b.convert(x, "f64"), b.convert(y, "f64")
-    size = b.abs(x)
-    magnitude = exp2(b, b.mul(y, log2(b, size)))
+    magnitude = _power_of_size_for_f32(b, b.abs(x), y)
+    return b.convert(_with_signs_and_specials(b, x, y, magnitude), "f32")
+
+
+def _power_of_size_for_f32(b: Builder, size: Value, y: Value) -> Value:
+    """2^(y log2 size); a size from f32 is never subnormal in f64."""
+    k, m, _ = split_log(b, size)
+    s = b.div(b.sub(m, 1.0), b.add(m, 1.0))
+    logarithm = b.fma(s, horner(b, b.mul(s, s), _LOG2), k)
+    exponent = b.mul(_where_positive(b, size, logarithm), y)
+    exponent = b.max_second(-200.0, b.min_second(200.0, exponent))  # NaN passes through
+    form = format_of(exponent)
+    shifted = b.add(exponent, form.magic)
+    r = b.sub(exponent, b.sub(shifted, form.magic))
+    return b.mul(horner(b, r, (1.0, *_EXP2)), bits_to_power(b, b.add(shifted, float(form.bias)), form))
+
+
+def _where_positive(b: Builder, size: Value, logarithm: Value) -> Value:
+    """The logarithm of a size, of which `logarithm` is right where it is positive and finite."""
+    inside = b.and_(b.cmp("gt", size, 0.0), b.cmp("lt", size, INFINITY))
+    outside = b.select(b.cmp("eq", size, 0.0), -INFINITY, size)  # infinity and NaN are their own logarithms
+    return b.select(inside, logarithm, outside)
+
+
+def _power_of_size(b: Builder, size: Value, y: Value) -> Value:
+    """e^(y ln size) for size >= 0, with the logarithm and the product in two parts each."""
+    high, low = log_in_two_parts(b, size)
+    product, lost = two_product(b, _where_positive(b, size, high), y)
+    return exp_of_two_parts(b, product, b.fma(low, y, lost))
+
+
+def _with_signs_and_specials(b: Builder, x: Value, y: Value, magnitude: Value) -> Value:
+    """x^y from |x|^y: the sign of an odd power, NaN for a fractional one of a negative, what is always 1."""
     # y beyond 2^53 is an even integer, and so is an infinity.
     whole = b.cmp("eq", b.trunc(y), y)
     half = b.mul(y, 0.5)
@@ -24,9 +73,9 @@ def pow_(b: Builder, x: Value, y: Value) -> Value:
     result = b.select(b.and_(odd, negative), b.neg(magnitude), magnitude)
     finite_negative = b.and_(b.cmp("lt", x, 0.0), b.cmp("gt", x, -INFINITY))
     result = b.select(b.and_(finite_negative, b.not_(whole)), NAN, result)
-    infinite_turn = b.and_(b.cmp("eq", size, 1.0), b.cmp("eq", b.abs(y), INFINITY))
+    infinite_turn = b.and_(b.cmp("eq", b.abs(x), 1.0), b.cmp("eq", b.abs(y), INFINITY))
     always_one = b.or_(b.cmp("eq", y, 0.0), b.or_(b.cmp("eq", x, 1.0), infinite_turn))
-    return b.convert(b.select(always_one, 1.0, result), "f32")
+    return b.select(always_one, 1.0, result)
 
 
 @through_f64

@@ -1,13 +1,13 @@
-"""ln Gamma and its derivative."""
+"""The derivative of ln Gamma."""
 
 from __future__ import annotations
 
 import math
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, NAN, hexes
-from tilewright.compiler.targets.cpu.vector_math.logarithm import log
-from tilewright.compiler.targets.cpu.vector_math.parts import horner, per_lane, through_f64
+from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, NAN, PI_LOW, hexes
+from tilewright.compiler.targets.cpu.vector_math.logarithm import log_in_two_parts
+from tilewright.compiler.targets.cpu.vector_math.parts import fast_two_sum, horner, through_f64, two_product
 from tilewright.compiler.targets.cpu.vector_math.trigonometric import tan
 
 # In u, |u| <= 1/2: digamma(x) / (x - root) for x = 3/2 + u, digamma(3 + 2u), digamma(6 + 4u); and the root in
@@ -51,11 +51,6 @@ _DIGAMMA_TAIL = hexes(
 )
 
 
-def lgamma(b: Builder, x: Value) -> Value:
-    """ln |Gamma(x)|, from the C library."""
-    return per_lane(b, "lgamma", x)
-
-
 @through_f64
 def digamma(b: Builder, x: Value) -> Value:
     """The derivative of ln Gamma.
@@ -65,15 +60,20 @@ def digamma(b: Builder, x: Value) -> Value:
     the roots of psi is small beside 1, not beside the result. ∓0 gives ±inf, the other poles NaN.
     """
     negative = b.cmp("lt", x, 0.0)
-    y = _digamma_positive(b, b.select(negative, b.sub(1.0, x), x))
-    turn = b.mul(b.sub(x, b.round_even(x)), math.pi)
-    reflected = b.sub(y, b.div(math.pi, tan(b, turn)))
+    y, y_low = _digamma_positive(b, b.select(negative, b.sub(1.0, x), x))
+    distance = b.sub(x, b.round_even(x))
+    turn, turn_low = two_product(b, distance, b.constant(math.pi, x.type))
+    cotangent = b.div(math.pi, tan(b, turn))
+    slope = b.fma(b.mul(cotangent, cotangent), 1 / math.pi, math.pi)
+    moved = b.fma(b.fma(distance, PI_LOW, turn_low), slope, y_low)
+    reflected = b.add(b.sub(y, cotangent), b.select(b.cmp("lt", b.abs(cotangent), 1e6), moved, 0.0))
     pole = b.and_(negative, b.cmp("eq", b.floor(x), x))
-    result = b.select(pole, NAN, b.select(negative, reflected, y))
+    result = b.select(pole, NAN, b.select(negative, reflected, b.add(y, y_low)))
     return b.select(b.cmp("eq", x, 0.0), b.copysign(INFINITY, b.neg(x)), result)
 
 
-def _digamma_positive(b: Builder, x: Value) -> Value:
+def _digamma_positive(b: Builder, x: Value) -> tuple[Value, Value]:
+    """As the sum of two numbers, the second what the series from 8 on has beyond the first."""
     tiny = b.cmp("lt", x, 1.0)
     t = b.select(tiny, b.add(x, 1.0), x)
     lost = b.select(tiny, b.sub(x, b.sub(t, 1.0)), 0.0)
@@ -92,11 +92,16 @@ def _digamma_positive(b: Builder, x: Value) -> Value:
     error = b.mul(inverse, b.fma(b.neg(inverse), x, 1.0))  # of the inverse
     near = b.fma(distance, y, b.select(b.cmp("gt", x, 0.125), b.neg(error), 0.0))
     y = b.select(tiny, b.sub(near, inverse), b.select(above2, y, b.fma(distance, y, factor_low)))
-    return b.select(b.cmp("ge", x, 8.0), _digamma_series(b, x), y)
+    far = b.cmp("ge", x, 8.0)
+    high, low = _digamma_series(b, x)
+    return b.select(far, high, y), b.select(far, low, 0.0)
 
 
-def _digamma_series(b: Builder, x: Value) -> Value:
+def _digamma_series(b: Builder, x: Value) -> tuple[Value, Value]:
     inverse = b.div(1.0, x)
     z = b.mul(inverse, inverse)
     tail = b.mul(z, horner(b, z, _DIGAMMA_TAIL))
-    return b.sub(log(b, x), b.fma(inverse, 0.5, tail))
+    log_high, log_low = log_in_two_parts(b, x)
+    high, low = fast_two_sum(b, log_high, b.neg(b.fma(inverse, 0.5, tail)))
+    finite = b.cmp("lt", x, INFINITY)
+    return b.select(finite, high, x), b.select(finite, b.add(low, log_low), 0.0)
