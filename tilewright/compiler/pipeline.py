@@ -1,6 +1,7 @@
 """The road from a Program to something that runs: one straight line.
 
-Program → solve for positions → simplify → sink → partition → (a target's) schedule, code, build cache, launch
+Program → solve for positions → simplify → pick → sink → partition → (a target's) schedule, code, build
+cache, launch
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tilewright.autograd.inversion import without_scatters
 from tilewright.compiler.in_place import Out
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.partition import partition
+from tilewright.compiler.picking import pick
 from tilewright.compiler.sinking import sink
 from tilewright.dsl.program import Program
 from tilewright.dsl.simplify import simplify
@@ -57,7 +59,7 @@ def lower(program: Program) -> Plan:
     program = _checked(program, "derivation")
     solved = _checked(without_scatters(program), "solving for positions")
     simple = _checked(simplify(solved), "simplification")  # first: a sum that moved out is a kernel less
-    simple = _checked(simplify(sink(simple)), "sinking of indexing")
+    simple = _checked(simplify(sink(pick(simple))), "sinking of indexing")
     return replace(partition(simple), definition=replace(program, extents=solved.extents))
 
 
