@@ -214,6 +214,7 @@ def _with_an_empty_axis(case: Case) -> Iterator[Extents]:
 
 def check_compiles(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:
     """The forward and the backward compile for a GPU that need not be there, and fit it."""
+    from tests.support.traffic import check_loads_once
     from tilewright.compiler.targets.triton.binaries import compile_plan
     from tilewright.compiler.targets.triton.launch import whole_elements
     from tilewright.compiler.targets.triton.toolchain import Target
@@ -224,6 +225,8 @@ def check_compiles(case: Case, dtype: Any, target: str, axes: Extents | None = N
         for step, artefact in compile_plan(lower(program), gpu, shapes, strides):
             assert artefact.shared_bytes <= gpu.shared_memory_limit, step.kernel.name
             assert artefact.threads <= gpu.thread_limit, step.kernel.name
+            assert (artefact.registers or 0) * artefact.threads <= gpu.register_limit, step.kernel.name
+            check_loads_once(step, artefact)
 
 
 def programs_of(case: Case, dtype: Any, axes: Extents | None = None) -> list[tuple[Program, Arrays]]:

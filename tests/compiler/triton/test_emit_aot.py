@@ -18,6 +18,7 @@ from tests.compiler.triton.emit_cases import (
     soften,
     total,
 )
+from tests.support.traffic import check_loads_once
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.triton import binaries
@@ -37,10 +38,12 @@ def compiled(call: Call, target: str, plan: Plan | None = None):
 
 
 def check_fits(call: Call, target: str) -> None:
-    limit = Target.parse(target).shared_memory_limit
+    gpu = Target.parse(target)
     for step, artefact in compiled(call, target):
-        assert artefact.shared_bytes <= limit, step.kernel.name
-        assert artefact.threads <= Target.parse(target).thread_limit
+        assert artefact.shared_bytes <= gpu.shared_memory_limit, step.kernel.name
+        assert artefact.threads <= gpu.thread_limit, step.kernel.name
+        assert (artefact.registers or 0) * artefact.threads <= gpu.register_limit, step.kernel.name
+        check_loads_once(step, artefact)
 
 
 def empty(*shapes: tuple[int, ...], dtype: object = np.float32) -> tuple[np.ndarray, ...]:

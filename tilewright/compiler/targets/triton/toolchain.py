@@ -85,6 +85,11 @@ class Target:
         return kibibytes * 1024
 
     @property
+    def register_limit(self) -> int:
+        """Most registers of 32 bits that one block can have."""
+        return 128 * 1024 if self.backend == "hip" else 64 * 1024
+
+    @property
     def thread_limit(self) -> int:
         """Most threads of one block."""
         return 1024
