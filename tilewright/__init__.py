@@ -57,6 +57,8 @@ from tilewright.op.mapped import vmap as vmap
 from tilewright.op.shapes import Typed as Typed
 from tilewright.op.shapes import shapes as shapes
 from tilewright.runtime import memory as memory
+from tilewright.runtime.precision import get_matmul_precision as get_matmul_precision
+from tilewright.runtime.precision import set_matmul_precision as set_matmul_precision
 from tilewright.runtime.threads import get_num_threads as get_num_threads
 from tilewright.runtime.threads import set_num_threads as set_num_threads
 

@@ -93,7 +93,7 @@ class Dots:
         right = self._side(
             top, loop, self.contraction.right, n, k, {id(k): 0, id(n): 1}, (self.block_k, self.block_n)
         )
-        precision = "" if self.narrow else ', input_precision="ieee"'
+        precision = "" if self.narrow else f', input_precision="{self.schedule.input_precision}"'
         return f"tl.dot({left}, {right}, {acc}{precision})"
 
     def _side(

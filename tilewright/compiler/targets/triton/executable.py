@@ -26,6 +26,7 @@ from tilewright.compiler.targets.triton.launch import (
 from tilewright.compiler.targets.triton.parameters import Parameter
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.runtime import cuda
+from tilewright.runtime.precision import get_matmul_precision
 from tilewright.runtime.recent import Recent
 
 DEFAULT_TARGET = "cuda:90"
@@ -64,7 +65,7 @@ class _Executable:
     def recipe(self, arguments: Arrays) -> tuple[dict[str, np.ndarray], Recipe]:
         """The operands with strides of whole elements, and what to launch for them."""
         arrays, shapes, strides = whole_elements(arguments)
-        key = (*shapes.values(), *strides.values())
+        key = (get_matmul_precision(), *shapes.values(), *strides.values())
         recipe = self._found.get(key)
         if recipe is None:
             recipe = self._found[key] = self._recipes.recipe(shapes, strides)

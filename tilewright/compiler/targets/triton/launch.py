@@ -37,6 +37,7 @@ from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
+from tilewright.runtime.precision import get_matmul_precision
 from tilewright.runtime.recent import Recent
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -128,7 +129,7 @@ class Recipes:
         names = [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
         plain = {name: normal_strides(shapes[name], strides[name]) for name in names}
         layout = layout_of(kernel, {n: shapes[n] for n in names}, plain, extents)
-        schedule = default_schedule(kernel, layout, extents, self.target)
+        schedule = default_schedule(kernel, layout, extents, self.target, get_matmul_precision())
         key = (position, layout, schedule)
         emitted = self._texts.get(key)
         if emitted is None:

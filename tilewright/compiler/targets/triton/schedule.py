@@ -16,6 +16,7 @@ from tilewright.compiler.targets.triton.facts import Facts
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, masked
+from tilewright.runtime.precision import FLOAT32, TF32, TF32X3
 
 UNIT, ZERO, STRIDED = "1", "0", "s"
 JOINED, APART = "+", "-"
@@ -24,6 +25,11 @@ LARGEST_ROW = 65536  # elements of a row, times the row values that live at once
 LARGEST_SCAN = 16384  # the same of a row that is scanned: each element of a thread is a step of its text
 LOOPED_BLOCK = 4096  # elements of a tile that walks a row
 SMALLEST_GRID = 264  # programs that fill a large GPU twice
+
+_INPUT_PRECISIONS = {
+    "cuda": {TF32X3: "tf32x3", TF32: "tf32"},
+    "hip": {TF32X3: "bf16x6", TF32: "bf16x3"},
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Schedule:
     pointwise     rows and columns divide the parallel axes
     row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks
     contraction   rows are m, columns n, and `block_depth` positions of `depth` (k) are multiplied at a time;
-                  `group` tiles of rows run before the next column of tiles
+                  `group` tiles of rows run before the next column of tiles; `input_precision` is Triton's
+                  word for how float32 sides are multiplied
     scatter       rows are the places, columns the axes that places do not depend on; `block_depth` summed
                   positions of `depth` are looked at together, and added one by one if `sparse`
 
@@ -75,6 +82,7 @@ class Schedule:
     even_columns: bool = False
     even_depth: bool = False
     group: int = 1
+    input_precision: str = "ieee"
     num_warps: int = 4
     num_stages: int = 2
 
@@ -124,11 +132,16 @@ def as_read(kernel: Kernel, layout: Layout, axes: tuple[str, ...]) -> tuple[str,
     return (*(a for a in axes if a not in most.names), *(most.names[d] for d in found))
 
 
-def default_schedule(kernel: Kernel, layout: Layout, extents: Mapping[str, int], target: Target) -> Schedule:
-    """A schedule from arithmetic alone."""
+def default_schedule(
+    kernel: Kernel, layout: Layout, extents: Mapping[str, int], target: Target, precision: str = FLOAT32
+) -> Schedule:
+    """A schedule from arithmetic alone; `precision` is that of float32 products."""
     schedule = _default(kernel, layout, extents)
     most = target.thread_limit // target.warp_size
-    return replace(schedule, num_warps=min(schedule.num_warps, most))
+    schedule = replace(schedule, num_warps=min(schedule.num_warps, most))
+    if kernel.contraction and precision != FLOAT32:
+        return replace(schedule, input_precision=_INPUT_PRECISIONS[target.backend][precision])
+    return schedule
 
 
 def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:

@@ -1,0 +1,34 @@
+"""How exactly a GPU's tile units multiply float32 numbers: one choice for the process."""
+
+from __future__ import annotations
+
+from tilewright.errors import ArgumentError
+
+FLOAT32, TF32X3, TF32 = PRECISIONS = ("float32", "tf32x3", "tf32")
+
+_chosen = FLOAT32
+
+
+def get_matmul_precision() -> str:
+    """What `set_matmul_precision` chose; "float32" before."""
+    return _chosen
+
+
+def set_matmul_precision(precision: str) -> None:
+    """Choose how later launches of contractions on a GPU multiply float32 operands.
+
+    | precision | bits of a factor | products |
+    |---|---|---|
+    | "float32" (at first) | 24 | exact but for the rounding of their sums |
+    | "tf32x3" | 24, in two parts | three by the tensor cores; 2^-22 of a product is lost |
+    | "tf32" | 11 | one by the tensor cores; 2^-10 of a product is lost |
+
+    AMD's units take bfloat16 parts instead, three products for "tf32" and six for "tf32x3", which lose less.
+    Sums are float32 throughout. Half-precision operands, other types and the CPU are not concerned: there
+    products are exact. Raises `ArgumentError` for another word.
+    """
+    global _chosen
+    if precision not in PRECISIONS:
+        known = ", ".join(f'"{name}"' for name in PRECISIONS)
+        raise ArgumentError(f"set_matmul_precision({precision!r}): write one of {known}")
+    _chosen = precision
