@@ -13,7 +13,8 @@ import pytest
 
 from tests.compiler.triton.triton_samples import HEADER
 from tilewright.compiler.targets.triton.interpreter import interpret
-from tilewright.compiler.targets.triton.prelude import PRELUDE, _polynomial
+from tilewright.compiler.targets.triton.scalar_math import PRELUDE
+from tilewright.compiler.targets.triton.scalar_math.helpers import polynomial
 from tilewright.compiler.targets.triton.scalar_spelling import (
     LIBDEVICE,
     SPELLINGS,
@@ -457,7 +458,7 @@ def test_literals():
 
 
 def test_horner_writes_signs():
-    assert _polynomial("p", "x", (1.0, -2.0, 3.0)) == "p = 3.0 * x - 2.0\np = p * x + 1.0"
+    assert polynomial("p", "x", (1.0, -2.0, 3.0)) == "p = 3.0 * x - 2.0\np = p * x + 1.0"
 
 
 def test_units_see_an_error():

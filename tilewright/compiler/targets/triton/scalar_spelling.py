@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tilewright.compiler.targets.triton.prelude import PRELUDE, prelude_for
+from tilewright.compiler.targets.triton.scalar_math import PRELUDE, prelude_for
 from tilewright.dsl.philox import WORDS
 from tilewright.errors import InternalError
 
