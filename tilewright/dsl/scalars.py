@@ -18,9 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.dtypes import DType, bool_, float64, int32, int64
+from tilewright.dsl import meanings
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.meanings import elementwise, sp
 from tilewright.dsl.philox import WORDS, word_of_block
-from tilewright.errors import DTypeError
+from tilewright.dsl.scalar_types import (
+    arithmetic,
+    bitwise,
+    choice,
+    comparison,
+    floating,
+    from_bits,
+    marking,
+    predicate,
+    random_word,
+    shifting,
+    whole,
+)
 
 SCALARS: dict[str, ScalarFunction] = {}
 
@@ -64,160 +78,6 @@ def scalar(name: str, arity: int = 1, **fields: Any) -> ScalarFunction:
     return row
 
 
-# --- typing rules -----------------------------------------------------------------------------------------
-
-
-def _same(name: str, operands: tuple[DType, ...]) -> DType:
-    if len(set(operands)) != 1:
-        raise DTypeError(f"{name} needs operands of one dtype, got {', '.join(d.name for d in operands)}")
-    return operands[0]
-
-
-def arithmetic(name: str, operands: tuple[DType, ...]) -> DType:
-    dtype = _same(name, operands)
-    if dtype.is_bool:
-        raise DTypeError(
-            f"{name} has no meaning for bool; write tw.cast(x, tw.float32), or & | ^ ~ for logic"
-        )
-    return dtype
-
-
-def floating(name: str, operands: tuple[DType, ...]) -> DType:
-    dtype = _same(name, operands)
-    if not dtype.is_float:
-        raise DTypeError(
-            f"{name} needs floating-point operands, got {dtype.name}; write tw.cast(x, tw.float32)"
-        )
-    return dtype
-
-
-def predicate(name: str, operands: tuple[DType, ...]) -> DType:
-    floating(name, operands)
-    return bool_
-
-
-def marking(name: str, operands: tuple[DType, ...]) -> DType:
-    """Of functions that hand their operand on and say something to the derivative."""
-    return operands[0]
-
-
-def comparison(name: str, operands: tuple[DType, ...]) -> DType:
-    _same(name, operands)
-    return bool_
-
-
-def bitwise(name: str, operands: tuple[DType, ...]) -> DType:
-    dtype = _same(name, operands)
-    if dtype.is_float:
-        raise DTypeError(
-            f"{name} works on integers and bool, got {dtype.name}; compare first, as in (x > 0) & (y > 0)"
-        )
-    return dtype
-
-
-def shifting(name: str, operands: tuple[DType, ...]) -> DType:
-    dtype = bitwise(name, operands)
-    if dtype.is_bool:
-        raise DTypeError(f"{name} works on integers, got bool")
-    return dtype
-
-
-def choice(name: str, operands: tuple[DType, ...]) -> DType:
-    condition, *branches = operands
-    if not condition.is_bool:
-        raise DTypeError(f"where(condition, a, b) needs a bool condition, got {condition.name}; write x != 0")
-    return _same(name, tuple(branches))
-
-
-def whole(name: str, operands: tuple[DType, ...]) -> DType:
-    floating(name, operands)
-    return int32
-
-
-def random_word(name: str, operands: tuple[DType, ...]) -> DType:
-    if _same(name, operands) != int64:
-        raise DTypeError(f"{name} takes a seed, a position and a stream of int64, got {operands[0].name}")
-    return int32
-
-
-def from_bits(name: str, operands: tuple[DType, ...]) -> DType:
-    if _same(name, operands) != int64:
-        raise DTypeError(f"{name} takes int64, got {operands[0].name}; write tw.cast(n, tw.int64)")
-    return float64
-
-
-# --- meanings that need more than one NumPy call ----------------------------------------------------------
-
-
-def _sp(name: str) -> Callable[..., Any]:
-    """The sympy function called `name`, looked up when used: sympy is imported only to derive."""
-
-    def call(*operands: Any) -> Any:
-        import sympy
-
-        return getattr(sympy, name)(*operands)
-
-    return call
-
-
-def _elementwise(function: str) -> Callable[..., Any]:
-    """A `math`-module function over arrays, for functions that NumPy lacks (the reference only)."""
-    import math
-
-    vectorised = np.vectorize(getattr(math, function), otypes=[np.float64])
-
-    def call(x: Any) -> Any:
-        return vectorised(x) if np.size(x) else np.asarray(x, np.float64)
-
-    return call
-
-
-def _np_lgamma(x: Any) -> Any:
-    """log |Γ(x)|, near its zeros too, where Python's own is thousands of roundings off."""
-    import math
-
-    def one(v: float) -> float:
-        if np.isnan(v) or v == -np.inf:
-            return np.inf if v == -np.inf else v
-        if v <= 0 and v == np.floor(v):
-            return np.inf
-        try:
-            value = math.lgamma(v)
-        except OverflowError:
-            return np.inf
-        return value if abs(value) > 2 else _lgamma_by_mpmath(v)
-
-    return np.vectorize(one, otypes=[np.float64])(x) if np.size(x) else np.asarray(x, np.float64)
-
-
-def _lgamma_by_mpmath(v: float) -> float:
-    import mpmath
-
-    with mpmath.workprec(120):
-        return float(mpmath.re(mpmath.loggamma(v)))
-
-
-def _np_polygamma(order: Any, x: Any) -> Any:
-    import math
-
-    import mpmath
-
-    n = int(np.max(order)) if np.size(order) else 0
-
-    def one(v: float) -> float:
-        if np.isnan(v) or v == -np.inf:
-            return np.nan
-        if v == np.inf:
-            return np.inf if n == 0 else 0.0
-        if n == 0 and v == 0:
-            return -math.copysign(np.inf, v)
-        if v <= 0 and v == np.floor(v):
-            return np.nan if n % 2 == 0 else np.inf
-        return float(mpmath.polygamma(n, v))
-
-    return np.vectorize(one, otypes=[np.float64])(x) if np.size(x) else np.asarray(x, np.float64)
-
-
 def _by_expansion(name: str) -> Callable[..., Any]:
     """The meaning of a row that is defined by its `expand`: what the reference makes of that."""
 
@@ -227,25 +87,6 @@ def _by_expansion(name: str) -> Callable[..., Any]:
         return value_of_expansion(SCALARS[name], operands)
 
     return call
-
-
-def _np_sigmoid(x: Any) -> Any:
-    small = np.exp(-np.abs(x))
-    return np.where(np.asarray(x) >= 0, 1 / (1 + small), small / (1 + small))
-
-
-def _np_floordiv(x: Any, y: Any) -> Any:
-    if np.issubdtype(np.asarray(x).dtype, np.integer):
-        return np.floor_divide(x, y)
-    return np.floor(np.true_divide(x, y))
-
-
-def _np_mod(x: Any, y: Any) -> Any:
-    return np.mod(x, y)
-
-
-def _np_sign(x: Any) -> Any:
-    return np.sign(x)
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------
@@ -279,14 +120,14 @@ neg = scalar("neg", numpy=np.negative, sympy=lambda x: -x, types=arithmetic, gra
 floordiv = scalar(
     "floordiv",
     2,
-    numpy=_np_floordiv,
+    numpy=meanings.floordiv,
     types=arithmetic,
     infix="//",
     grad=lambda y, a, b: (None, None),
     jumps=True,
 )
 mod = scalar(
-    "mod", 2, numpy=_np_mod, types=arithmetic, infix="%", grad=lambda y, a, b: (1, -floor(a / b)), jumps=True
+    "mod", 2, numpy=np.mod, types=arithmetic, infix="%", grad=lambda y, a, b: (1, -floor(a / b)), jumps=True
 )
 fmod = scalar("fmod", 2, numpy=np.fmod, types=floating, grad=lambda y, a, b: (1, -trunc(a / b)), jumps=True)
 power = scalar(
@@ -296,8 +137,8 @@ power = scalar(
         where(a == 0, where(b == 0, 0, where(b > 0, 0, y)), y * log(a)),
     ),
 )  # fmt: skip
-abs_ = scalar("abs", numpy=np.abs, sympy=_sp("Abs"), types=arithmetic, grad=lambda y, x: (sign(x),))
-sign = scalar("sign", numpy=_np_sign, types=arithmetic, grad=lambda y, x: (None,), jumps=True)
+abs_ = scalar("abs", numpy=np.abs, sympy=sp("Abs"), types=arithmetic, grad=lambda y, x: (sign(x),))
+sign = scalar("sign", numpy=np.sign, types=arithmetic, grad=lambda y, x: (None,), jumps=True)
 minimum = scalar(
     "minimum", 2, numpy=np.minimum, types=arithmetic,
     grad=lambda y, a, b: (_share(a < b, a == b, a), _share(b < a, a == b, a)),
@@ -315,100 +156,100 @@ def _share(wins: Any, ties: Any, like: Any) -> Any:
 
 # --- exponentials and powers ------------------------------------------------------------------------------
 
-exp = scalar("exp", numpy=np.exp, sympy=_sp("exp"), types=floating, grad=lambda y, x: (y,), domain=(-30, 30))
+exp = scalar("exp", numpy=np.exp, sympy=sp("exp"), types=floating, grad=lambda y, x: (y,), domain=(-30, 30))
 exp2 = scalar(
     "exp2", numpy=np.exp2, sympy=lambda x: 2**x, types=floating, grad=lambda y, x: (y * 0.6931471805599453,),
     domain=(-30, 30),
 )  # fmt: skip
 expm1 = scalar(
-    "expm1", numpy=np.expm1, sympy=lambda x: _sp("exp")(x) - 1, types=floating, grad=lambda y, x: (y + 1,)
+    "expm1", numpy=np.expm1, sympy=lambda x: sp("exp")(x) - 1, types=floating, grad=lambda y, x: (y + 1,)
 )
 log = scalar(
-    "log", numpy=np.log, sympy=_sp("log"), types=floating, grad=lambda y, x: (1 / x,), domain=(0.01, 100)
+    "log", numpy=np.log, sympy=sp("log"), types=floating, grad=lambda y, x: (1 / x,), domain=(0.01, 100)
 )
 log2 = scalar(
-    "log2", numpy=np.log2, sympy=lambda x: _sp("log")(x, 2), types=floating, domain=(0.01, 100),
+    "log2", numpy=np.log2, sympy=lambda x: sp("log")(x, 2), types=floating, domain=(0.01, 100),
     grad=lambda y, x: (1.4426950408889634 / x,),
 )  # fmt: skip
 log1p = scalar(
-    "log1p", numpy=np.log1p, sympy=lambda x: _sp("log")(1 + x), types=floating, domain=(-0.9, 100),
+    "log1p", numpy=np.log1p, sympy=lambda x: sp("log")(1 + x), types=floating, domain=(-0.9, 100),
     grad=lambda y, x: (1 / (1 + x),),
 )  # fmt: skip
 sqrt = scalar(
-    "sqrt", numpy=np.sqrt, sympy=_sp("sqrt"), types=floating, grad=lambda y, x: (0.5 / y,), domain=(0.01, 100)
+    "sqrt", numpy=np.sqrt, sympy=sp("sqrt"), types=floating, grad=lambda y, x: (0.5 / y,), domain=(0.01, 100)
 )
 rsqrt = scalar(
-    "rsqrt", numpy=lambda x: 1 / np.sqrt(x), sympy=lambda x: 1 / _sp("sqrt")(x), types=floating,
+    "rsqrt", numpy=lambda x: 1 / np.sqrt(x), sympy=lambda x: 1 / sp("sqrt")(x), types=floating,
     grad=lambda y, x: (-0.5 * y / x,), domain=(0.01, 100),
 )  # fmt: skip
 
 # --- trigonometric and hyperbolic -------------------------------------------------------------------------
 
 sin = scalar(
-    "sin", numpy=np.sin, sympy=_sp("sin"), types=floating, grad=lambda y, x: (cos(x),), domain=(-10, 10)
+    "sin", numpy=np.sin, sympy=sp("sin"), types=floating, grad=lambda y, x: (cos(x),), domain=(-10, 10)
 )
 cos = scalar(
-    "cos", numpy=np.cos, sympy=_sp("cos"), types=floating, grad=lambda y, x: (-sin(x),), domain=(-10, 10)
+    "cos", numpy=np.cos, sympy=sp("cos"), types=floating, grad=lambda y, x: (-sin(x),), domain=(-10, 10)
 )
 tan = scalar(
-    "tan", numpy=np.tan, sympy=_sp("tan"), types=floating, grad=lambda y, x: (1 + y * y,), domain=(-1.4, 1.4)
+    "tan", numpy=np.tan, sympy=sp("tan"), types=floating, grad=lambda y, x: (1 + y * y,), domain=(-1.4, 1.4)
 )
 asin = scalar(
-    "asin", numpy=np.arcsin, sympy=_sp("asin"), types=floating, domain=(-0.95, 0.95),
+    "asin", numpy=np.arcsin, sympy=sp("asin"), types=floating, domain=(-0.95, 0.95),
     grad=lambda y, x: (rsqrt((1 - x) * (1 + x)),),
 )  # fmt: skip
 acos = scalar(
-    "acos", numpy=np.arccos, sympy=_sp("acos"), types=floating, domain=(-0.95, 0.95),
+    "acos", numpy=np.arccos, sympy=sp("acos"), types=floating, domain=(-0.95, 0.95),
     grad=lambda y, x: (-rsqrt((1 - x) * (1 + x)),),
 )  # fmt: skip
-atan = scalar("atan", numpy=np.arctan, sympy=_sp("atan"), types=floating)
-atan2 = scalar("atan2", 2, numpy=np.arctan2, sympy=_sp("atan2"), types=floating)
-sinh = scalar("sinh", numpy=np.sinh, sympy=_sp("sinh"), types=floating)
-cosh = scalar("cosh", numpy=np.cosh, sympy=_sp("cosh"), types=floating)
-tanh = scalar("tanh", numpy=np.tanh, sympy=_sp("tanh"), types=floating, grad=lambda y, x: (1 - y * y,))
-asinh = scalar("asinh", numpy=np.arcsinh, sympy=_sp("asinh"), types=floating)
+atan = scalar("atan", numpy=np.arctan, sympy=sp("atan"), types=floating)
+atan2 = scalar("atan2", 2, numpy=np.arctan2, sympy=sp("atan2"), types=floating)
+sinh = scalar("sinh", numpy=np.sinh, sympy=sp("sinh"), types=floating)
+cosh = scalar("cosh", numpy=np.cosh, sympy=sp("cosh"), types=floating)
+tanh = scalar("tanh", numpy=np.tanh, sympy=sp("tanh"), types=floating, grad=lambda y, x: (1 - y * y,))
+asinh = scalar("asinh", numpy=np.arcsinh, sympy=sp("asinh"), types=floating)
 acosh = scalar(
-    "acosh", numpy=np.arccosh, sympy=_sp("acosh"), types=floating, domain=(1.05, 100),
+    "acosh", numpy=np.arccosh, sympy=sp("acosh"), types=floating, domain=(1.05, 100),
     grad=lambda y, x: (rsqrt((x - 1) * (x + 1)),),
 )  # fmt: skip
 atanh = scalar(
-    "atanh", numpy=np.arctanh, sympy=_sp("atanh"), types=floating, domain=(-0.95, 0.95),
+    "atanh", numpy=np.arctanh, sympy=sp("atanh"), types=floating, domain=(-0.95, 0.95),
     grad=lambda y, x: (1 / ((1 - x) * (1 + x)),),
 )  # fmt: skip
 
 # --- special functions ------------------------------------------------------------------------------------
 
 erf = scalar(
-    "erf", numpy=_elementwise("erf"), sympy=_sp("erf"), types=floating,
+    "erf", numpy=elementwise("erf"), sympy=sp("erf"), types=floating,
     grad=lambda y, x: (1.1283791670955126 * exp(-(x * x)),),
 )  # fmt: skip
 erfc = scalar(
-    "erfc", numpy=_elementwise("erfc"), sympy=_sp("erfc"), types=floating,
+    "erfc", numpy=elementwise("erfc"), sympy=sp("erfc"), types=floating,
     grad=lambda y, x: (-1.1283791670955126 * exp(-(x * x)),),
 )  # fmt: skip
 lgamma = scalar(
-    "lgamma", numpy=_np_lgamma, sympy=_sp("loggamma"), types=floating, domain=(0.05, 30),
+    "lgamma", numpy=meanings.lgamma, sympy=sp("loggamma"), types=floating, domain=(0.05, 30),
     grad=lambda y, x: (digamma(x),),
 )  # fmt: skip
 digamma = scalar(
-    "digamma", numpy=lambda x: _np_polygamma(0, x), sympy=_sp("digamma"), types=floating,
+    "digamma", numpy=lambda x: meanings.polygamma(0, x), sympy=sp("digamma"), types=floating,
     grad=lambda y, x: (polygamma(1, x),), domain=(0.1, 30), ulp=16,
 )  # fmt: skip
 polygamma = scalar(
-    "polygamma", 2, numpy=_np_polygamma, sympy=_sp("polygamma"), types=floating, domain=(0.1, 30), ulp=64,
+    "polygamma", 2, numpy=meanings.polygamma, sympy=sp("polygamma"), types=floating, domain=(0.1, 30), ulp=64,
     grad=lambda y, n, x: (None, polygamma(n + 1, x)),
     expand=lambda n, x: _polygamma(n, x),
 )  # fmt: skip
 sigmoid = scalar(
-    "sigmoid", numpy=_np_sigmoid, sympy=lambda x: 1 / (1 + _sp("exp")(-x)), types=floating, domain=(-30, 30),
-    grad=lambda y, x: (y * (1 - y),),
+    "sigmoid", numpy=meanings.sigmoid, sympy=lambda x: 1 / (1 + sp("exp")(-x)), types=floating,
+    domain=(-30, 30), grad=lambda y, x: (y * (1 - y),),
 )  # fmt: skip
 softplus = scalar(
-    "softplus", numpy=lambda x: np.logaddexp(0, x), sympy=lambda x: _sp("log")(1 + _sp("exp")(x)),
+    "softplus", numpy=lambda x: np.logaddexp(0, x), sympy=lambda x: sp("log")(1 + sp("exp")(x)),
     types=floating, grad=lambda y, x: (sigmoid(x),), domain=(-30, 30),
 )  # fmt: skip
 logaddexp = scalar(
-    "logaddexp", 2, numpy=np.logaddexp, sympy=lambda x, y: _sp("log")(_sp("exp")(x) + _sp("exp")(y)),
+    "logaddexp", 2, numpy=np.logaddexp, sympy=lambda x, y: sp("log")(sp("exp")(x) + sp("exp")(y)),
     types=floating, domain=(-30, 30),
     grad=lambda y, a, b: (exp(a - _finite_below(y)), exp(b - _finite_below(y))),
     expand=lambda a, b: maximum(a, b) + log1p(exp(where(a == b, 0, -abs_(a - b)))),

@@ -130,8 +130,8 @@ def _exact(b: Builder, x: Value) -> Value:
     y = b.add(high, low)
     reflected = b.cmp("lt", x, -0.5)
     with b.if_(b.any(reflected), [x.type]) as choice:
-        mirrored = _reflect(b, size, (log_high, log_low), (high, low))
-        choice.yield_(b.select(reflected, mirrored, y))
+        opposite = _reflect(b, size, (log_high, log_low), (high, low))
+        choice.yield_(b.select(reflected, opposite, y))
         choice.otherwise()
         choice.yield_(y)
     return _with_poles(b, x, size, choice.results[0])
@@ -205,13 +205,13 @@ def _stirling(b: Builder, size: Value, log_high: Value, log_low: Value) -> tuple
     return fast_two_sum(b, high, b.add(low, tail))
 
 
-def _reflect(b: Builder, size: Value, log_size: tuple[Value, Value], mirrored: tuple[Value, Value]) -> Value:
+def _reflect(b: Builder, size: Value, log_size: tuple[Value, Value], opposite: tuple[Value, Value]) -> Value:
     distance = b.sub(size, b.round_even(size))
     sine = b.abs(sin(b, b.mul(distance, math.pi)))
     log_sine = log_in_two_parts(b, sine)
     logs = _sum_of_parts(b, log_size, log_sine)
     pi_high, pi_low = (b.constant(part, size.type) for part in _LOG_PI)
-    taken = _sum_of_parts(b, logs, mirrored)
+    taken = _sum_of_parts(b, logs, opposite)
     high, low = two_sum(b, pi_high, b.neg(taken[0]))
     return b.add(high, b.add(low, b.sub(pi_low, taken[1])))
 
