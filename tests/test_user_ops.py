@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support import checks
+from tests.support import checks, layouts, special
 from tests.support.cases import FLOATS, Case
 from tests.support.user_ops import CASES, EXACT_CASES, case_of
 from tilewright import kernels
@@ -54,7 +54,7 @@ def test_special_values(name: str, value: float):
     for axes in (None, *(a for a in case.more[1:3] if 0 not in a.values())):
         for dtype in (np.float32, np.float64):
             arguments = case.arguments(dtype, axes=axes)
-            arguments["x"] = checks.sprinkled(arguments["x"], (value, 1.0))
+            arguments["x"] = special.sprinkled(arguments["x"], (value, 1.0))
             call = case.call(arguments)
             checks.assert_right(
                 call.program, {**call.arrays, **call.scalars}, "cpu", 16, f"{name} of {value}"
@@ -79,7 +79,7 @@ LAID_OUT = (
     ],
 )
 def test_layouts(name: str, layout: str):
-    checks.check_layout(case_of(name), layout, "cpu")
+    layouts.check_layout(case_of(name), layout, "cpu")
 
 
 HALVES = (

@@ -15,6 +15,7 @@ import tilewright as tw
 from tests.support.checks import assert_close
 from tilewright import kernels as K
 from tilewright.errors import UserError
+from tilewright.op.op import Call
 
 Shape = tuple[int, ...]
 
@@ -51,6 +52,8 @@ class Against:
     torch: Callable[..., torch.Tensor]
     shapes: tuple[Shape, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    tolerance: float = 64.0
+    differentiable: bool = True
 
     def __str__(self) -> str:
         return " ".join(
@@ -60,6 +63,17 @@ class Against:
     def operands(self, dtype: str) -> list[np.ndarray]:
         rng = np.random.default_rng(0)
         return [rng.standard_normal(shape).astype(dtype) for shape in self.shapes]
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        return self.options
+
+    def arguments(self, dtype: Any = np.float64) -> dict[str, np.ndarray]:
+        """As a `tests.support.cases.Subject` has them."""
+        return dict(zip([t.name for t in self.op.tiles], self.operands(dtype), strict=False))
+
+    def call(self, arguments: dict[str, np.ndarray]) -> Call:
+        return self.op.bind(self.op.arguments((), {**arguments, **self.options}))
 
 
 CASES = [

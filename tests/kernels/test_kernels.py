@@ -20,8 +20,9 @@ from tests.kernels import (
     cases_products,
     cases_rows,
     cases_scans,
+    cases_windows,
 )
-from tests.support import checks
+from tests.support import checks, layouts, special
 from tests.support.cases import FLOATS, Case
 from tilewright import kernels
 from tilewright.errors import UserError
@@ -38,6 +39,7 @@ CASES: list[Case] = [
     *cases_embeddings.CASES,
     *cases_positions.CASES,
     *cases_distances.CASES,
+    *cases_windows.CASES,
 ]
 
 
@@ -118,13 +120,13 @@ def test_second_backward(case: Case):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.special], ids=str)
 def test_special_values(case: Case):
-    checks.check_special(case, "cpu")
+    special.check_special(case, "cpu")
 
 
 @TYPICAL
 def test_layouts(case: Case):
-    for layout in ("transposed",) if case.heavy else checks.LAYOUTS:
-        checks.check_layout(case, layout, "cpu")
+    for layout in ("transposed",) if case.heavy else layouts.LAYOUTS:
+        layouts.check_layout(case, layout, "cpu")
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.torch], ids=str)
@@ -137,7 +139,7 @@ def test_agrees_with_torch_at_special_values(case: Case):
     for value in case.special:
         arguments = case.arguments(np.float64)
         first = next(iter(arguments))
-        arguments[first] = checks.sprinkled(arguments[first], (value,))
+        arguments[first] = special.sprinkled(arguments[first], (value,))
         checks.check_torch(case, arguments)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -51,6 +51,27 @@ def coin(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return rng.random(shape) < 0.6
 
 
+class Subject(Protocol):
+    """A call of an op that tests draw operands for, whichever table it stands in."""
+
+    op: Any
+    tolerance: float
+    differentiable: bool
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What the call is given besides operands."""
+        ...
+
+    def arguments(self, dtype: Any = ...) -> dict[str, np.ndarray]:
+        """The operands by name; floating ones in `dtype` unless the case says otherwise."""
+        ...
+
+    def call(self, arguments: Mapping[str, np.ndarray]) -> Call:
+        """The call of the op on these operands: its Program, and the operands in the Program's shapes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Case:
     """One op with the extents of its axes (`...` is a shape) and what else a test or benchmark must know.
@@ -85,6 +106,10 @@ class Case:
         parts += [f"no {name}" for name in self.absent]
         return " ".join([self.op.name, *parts])
 
+    @property
+    def keywords(self) -> dict[str, Any]:
+        return {**self.constants, **self.scalars}
+
     def arguments(
         self, dtype: Any = np.float64, seed: int = 0, axes: Extents | None = None
     ) -> dict[str, np.ndarray]:
@@ -104,5 +129,4 @@ class Case:
 
     def call(self, arguments: Mapping[str, np.ndarray]) -> Call:
         """The call of the op on these operands: its Program, and the operands in the Program's shapes."""
-        keywords = {**self.constants, **self.scalars}
-        return self.op.bind(self.op.arguments((), {**arguments, **keywords}))
+        return self.op.bind(self.op.arguments((), {**arguments, **self.keywords}))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tests.support.cases import FLOATS, Case, Extents
+from tests.support.cases import FLOATS, Case, Extents, Subject
 from tilewright.autograd.check import check_jvp, check_vjp
 from tilewright.autograd.derive import jvp, vjp
 from tilewright.compiler.pipeline import compile_program, lower
@@ -16,13 +16,14 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.verify import verify
-from tilewright.errors import ShapeError
+from tilewright.errors import ShapeError, UserError
 from tilewright.op.derivatives import at_call
 from tilewright.op.derivatives import vjp as vjp_of
 from tilewright.op.derived import without_saved
 from tilewright.op.op import Call
 
 Arrays = Mapping[str, Any]
+PRIMES = (5, 11, 3, 13, 7, 17, 19)
 SLOPE = 1e-6  # by which a derivative and a finite difference in float64 may differ
 
 
@@ -212,6 +213,34 @@ def _with_an_empty_axis(case: Case) -> Iterator[Extents]:
         yield alone
 
 
+def check_extents(case: Case, target: str) -> None:
+    """The op and its backward on single rows, where all extents are 1, and where they are primes.
+
+    Extents that an op refuses are refused by an error of the user's kind.
+    """
+    for axes in _with_other_extents(case):
+        try:
+            call = case.call(case.arguments(axes=axes))
+            extents_of(call.program, call.arrays)
+        except UserError:
+            continue
+        check_value(case, np.float32, target, axes)
+        check_backward(case, np.float32, target, axes)
+
+
+def _with_other_extents(case: Case) -> Iterator[Extents]:
+    """Extents that are equal stay equal; `...` stays where operands have parts of it."""
+    named = {axis: extent for axis, extent in case.axes.items() if not isinstance(extent, tuple)}
+    shape = case.axes.get("...", ())
+    free = isinstance(shape, tuple) and "..." in case.axes and not case.batch
+    if free:
+        yield {"...": ()}
+    yield {**dict.fromkeys(named, 1), **({"...": (1,) * len(shape)} if free else {})}
+    primes = dict(zip(dict.fromkeys((*named.values(), *(shape if free else ()))), PRIMES, strict=False))
+    wide = {"...": tuple(primes[extent] for extent in shape)} if free else {}
+    yield {**{axis: primes[extent] for axis, extent in named.items()}, **wide}
+
+
 def check_compiles(case: Case, dtype: Any, target: str, axes: Extents | None = None) -> None:
     """The forward and the backward compile for a GPU that need not be there, and fit it."""
     from tests.support.traffic import check_loads_once
@@ -240,7 +269,7 @@ def programs_of(case: Case, dtype: Any, axes: Extents | None = None) -> list[tup
     return found
 
 
-def check_tangents(case: Case, target: str) -> None:
+def check_tangents(case: Subject, target: str) -> None:
     """The generated jvp on a target against its float64 reference, in float64."""
     if not case.differentiable:
         return
@@ -267,7 +296,7 @@ def check_slopes(case: Case) -> None:
     assert report.error < SLOPE, report
 
 
-def check_second(case: Case, target: str) -> None:
+def check_second(case: Subject, target: str) -> None:
     """The backward of the backward on a target against its float64 reference, in float64."""
     if not case.differentiable:
         return
@@ -300,51 +329,6 @@ def sprinkled(array: np.ndarray, values: Sequence[float]) -> np.ndarray:
         rows[0, (3 * position) % rows.shape[1]] = value
         rows[-1, (5 * position + 2) % rows.shape[1]] = value
     return changed
-
-
-# --- memory layouts -----------------------------------------------------------------------------------------
-
-
-def _strided(array: np.ndarray) -> np.ndarray:
-    padded = np.full((*array.shape[:-1], 2 * array.shape[-1] + 1), 99, array.dtype)
-    padded[..., 1::2] = array
-    return padded[..., 1::2]
-
-
-def _reversed(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array[..., ::-1])[..., ::-1]
-
-
-def _transposed(array: np.ndarray) -> np.ndarray:
-    return np.asfortranarray(array)
-
-
-def _repeated(array: np.ndarray) -> np.ndarray:
-    first = array[..., :1]
-    return np.broadcast_to(np.rint(first) if first.dtype.kind == "f" else first, array.shape)
-
-
-LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "strided": _strided,
-    "reversed": _reversed,
-    "transposed": _transposed,
-    "repeated": _repeated,
-}
-
-
-def check_layout(case: Case, layout: str, target: str) -> None:
-    """Operands and incoming gradients in other memory orders: forward and backward, in float32."""
-    arrange = LAYOUTS[layout]
-    arguments = {n: arrange(a) if a.ndim else a for n, a in case.arguments(np.float32).items()}
-    call = case.call(arguments)
-    arrays = {**call.arrays, **call.scalars}
-    assert_right(call.program, arrays, target, case.tolerance, f"{case} {layout}")
-    if not case.differentiable:
-        return
-    program = backward_of(call.program)
-    given = with_cotangents(program, arrays, extents_of(call.program, arrays))
-    given = {n: arrange(a) if n not in arrays and np.ndim(a) else a for n, a in given.items()}
-    assert_right(program, given, target, 4 * case.tolerance, f"{case} backward {layout}", 1.0)
 
 
 # --- peers --------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from tests.compiler.triton.emit_cases import (
     soften,
     total,
 )
-from tests.support.checks import LAYOUTS
+from tests.support.layouts import LAYOUTS
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.triton import launch, schedule
 from tilewright.compiler.targets.triton.executable import InterpreterExecutable, source

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.compiler.triton.emit_cases import FAMILIES, Family, call_of, check, derived
-from tests.support.checks import LAYOUTS
+from tests.support.layouts import LAYOUTS
 from tilewright.compiler.targets.triton.executable import CudaExecutable
 
 pytestmark = pytest.mark.gpu

@@ -15,8 +15,8 @@ import pytest
 import tilewright as tw
 from tests.compiler.triton.emit_cases import check, derived
 from tests.support import indexing_ops as ops
-from tests.support.checks import LAYOUTS
 from tests.support.indexing_ops import CASES, IndexingCase
+from tests.support.layouts import LAYOUTS
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.triton import launch, schedule
 from tilewright.compiler.targets.triton.binaries import compile_plan

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support import checks
+from tests.support import checks, layouts, special
 from tests.support.cases import FLOATS, Case
 from tests.support.compare import check_results
 from tests.support.user_ops import CASES, EXACT_CASES, case_of
@@ -50,7 +50,7 @@ def test_second_backward(case: Case):
 @pytest.mark.parametrize("name", ["extremes", "classified", "accuracy", "ranks", "softmax_over_two_axes"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.0])
 def test_special_values(name: str, value: float):
-    checks.check_special(replace(case_of(name), special=(value,)), "interpreter")
+    special.check_special(replace(case_of(name), special=(value,)), "interpreter")
 
 
 # --- schedules that small extents do not get ----------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_tangents(case: Case):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("layout", checks.LAYOUTS)
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
 @EVERY
 def test_layouts(case: Case, layout: str):
-    checks.check_layout(case, layout, "interpreter")
+    layouts.check_layout(case, layout, "interpreter")
