@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tilewright.dsl.algebra.polynomial import nearest
+from tilewright.dsl.algebra.terms import nearest
 from tilewright.dsl.dtypes import DType, float32
 from tilewright.dsl.program import At, Node, Scatter, indexed, scattered
 

@@ -21,12 +21,36 @@ Expanded forms cancel badly in floating point, so nothing is ever emitted from h
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from tilewright.dsl.algebra.terms import (
+    HALF,
+    MOST_EXPONENT,
+    MOST_TERMS,
+    ONE,
+    UNIT,
+    Atom,
+    Monomial,
+    Number,
+    Polynomial,
+    TooLarge,
+    add_term,
+    as_whole,
+    atoms_of,
+    common_monomial,
+    components,
+    frozen,
+    has_constant,
+    is_positive,
+    monomial_order,
+    namings,
+    order,
+    plus,
+    scaled,
+)
 from tilewright.dsl.axes import base, fresh
 from tilewright.dsl.program import (
     At,
@@ -45,35 +69,6 @@ from tilewright.dsl.program import (
 from tilewright.dsl.renaming import rename
 from tilewright.dsl.scalars import COMMUTATIVE
 from tilewright.dsl.scans import is_running_sum
-
-Number = int | Fraction  # whole numbers are int, which is much faster
-ONE = 1
-HALF = Fraction(1, 2)
-MOST_TERMS = 96
-MOST_EXPONENT = 16
-
-
-class Atom:
-    """An indivisible factor. Atoms are interned, so equality is identity; `serial` is a fixed order."""
-
-    __slots__ = ("axes", "height", "kind", "payload", "serial")
-
-    def __init__(self, kind: str, payload: Any, axes: frozenset[str], height: int, serial: int):
-        self.kind = kind
-        self.payload = payload
-        self.axes = axes
-        self.height = height
-        self.serial = serial
-
-
-Monomial = frozenset  # of (Atom, Number)
-Polynomial = dict  # Monomial → Number, never 0
-UNIT: Monomial = frozenset()
-POSITIVE = frozenset({"exp", "size", "number"})
-
-
-class TooLarge(Exception):
-    """The expansion has too many terms to be worth it."""
 
 
 class Polynomials:
@@ -145,10 +140,10 @@ class Polynomials:
         args = tuple(args)
         if name in ("ge", "gt"):
             name, args = {"ge": "le", "gt": "lt"}[name], args[::-1]
-        parts = [_frozen(a) for a in args]
+        parts = [frozen(a) for a in args]
         if name in COMMUTATIVE:
-            parts.sort(key=_order)
-        inside = [atom for a in args for atom in _atoms_of(a)]
+            parts.sort(key=order)
+        inside = [atom for a in args for atom in atoms_of(a)]
         axes = frozenset().union(*(atom.axes for atom in inside))
         return self._atom("function", (name, *parts), axes, max((a.height for a in inside), default=0))
 
@@ -172,7 +167,7 @@ class Polynomials:
             case Reduce():
                 return self._reduction(node)
             case Scan():
-                return self._scan_atom(node, tuple(_frozen(self._part(a)) for a in node.operands))
+                return self._scan_atom(node, tuple(frozen(self._part(a)) for a in node.operands))
         return self._atom("opaque", node, frozenset(node.axes), 0)
 
     def _part(self, node: Node) -> Any:
@@ -200,7 +195,7 @@ class Polynomials:
 
     def _constant(self, value: float) -> Polynomial:
         if math.isfinite(value):
-            return {UNIT: _whole(Fraction(value))} if value else {}
+            return {UNIT: as_whole(Fraction(value))} if value else {}
         return self._single(self._atom("constant", str(value), frozenset(), 0))
 
     def _cast(self, node: Cast) -> Polynomial:
@@ -217,11 +212,11 @@ class Polynomials:
         parts = tuple(self._part(a) for a in node.operands)
         match node.function:
             case "add":
-                return _plus(parts[0], parts[1])
+                return plus(parts[0], parts[1])
             case "sub":
-                return _plus(parts[0], _scaled(parts[1], -ONE))
+                return plus(parts[0], scaled(parts[1], -ONE))
             case "neg":
-                return _scaled(parts[0], -ONE)
+                return scaled(parts[0], -ONE)
             case "mul":
                 return self._times(parts[0], parts[1])
             case "div":
@@ -233,11 +228,11 @@ class Polynomials:
             case "exp":
                 return self._exp(parts[0])
             case "expm1":
-                return _plus(self._exp(parts[0]), {UNIT: -ONE})
+                return plus(self._exp(parts[0]), {UNIT: -ONE})
             case "log":
                 return self._log(parts[0])
             case "log1p":
-                return self._log(_plus(parts[0], {UNIT: ONE}))
+                return self._log(plus(parts[0], {UNIT: ONE}))
             case "pow":
                 return self._general_power(parts[0], parts[1])
             case "where":
@@ -253,7 +248,7 @@ class Polynomials:
         for a, p in left.items():
             for b, q in right.items():
                 for monomial, coefficient in self._product(a, b).items():
-                    _add_term(total, monomial, p * q * coefficient)
+                    add_term(total, monomial, p * q * coefficient)
         return total
 
     def _product(self, left: Monomial, right: Monomial) -> Polynomial:
@@ -261,7 +256,7 @@ class Polynomials:
             return self._expanded(dict(left or right))
         exponents: dict[Atom, Number] = dict(left)
         for atom, exponent in right:
-            total = _whole(exponents.get(atom, 0) + exponent)
+            total = as_whole(exponents.get(atom, 0) + exponent)
             if atom.kind == "mask":
                 total = ONE
             if total:
@@ -309,12 +304,12 @@ class Polynomials:
         if exponent.denominator == 1:
             if abs(exponent) > MOST_EXPONENT:
                 raise TooLarge
-            powers = {a: ONE if a.kind == "mask" else _whole(e * exponent) for a, e in monomial}
+            powers = {a: ONE if a.kind == "mask" else as_whole(e * exponent) for a, e in monomial}
             if exponent < 0 and any(a.kind == "mask" for a in powers):
                 return self._single(self._base({monomial: coefficient}), exponent)
-            return _scaled(self._expanded(powers), _whole(Fraction(coefficient) ** int(exponent)))
-        positive = {a: _whole(e * exponent) for a, e in monomial if _is_positive(a, e)}
-        rest = frozenset((a, e) for a, e in monomial if not _is_positive(a, e))
+            return scaled(self._expanded(powers), as_whole(Fraction(coefficient) ** int(exponent)))
+        positive = {a: as_whole(e * exponent) for a, e in monomial if is_positive(a, e)}
+        rest = frozenset((a, e) for a, e in monomial if not is_positive(a, e))
         sign = ONE if coefficient > 0 else -ONE
         result: Polynomial = self._number_power(abs(coefficient), exponent)
         if positive:
@@ -327,7 +322,7 @@ class Polynomials:
         if len(monomial) == 1 and sign > 0:
             ((atom, inner),) = monomial
             if inner.denominator != 1 or inner % 2:
-                return self._expanded({atom: _whole(inner * exponent)})
+                return self._expanded({atom: as_whole(inner * exponent)})
         return self._single(self._base({monomial: sign}), exponent)
 
     def _number_power(self, number: Number, exponent: Number) -> Polynomial:
@@ -336,23 +331,23 @@ class Polynomials:
         if exponent.denominator == 2:
             top, bottom = math.isqrt(number.numerator), math.isqrt(number.denominator)
             if top * top == number.numerator and bottom * bottom == number.denominator:
-                return {UNIT: _whole(Fraction(top, bottom) ** exponent.numerator)}
+                return {UNIT: as_whole(Fraction(top, bottom) ** exponent.numerator)}
         whole = math.floor(exponent)
         atom = self._atom("number", number, frozenset(), 0)
-        return {frozenset(((atom, exponent - whole),)): _whole(Fraction(number) ** whole)}
+        return {frozenset(((atom, exponent - whole),)): as_whole(Fraction(number) ** whole)}
 
     def _base_power(self, polynomial: Polynomial, exponent: Number) -> Polynomial:
         """(Σ tᵢ)^q with the leading coefficient and, for whole q, the common monomial taken out."""
-        leading = min(polynomial, key=_monomial_order)
+        leading = min(polynomial, key=monomial_order)
         coefficient = polynomial[leading]
         if exponent.denominator != 1:
             coefficient = abs(coefficient)
-        common = _common(polynomial) if exponent.denominator == 1 else UNIT
+        common = common_monomial(polynomial) if exponent.denominator == 1 else UNIT
         inverse = frozenset((a, -e) for a, e in common)
         rest: Polynomial = {}
         for monomial, c in polynomial.items():
             for m, k in self._product(monomial, inverse).items():
-                _add_term(rest, m, _whole(Fraction(c * k) / coefficient))
+                add_term(rest, m, as_whole(Fraction(c * k) / coefficient))
         outside = self._monomial_power(common, coefficient, exponent)
         return self._times(outside, self._expanded({self._base(rest): exponent}))
 
@@ -403,10 +398,10 @@ class Polynomials:
         return self._single(self._atom("log", frozenset(polynomial.items()), axes, height))
 
     def _where(self, condition: Atom, first: Polynomial, second: Polynomial) -> Polynomial:
-        if any(_has_constant(p) for p in (first, second)):
+        if any(has_constant(p) for p in (first, second)):
             return self._single(self._function("where", (condition, first, second)))
-        difference = _plus(first, _scaled(second, -ONE))
-        return _plus(second, self._times(self._single(self._mask(condition)), difference))
+        difference = plus(first, scaled(second, -ONE))
+        return plus(second, self._times(self._single(self._mask(condition)), difference))
 
     def _mask(self, condition: Atom) -> Atom:
         return self._atom("mask", condition, condition.axes, condition.height)
@@ -416,7 +411,7 @@ class Polynomials:
     def _reduction(self, node: Reduce) -> Atom:
         """max, min, prod, any, all, and sums of integers, as atoms with canonical bound axes."""
         body = self._part(node.arg)
-        inside = list(_atoms_of(body))
+        inside = list(atoms_of(body))
         height = 1 + max((a.height for a in inside), default=0)
         names = {axis: f"@{self._axis_class(axis)}.{height}.{n}" for n, axis in enumerate(sorted(node.over))}
         part = self._rename_part(frozenset(body.items()) if isinstance(body, dict) else body, names)
@@ -428,14 +423,14 @@ class Polynomials:
         for monomial, coefficient in polynomial.items():
             summed = self._sum_monomial(over, monomial)
             for m, c in summed.items():
-                _add_term(total, m, c * coefficient)
+                add_term(total, m, c * coefficient)
         return total
 
     def _sum_monomial(self, over: frozenset[str], monomial: Monomial) -> Polynomial:
         monomial, over = self._merged(monomial, over)
         result: Polynomial = {frozenset((a, e) for a, e in monomial if not a.axes & over): ONE}
         inside = [(a, e) for a, e in monomial if a.axes & over]
-        for axes, factors in _components(inside, over):
+        for axes, factors in components(inside, over):
             if not factors:
                 (axis,) = axes
                 factor = self._atom("size", self._axis_class(axis), frozenset(), 0)
@@ -467,9 +462,9 @@ class Polynomials:
         for axis in sorted(axes):
             groups.setdefault(self._bound_class(axis), []).append(axis)
         best: tuple | None = None
-        for names in _namings(groups, height):
+        for names in namings(groups, height):
             body = self._rename_monomial(monomial, names)
-            candidate = (_monomial_order(body), tuple(sorted(names.values())), body)
+            candidate = (monomial_order(body), tuple(sorted(names.values())), body)
             if best is None or candidate[0] < best[0]:
                 best = candidate
         assert best is not None
@@ -484,17 +479,15 @@ class Polynomials:
         """A running sum as a sum over the positions before; any other scan as one atom."""
         parts = tuple(self._part(a) for a in node.operands)
         if not is_running_sum(node):
-            return self._single(self._scan_atom(node, tuple(map(_frozen, parts))))
+            return self._single(self._scan_atom(node, tuple(map(frozen, parts))))
         before = fresh(node.axis, node.axes)
         places = [self._atom("index", axis, frozenset((axis,)), 0) for axis in (before, node.axis)]
         summed = self._function("lt" if node.exclusive else "le", places[::-1] if node.reverse else places)
-        moved = dict(self._rename_part(_frozen(parts[0]), {node.axis: before}))
+        moved = dict(self._rename_part(frozen(parts[0]), {node.axis: before}))
         return self._sum(frozenset((before,)), self._times(moved, self._single(self._mask(summed))))
 
     def _scan_atom(self, node: Scan, parts: tuple) -> Atom:
-        inside = [
-            atom for part in parts for atom in _atoms_of(part if isinstance(part, Atom) else dict(part))
-        ]
+        inside = [atom for part in parts for atom in atoms_of(part if isinstance(part, Atom) else dict(part))]
         axes = frozenset().union({node.axis}, *(atom.axes for atom in inside))
         payload = (node.which, node.body, node.axis, node.reverse, node.initial, parts)
         return self._atom("scan", payload, axes, max((a.height for a in inside), default=0))
@@ -543,7 +536,7 @@ class Polynomials:
             case "function":
                 parts = [self._rename_part(p, names) for p in payload[1:]]
                 if payload[0] in COMMUTATIVE:
-                    parts.sort(key=_order)
+                    parts.sort(key=order)
                 payload = (payload[0], *parts)
             case "reduction":
                 payload = (payload[0], payload[1], self._rename_part(payload[2], names))
@@ -561,104 +554,3 @@ class Polynomials:
             raise TooLarge  # the diagonal of a scan is no scan
         parts = tuple(self._rename_part(p, names) for p in parts)
         return (which, body, names.get(axis, axis), reverse, initial, parts)
-
-
-# --- polynomials as plain dictionaries ---------------------------------------------------------------------
-
-
-def _frozen(part: Any) -> Any:
-    """A polynomial that can be part of a key; an atom is one already."""
-    return frozenset(part.items()) if isinstance(part, dict) else part
-
-
-def _whole(number: Number) -> Number:
-    return number.numerator if number.__class__ is Fraction and number.denominator == 1 else number
-
-
-def _add_term(total: Polynomial, monomial: Monomial, coefficient: Number) -> None:
-    value = _whole(total.get(monomial, 0) + coefficient)
-    if value:
-        total[monomial] = value
-    else:
-        total.pop(monomial, None)
-    if len(total) > MOST_TERMS:
-        raise TooLarge
-
-
-def _plus(left: Polynomial, right: Polynomial) -> Polynomial:
-    total = dict(left)
-    for monomial, coefficient in right.items():
-        _add_term(total, monomial, coefficient)
-    return total
-
-
-def _scaled(polynomial: Polynomial, factor: Number) -> Polynomial:
-    return {monomial: coefficient * factor for monomial, coefficient in polynomial.items()}
-
-
-def _common(polynomial: Polynomial) -> Monomial:
-    """The monomial that divides every term: for each atom in all of them, the exponent nearest to 0."""
-    first, *others = polynomial
-    exponents: dict[Atom, Number] = {a: e for a, e in first if a.kind != "mask"}
-    for monomial in others:
-        present = dict(monomial)
-        exponents = {a: nearest(e, present[a]) for a, e in exponents.items() if a in present}
-    return frozenset((a, e) for a, e in exponents.items() if e)
-
-
-def nearest(one: Number, other: Number) -> Number:
-    """The exponent nearer to 0 if both have one sign, else 0."""
-    if (one > 0) != (other > 0):
-        return 0
-    return min(one, other, key=abs)
-
-
-def _is_positive(atom: Atom, exponent: Number) -> bool:
-    return atom.kind in POSITIVE or exponent.denominator % 2 == 0
-
-
-def _has_constant(polynomial: Polynomial) -> bool:
-    return any(atom.kind == "constant" for monomial in polynomial for atom, _ in monomial)
-
-
-def _atoms_of(part: Any) -> Iterable[Atom]:
-    if isinstance(part, Atom):
-        return (part,)
-    return (atom for monomial in part for atom, _ in monomial)
-
-
-def _order(part: Any) -> tuple:
-    if isinstance(part, Atom):
-        return (0, part.serial)
-    return (1, *sorted((_monomial_order(m), c) for m, c in part))
-
-
-def _monomial_order(monomial: Monomial) -> tuple:
-    return tuple(sorted((a.serial, e) for a, e in monomial))
-
-
-def _components(
-    factors: list[tuple[Atom, Number]], over: frozenset[str]
-) -> Iterable[tuple[frozenset[str], list[tuple[Atom, Number]]]]:
-    """Factors grouped so that no two groups share a summed axis: Σ_ij a_i b_j = Σ_i a_i · Σ_j b_j."""
-    groups: list[tuple[frozenset[str], list]] = [(frozenset((axis,)), []) for axis in sorted(over)]
-    for factor in factors:
-        touched = [g for g in groups if g[0] & factor[0].axes]
-        axes = frozenset().union(*(g[0] for g in touched))
-        groups = [g for g in groups if g not in touched]
-        groups.append((axes, [f for g in touched for f in g[1]] + [factor]))
-    return groups
-
-
-def _namings(groups: Mapping[str, list[str]], height: int) -> Iterable[dict[str, str]]:
-    """The ways to give the bound axes canonical names; axes of one extent are interchangeable."""
-    orders = []
-    for axes in groups.values():
-        permutations = itertools.permutations(axes) if len(axes) <= 3 else iter((tuple(axes),))
-        orders.append(list(permutations))
-    for choice in itertools.product(*orders):
-        yield {
-            axis: f"@{name}.{height}.{n}"
-            for name, axes in zip(groups, choice, strict=True)
-            for n, axis in enumerate(axes)
-        }
