@@ -752,19 +752,18 @@ def start_of(output: Tensor, gradient: Any, what: str, record: bool) -> tuple[So
                 "reduce it to one number, as "
                 f"in loss.sum(), or pass one of its shape"
             )
-        if output.dtype.is_complex:
+        if output._array.dtype.kind == "c":
             raise DerivativeError(
                 f"{what}: a gradient is that of a real number, this one is {output.dtype.name}; take its "
                 f"real, imag or abs(), or pass the gradient to start from"
             )
-        value = Tensor._make(np.ones(output.shape, output._array.dtype))
-    else:
-        value = gradient if isinstance(gradient, Tensor) else Tensor._make(np.asarray(gradient))
-        if value.shape != output.shape:
-            raise ShapeError(f"{what}: the gradient has shape {value.shape}, the tensor {output.shape}")
-        value = convert(value, output.dtype)
-    assert output._source is not None
-    return output._source, value if record else value._array
+        ones = np.ones(output._array.shape, output._array.dtype)
+        return (output._origin, output._result), Tensor._make(ones) if record else ones
+    value = gradient if isinstance(gradient, Tensor) else Tensor._make(np.asarray(gradient))
+    if value.shape != output.shape:
+        raise ShapeError(f"{what}: the gradient has shape {value.shape}, the tensor {output.shape}")
+    value = convert(value, output.dtype)
+    return (output._origin, output._result), value if record else value._array
 
 
 # --- shapes and indices -----------------------------------------------------------------------------------
