@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import tilewright as tw
 from tests.support.campaigns import campaign, on
-from tilewright.compiler.targets.cpu import layout
+from tilewright.compiler.nest import Kernel
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu import layout, toolchain
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.dsl.dtypes import float64, int64
 from tilewright.dsl.program import Program
 
@@ -48,6 +53,23 @@ def check(name: str, **keywords: bool) -> None:
 def test_every_extent_and_layout():
     check("cumsum", reverse=False, exclusive=False)
     check("cumprod", reverse=True, exclusive=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(("axis", "reverse"), [("t", False), ("t", True), ("n", True)])
+def test_large_results_go_past_the_caches(axis: str, reverse: bool, dtype: type):
+    """Rows that go together and rows that are left over; results that begin at a cache line."""
+
+    def choose(kernel: Kernel, layout: Layout, target: toolchain.CpuTarget, stream: bool) -> Schedule:
+        return default_schedule(kernel, layout, target, True)
+
+    op = named("cumsum", axis, reverse=reverse)
+    x = RANDOM.integers(-2, 3, (40, 2048)).astype(dtype)
+    call = op.bind(op.arguments((x,), {}))
+    executable = CpuExecutable(lower(call.program), choose=choose)
+    assert all(compiled.schedule.stream for compiled in executable.compiled(call.arrays))
+    (y,) = executable.run(call.arrays)
+    np.testing.assert_array_equal(y, np.asarray(op.reference(x), y.dtype))
 
 
 @pytest.mark.exhaustive

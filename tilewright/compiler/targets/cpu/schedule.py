@@ -71,7 +71,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     tile = lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
     rows, columns = _register_block(axis, lanes, layout, target)
-    stream = stream and kernel.kind in ("row", "pointwise")
+    stream = stream and kernel.kind in ("row", "pointwise", "scan")
     brief = _is_brief(kernel, layout, axis, lanes)
     if brief and BRIEF[layout.length(kernel.row[0])] < unroll * lanes:
         unroll = 1  # no row has a whole step
