@@ -8,6 +8,7 @@ import torch
 
 import tilewright as tw
 from tests.support.checks import assert_close
+from tilewright import kernels
 from tilewright.compiler.pipeline import lower
 from tilewright.errors import AxisError, DerivativeError, DTypeError
 
@@ -99,6 +100,14 @@ def test_contraction(dtype: type):
     same(product(a[:, ::-1, ::2], b[::2]), a[:, ::-1, ::2].astype(complex) @ b[::2])
     same(product(a, b.real.copy()), a.astype(complex) @ b.real)
     same(product(a[:, :0], b), a[:, :0].astype(complex) @ b)
+
+
+def test_prebuilt_products():
+    a, b = drawn(3, 5).astype(np.complex64), drawn(5, 4, seed=1).astype(np.complex64)
+    expected = a.astype(complex) @ b
+    for found in (kernels.matmul(a, b), kernels.matmul(tw.from_numpy(a), tw.from_numpy(b)).numpy()):
+        assert found.dtype == np.complex64
+        same(found, expected)
 
 
 def test_a_complex_contraction_is_four_real_ones():

@@ -17,7 +17,7 @@ import numpy as np
 
 from tilewright.dsl import scalars
 from tilewright.dsl.axes import PAIR
-from tilewright.dsl.dtypes import int64
+from tilewright.dsl.dtypes import DType, int64, promote
 from tilewright.dsl.expression import Expr, Halves, apply, cast, lift, merged, renamed, scope
 from tilewright.dsl.program import Const, Index, indexed
 from tilewright.dsl.scalars import ScalarFunction, where
@@ -35,6 +35,11 @@ class Complex(Halves):
     @property
     def axes(self) -> tuple[str, ...]:
         return merged(self.re.axes, self.im.axes)
+
+    @property
+    def dtype(self) -> DType:
+        """Of each half."""
+        return promote(self.re.dtype, self.im.dtype)
 
     def paired(self) -> Expr:
         """Both halves as one real tile, along the last axis."""
