@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import ACCUMULATOR, Kernel
-from tilewright.compiler.targets.cpu.builder import I1, I64, PTR, Builder, Value
-from tilewright.compiler.targets.cpu.direct import Addresses, readable
+from tilewright.compiler.targets.cpu.builder import I1, I16, I64, PTR, Builder, Type, Value
+from tilewright.compiler.targets.cpu.direct import Addresses, in_words, readable
 from tilewright.compiler.targets.cpu.dot_products import DEEPEST, TOGETHER, WORD, multiply_add, sums_type
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
@@ -39,6 +39,8 @@ MIDDLE = 256  # the fewest rows of a chunk, if there are that many
 RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
 STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
 REUSED = 4  # products of each element in rows that are read where they lie: all pass by a panel of columns
+FEW = 128  # summed positions: writing the results decides, and few rows of them are written along at a time
+AT_HAND = 128 << 10  # elements of the right side that are packed at a time for few summed positions
 LARGEST = 1 << 14  # rows and columns of a block
 SUMMED = 1024  # the same, if its sums wait between blocks of k
 STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
@@ -68,7 +70,7 @@ class Blocks:
         self.dot_product = schedule.dot_product
         self.block_type = sums_type(self.dot_product, self.type)
         self.packed = WORD if self.dot_product else self.type
-        together = TOGETHER if self.dot_product else 1
+        self.together = together = TOGETHER if self.dot_product else 1
         self.block_m, self.block_n, self.block_k, self.chunk_m, self.chunk_n = (
             b.load(b.offset(frame, 8 * slot), I64) for slot in (BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N)
         )
@@ -234,11 +236,24 @@ class Blocks:
             run = direct.summed.run(runs.index, *k)
             places = direct.of_run(self.left_panels, panel, runs.index, k)
             at = b.offset(right, b.mul(run.offset, self.width * self.size))
-            whole = b.mul(b.div(run.count, b.constant(STEPS, I64), signed=False), STEPS)
+            count = b.shr(run.count, self.together.bit_length() - 1, signed=False)
+            whole = b.and_(count, -STEPS)
             following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), runs.index, k)
             sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, runs.carried, following)
-            runs.yield_(*self._along(places, at, (whole, run.count), 1, sums))
+            sums = self._along(places, at, (whole, count), 1, sums)
+            runs.yield_(*(sums if self.together == 1 else self._half_word(places, at, run.count, sums)))
         return runs.results
+
+    def _half_word(self, places: list[Value], right: Value, count: Value, sums: list[Value]) -> list[Value]:
+        """The last summed position, if it has a word of its own."""
+        b = self.b
+        with b.if_(b.cmp("ne", b.and_(count, 1), 0), [v.type for v in sums]) as choice:
+            line = b.shr(count, 1, signed=False)
+            rows = [b.offset(place, b.mul(line, self.packed.bytes)) for place in places]
+            choice.yield_(*self._step(rows, right, line, sums, I16))
+            choice.otherwise()
+            choice.yield_(*sums)
+        return choice.results
 
     def _along(
         self,
@@ -260,7 +275,7 @@ class Blocks:
             for step in range(steps):
                 at = b.add(loop.index, step)
                 found = self._step(
-                    [b.offset(place, b.mul(at, self.size)) for place in places], right, at, found
+                    [b.offset(place, b.mul(at, self.packed.bytes)) for place in places], right, at, found
                 )
             loop.yield_(*found)
         return loop.results
@@ -268,23 +283,29 @@ class Blocks:
     def _ask_for(self, following: Value, k: Value) -> None:
         """A share of the rows of the panel that comes next: all of them before their next cache lines."""
         b = self.b
-        turns = LINE // self.size // STEPS
+        turns = LINE // self.packed.bytes // STEPS
         share = self.rows // turns
         turn = b.and_(b.shr(k, STEPS.bit_length() - 1, signed=False), turns - 1)
         line = b.offset(following, b.mul(turn, 8 * share))
         for row in range(share):
             start = b.load(b.offset(line, 8 * row), PTR)
-            b.prefetch(b.offset(start, b.mul(k, self.size)))
+            b.prefetch(b.offset(start, b.mul(k, self.packed.bytes)))
 
-    def _step(self, rows: list[Value], right: Value, k: Value, sums: list[Value]) -> list[Value]:
-        """One line of the panels: each row's element times the vectors of the right panel."""
+    def _step(
+        self, rows: list[Value], right: Value, k: Value, sums: list[Value], stored: Type | None = None
+    ) -> list[Value]:
+        """One line of the panels: each row's element times the vectors of the right panel.
+
+        Elements are `stored` as those of the panels are, or are a narrower type's, above which is 0.
+        """
         b = self.b
         line = b.offset(right, b.mul(k, self.pack_right.line))
         vector = self.packed.vector(self.lanes)
         columns = [b.load(b.offset(line, v * self.lanes * vector.bytes), vector) for v in range(self.columns)]
         results = []
         for row, place in enumerate(rows):
-            value = b.splat(b.load(place, self.packed), self.lanes)
+            value = b.load(place, stored or self.packed)
+            value = b.splat(b.convert(value, self.packed.kind, signed=False), self.lanes)
             for column, other in enumerate(columns):
                 results.append(self._multiply_add(value, other, sums[row * self.columns + column]))
         return results
@@ -384,8 +405,13 @@ class Walk:
             left, right = right, left
         right = Side(right.node, lane_order(right.own, layout))
         summed = summed_order(contraction.k, (left.node, right.node), layout)
-        last = [a for a in summed if layout.length(a) != ONE][-1:] or summed[-1:]
-        direct = readable(left.node, last[0], contraction.root.dtype, layout)
+        moving = [a for a in summed if layout.length(a) != ONE] or [summed[-1]]
+        if schedule.dot_product:
+            read = in_words(left.node, moving[-1], layout)
+            if read is None or joined(read, summed, layout) < len(moving):
+                return cls(left, right, summed, False, 1)
+            return cls(Side(read, left.own), right, summed, True, len(moving))
+        direct = readable(left.node, moving[-1], contraction.root.dtype, layout)
         return cls(left, right, summed, direct, joined(left.node, summed, layout) if direct else 1)
 
     def runs(self, extents: Mapping[str, int]) -> int:
@@ -443,9 +469,14 @@ def block_sizes(
             block_m = _round_up(max(1, min(block_m, -(-m // threads))), rows)
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
-    most = block_m if walk.passes(extents) else max(MIDDLE, RESIDENT // max(1, block_k))
-    chunk_m = min(block_m, _round_up(most, rows))
-    chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
+    passing = walk.passes(extents)
+    if block_k <= FEW and not passing and len(walk.right.own) == 1:
+        chunk_m = min(block_m, 2 * rows)
+        chunk_n = min(block_n, _round_up(AT_HAND // block_k, width))
+    else:
+        most = block_m if passing else max(MIDDLE, RESIDENT // block_k)
+        chunk_m = min(block_m, _round_up(most, rows))
+        chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
     items = batch * -(-m // block_m) * -(-n // block_n) if m and n and batch else 0
     waiting = 0 if passes == 1 else (block_m + rows) * block_n + width
     return Sizes(items, block_m, block_n, block_k, chunk_m, chunk_n, waiting)

@@ -7,6 +7,9 @@ that of zeros.
 
     for each run of the summed axes:  addresses = table[panel][run]
         for k in run:  sums[row] += addresses[row][k] · right[k]
+
+The words that a dot-product instruction takes lie in memory as they are where an operand of its own numbers
+is one run.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from tilewright.compiler.targets.cpu.layout import SHORT, TINY, Layout
 from tilewright.compiler.targets.cpu.panels import Range, unit_axes
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
-from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import At, Node, Read
+from tilewright.dsl.dtypes import DType, bfloat16
+from tilewright.dsl.program import At, Cast, Node, Read
 
 
 def readable(node: Node, summed: str, dtype: DType, layout: Layout) -> bool:
@@ -39,6 +42,15 @@ def readable(node: Node, summed: str, dtype: DType, layout: Layout) -> bool:
         axis in proven or summed not in position.axes
         for axis, position in zip(node.along, node.positions, strict=True)
     )
+
+
+def in_words(node: Node, summed: str, layout: Layout) -> Read | None:
+    """The operand that a side of bfloat16 numbers is, if it lies contiguous along the innermost summed axis."""
+    operand = node.arg if isinstance(node, Cast) else node
+    if not isinstance(operand, Read) or operand.dtype != bfloat16 or operand.param not in layout.classes:
+        return None
+    contiguous = summed in unit_axes(operand, layout)[0] and layout.length(summed) not in (TINY, SHORT)
+    return operand if contiguous else None
 
 
 class Addresses:
