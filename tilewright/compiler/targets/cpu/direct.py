@@ -45,7 +45,7 @@ def readable(node: Node, summed: str, dtype: DType, layout: Layout) -> bool:
 
 
 def in_words(node: Node, summed: str, layout: Layout) -> Read | None:
-    """The operand that a side of bfloat16 numbers is, if it lies contiguous along the innermost summed axis."""
+    """The operand that a side of bfloat16 numbers is, if contiguous along the innermost summed axis."""
     operand = node.arg if isinstance(node, Cast) else node
     if not isinstance(operand, Read) or operand.dtype != bfloat16 or operand.param not in layout.classes:
         return None
