@@ -26,13 +26,14 @@ from tilewright.compiler.targets.cpu.direct import Addresses, in_words, readable
 from tilewright.compiler.targets.cpu.dot_products import DEEPEST, TOGETHER, WORD, multiply_add, sums_type
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
+from tilewright.compiler.targets.cpu.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
 from tilewright.compiler.targets.cpu.panels import Packing, Range, Side, joined, lane_order, summed_order
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import At, Read, topological
+from tilewright.dsl.program import At, Node, Read, topological
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
@@ -104,6 +105,13 @@ class Blocks:
             at = self._after(at, b.mul(b.add(self.summed.extents[self.summed.last], 8), self.size))
         self.right_panels = at
         right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
+        self.inner = None
+        if self.walk.inner:
+            runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
+            self.columns_at = Addresses(b, self.walk.right.node, runs, self.width, self.size, at)
+            sums = self.rows * self.columns
+            self.inner = InnerProducts(b, self.lanes, self.packed, self.type, self.together, self.rows, sums)
+            right = b.constant(ADDRESS * self.width, I64)
         self.left_panels = self._after(at, right)
         left = b.add(b.mul(row_bytes, self.chunk_m), self.rows * self.rows * self.size)
         self.sums = self._after(self.left_panels, left)
@@ -132,7 +140,8 @@ class Blocks:
             k = sums.index, b.minimum(b.add(sums.index, self.block_k), self.k)
             with b.loop(*n, self.chunk_n) as chunk:
                 columns = chunk.index, b.minimum(b.add(chunk.index, self.chunk_n), n[1])
-                self.pack_right.pack(scope, self.right_panels, columns, k)
+                if not self.inner:
+                    self.pack_right.pack(scope, self.right_panels, columns, k)
                 self._rows(scope, m, n, columns, k)
 
     def _rows(self, scope: Scope, m: Range, n: Range, columns: Range, k: Range) -> None:
@@ -171,19 +180,56 @@ class Blocks:
             number = b.div(b.sub(column.index, columns[0]), b.constant(self.width, I64), signed=False)
             right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
             finish = _Finish(self, scope, column.index, columns[1], rows)
-            with b.loop(*rows, self.rows) as row:
-                kept = self._kept(b.sub(row.index, origin[0]), b.sub(column.index, origin[1]))
-                start = self._start(kept, k[0])
-                if self.direct:
-                    number, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
-                    sums = self._multiply_direct(self.direct, number, last, right, k, start)
-                else:
-                    left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.packed.bytes)
-                    sums = self._multiply(b.offset(self.left_panels, left), right, depth, start)
-                with b.if_(b.cmp("ge", k[1], self.k)) as choice:
-                    finish.store(sums, row.index)
-                    choice.otherwise()
-                    self._each(kept, self.block_n, lambda place, at: b.store(sums[place], at))
+            if self.direct and self.inner:
+                here = column.index, columns[1]
+                self._inner_products(self.inner, self.direct, scope, finish, rows, here, k)
+            else:
+                place = b.sub(column.index, origin[1])
+                self._register_blocks(finish, right, (origin[0], place), rows, k)
+
+    def _register_blocks(
+        self, finish: _Finish, right: Value, origin: tuple[Value, Value], rows: Range, k: Range
+    ) -> None:
+        """All rows of a chunk with one panel of the right side."""
+        b = self.b
+        depth = self.pack_right.lines(b.sub(k[1], k[0]))
+        with b.loop(*rows, self.rows) as row:
+            kept = self._kept(b.sub(row.index, origin[0]), origin[1])
+            start = self._start(kept, k[0])
+            if self.direct:
+                number, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
+                sums = self._multiply_direct(self.direct, number, last, right, k, start)
+            else:
+                left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.packed.bytes)
+                sums = self._multiply(b.offset(self.left_panels, left), right, depth, start)
+            with b.if_(b.cmp("ge", k[1], self.k)) as choice:
+                finish.store(sums, row.index)
+                choice.otherwise()
+                self._each(kept, self.block_n, lambda place, at: b.store(sums[place], at))
+
+    def _inner_products(
+        self,
+        inner: InnerProducts,
+        direct: Addresses,
+        scope: Scope,
+        finish: _Finish,
+        rows: Range,
+        columns: Range,
+        k: Range,
+    ) -> None:
+        """All rows of a chunk for one panel of columns, with nothing packed."""
+        b = self.b
+        zero = b.constant(0, I64)
+        noted = Noted(b, self.right, self.right_panels, zero)
+        self.columns_at.note(
+            scope, self.right_panels, zero, noted.several(columns[0], *columns, self.width), k
+        )
+        count = b.minimum(b.sub(columns[1], columns[0]), self.width)
+        with b.loop(*rows, self.rows) as row:
+            places = direct.of_run(self.left_panels, self._number(row.index, rows), zero, k)
+            depth, line = b.sub(k[1], k[0]), self.width * self.size
+            inner.write(places, self.right_panels, count, depth, self.tile, line)
+            finish.from_tile(row.index)
 
     def _kept(self, row: Value, column: Value) -> Value:
         """Where the sums of a register block wait for the next block of k."""
@@ -367,6 +413,11 @@ class _Finish:
     def _from_memory(self, sums: list[Value], row: Value) -> None:
         b, blocks = self.b, self.blocks
         blocks._each(blocks.tile, b.constant(blocks.width, I64), lambda n, at: b.store(sums[n], at))
+        self.from_tile(row)
+
+    def from_tile(self, row: Value) -> None:
+        """The rows of the register block whose sums are in the tile."""
+        b, blocks = self.b, self.blocks
         stop = b.minimum(b.add(row, blocks.rows), self.rows[1])
         with b.loop(row, stop) as loop:
             line = b.offset(blocks.tile, b.mul(b.sub(loop.index, row), blocks.width * blocks.size))
@@ -387,7 +438,7 @@ class _Finish:
 @dataclass(frozen=True)
 class Walk:
     """Which side the vectors run along, the order of the sums, whether rows are read where they lie, and
-    along how many of the last summed axes at once.
+    along how many of the last summed axes at once; whether both sides are, with vectors along those axes.
     """
 
     left: Side
@@ -395,6 +446,7 @@ class Walk:
     summed: tuple[str, ...]
     direct: bool
     joined: int
+    inner: bool = False
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
@@ -410,9 +462,17 @@ class Walk:
             read = in_words(left.node, moving[-1], layout)
             if read is None or joined(read, summed, layout) < len(moving):
                 return cls(left, right, summed, False, 1)
-            return cls(Side(read, left.own), right, summed, True, len(moving))
-        direct = readable(left.node, moving[-1], contraction.root.dtype, layout)
-        return cls(left, right, summed, direct, joined(left.node, summed, layout) if direct else 1)
+            other = in_words(right.node, moving[-1], layout) if layout.skinny else None
+            inner = other is not None and _lies_along(other, summed, len(moving), right.own, layout)
+            if other is not None and inner:
+                right = Side(other, right.own)
+            return cls(Side(read, left.own), right, summed, True, len(moving), inner)
+        dtype = contraction.root.dtype
+        direct = readable(left.node, moving[-1], dtype, layout)
+        whole = direct and joined(left.node, summed, layout) == len(moving)
+        inner = layout.skinny and whole and readable(right.node, moving[-1], dtype, layout)
+        inner = inner and _lies_along(right.node, summed, len(moving), right.own, layout)
+        return cls(left, right, summed, direct, joined(left.node, summed, layout) if direct else 1, inner)
 
     def runs(self, extents: Mapping[str, int]) -> int:
         """How many stretches of memory the summed positions of a row are, if they are read in place."""
@@ -428,6 +488,11 @@ class Walk:
         own = (*self.left.own, *self.summed)
         operand = [a for a in self.left.node.arg.axes if a in self.left.node.along or a in own]
         return _product(extents, own) >= REUSED * _product(extents, operand)
+
+
+def _lies_along(node: Node, summed: tuple[str, ...], runs: int, own: tuple[str, ...], layout: Layout) -> bool:
+    """Whether all summed positions of a side are one stretch of memory, for each position of its one axis."""
+    return len(own) == 1 and isinstance(node, Read) and joined(node, summed, layout) == runs
 
 
 @dataclass(frozen=True)
@@ -459,7 +524,7 @@ def block_sizes(
     )
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
     uncut = UNCUT if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
-    passes = 1 if k <= uncut else -(-k // DEEPEST)
+    passes = 1 if k <= uncut or walk.inner else -(-k // DEEPEST)
     block_k = max(1, -(-k // passes))
     limit = LARGEST if passes == 1 else SUMMED
     block_m = _round_up(max(1, min(m, limit)), rows)
@@ -490,7 +555,8 @@ def workspace_bytes(
     walk = Walk.of(kernel, schedule, layout)
     item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
-    right = sizes.block_k * sizes.chunk_n + schedule.lanes * width
+    panels = sizes.block_k * sizes.chunk_n + schedule.lanes * width
+    right = -(-ADDRESS * width // item_bytes) if walk.inner else panels
     row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     zeros = max(extents[base(axis)] for axis in walk.summed) + 8 if walk.direct else 0

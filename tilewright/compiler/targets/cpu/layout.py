@@ -25,6 +25,8 @@ BRIEF = {"b": 24, "c": 48, "d": 112}  # classes of reduced rows whose end costs 
 MOST_NARROW = 64  # elements of a last axis that is narrow: lanes run on over its ends
 MOST_COLUMNS = 48  # that are reduced so
 FEWEST_NARROW = 128  # positions of the axis outside of it
+SKINNY = 16  # positions of a side
+DEEP = range(256, 1025)  # summed positions: the rows of a register block stay in the first cache
 WIDEST = 16  # no vector is a fraction of more than this many elements
 
 
@@ -39,7 +41,7 @@ class Layout:
     a row that have one position. inside: the axes along which an operand read at computed positions is never
     left. chains: the dimensions of a contraction's operands that go on in the one behind them where that
     ends. narrow: the last axes of those sides of a contraction that have no more positions than the widest
-    vector.
+    vector. skinny: whether a contraction's one side has few positions, and its sums have enough.
     """
 
     classes: Mapping[str, str]
@@ -47,6 +49,7 @@ class Layout:
     inside: Mapping[At, frozenset[str]] = field(default_factory=dict)
     chains: Mapping[str, frozenset[int]] = field(default_factory=dict)
     narrow: frozenset[str] = frozenset()
+    skinny: bool = False
 
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
@@ -76,6 +79,7 @@ class Layout:
             f"{name} goes on at {sorted(found)}" for name, found in sorted(self.chains.items()) if found
         ]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
+        parts += ["skinny"] * self.skinny
         return " ".join(parts)
 
 
@@ -96,7 +100,15 @@ def layout_of(
     lengths |= _single_axes(kernel, extents, classes)
     chained = kernel.tiles if kernel.contraction else ()
     chains = {p.name: _chains(shapes[p.name], strides[p.name]) for p in chained}
-    return Layout(classes, lengths, inside, chains, _narrow(kernel, extents))
+    return Layout(classes, lengths, inside, chains, _narrow(kernel, extents), _skinny(kernel, extents))
+
+
+def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
+    c = kernel.contraction
+    if c is None:
+        return False
+    m, n, k = (math.prod(extents[base(axis)] for axis in side) for side in (c.m, c.n, c.k))
+    return min(m, n) <= SKINNY and k in DEEP
 
 
 def _narrow(kernel: Kernel, extents: Mapping[str, int]) -> frozenset[str]:
