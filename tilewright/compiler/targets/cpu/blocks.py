@@ -42,6 +42,7 @@ STREAMED = 32 << 10  # elements of the right side that are packed at a time besi
 REUSED = 4  # products of each element in rows that are read where they lie: all pass by a panel of columns
 FEW = 128  # summed positions: writing the results decides, and few rows of them are written along at a time
 AT_HAND = 128 << 10  # elements of the right side that are packed at a time for few summed positions
+ONCE = 8 << 10  # the same where all rows are worked on at a time, so that what is packed is read once
 LARGEST = 1 << 14  # rows and columns of a block
 SUMMED = 1024  # the same, if its sums wait between blocks of k
 STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
@@ -537,7 +538,7 @@ def block_sizes(
     passing = walk.passes(extents)
     if block_k <= FEW and not passing and len(walk.right.own) == 1:
         chunk_m = min(block_m, 2 * rows)
-        chunk_n = min(block_n, _round_up(AT_HAND // block_k, width))
+        chunk_n = min(block_n, _round_up((AT_HAND if block_m > chunk_m else ONCE) // block_k, width))
     else:
         most = block_m if passing else max(MIDDLE, RESIDENT // block_k)
         chunk_m = min(block_m, _round_up(most, rows))
