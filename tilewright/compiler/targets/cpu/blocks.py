@@ -33,7 +33,7 @@ from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import At, Node, Read, topological
+from tilewright.dsl.program import At, Read, topological
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
@@ -460,20 +460,26 @@ class Walk:
         summed = summed_order(contraction.k, (left.node, right.node), layout)
         moving = [a for a in summed if layout.length(a) != ONE] or [summed[-1]]
         if schedule.dot_product:
-            read = in_words(left.node, moving[-1], layout)
-            if read is None or joined(read, summed, layout) < len(moving):
-                return cls(left, right, summed, False, 1)
-            other = in_words(right.node, moving[-1], layout) if layout.skinny else None
-            inner = other is not None and _lies_along(other, summed, len(moving), right.own, layout)
-            if other is not None and inner:
-                right = Side(other, right.own)
-            return cls(Side(read, left.own), right, summed, True, len(moving), inner)
+            return cls._of_words(left, right, summed, moving, layout)
         dtype = contraction.root.dtype
-        direct = readable(left.node, moving[-1], dtype, layout)
-        whole = direct and joined(left.node, summed, layout) == len(moving)
-        inner = layout.skinny and whole and readable(right.node, moving[-1], dtype, layout)
-        inner = inner and _lies_along(right.node, summed, len(moving), right.own, layout)
-        return cls(left, right, summed, direct, joined(left.node, summed, layout) if direct else 1, inner)
+        if not readable(left.node, moving[-1], dtype, layout):
+            return cls(left, right, summed, False, 1)
+        runs = joined(left.node, summed, layout)
+        inner = layout.skinny and runs == len(moving) and readable(right.node, moving[-1], dtype, layout)
+        return cls(left, right, summed, True, runs, inner and _is_one_run(right, summed, moving, layout))
+
+    @classmethod
+    def _of_words(
+        cls, left: Side, right: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout
+    ) -> Walk:
+        """That of a dot-product instruction, to which words of memory are as good as packed ones."""
+        read, other = (in_words(side.node, moving[-1], layout) for side in (left, right))
+        if read is None or joined(read, summed, layout) < len(moving):
+            return cls(left, right, summed, False, 1)
+        left = Side(read, left.own)
+        if layout.skinny and other and _is_one_run(Side(other, right.own), summed, moving, layout):
+            return cls(left, Side(other, right.own), summed, True, len(moving), True)
+        return cls(left, right, summed, True, len(moving))
 
     def runs(self, extents: Mapping[str, int]) -> int:
         """How many stretches of memory the summed positions of a row are, if they are read in place."""
@@ -491,9 +497,10 @@ class Walk:
         return _product(extents, own) >= REUSED * _product(extents, operand)
 
 
-def _lies_along(node: Node, summed: tuple[str, ...], runs: int, own: tuple[str, ...], layout: Layout) -> bool:
+def _is_one_run(side: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout) -> bool:
     """Whether all summed positions of a side are one stretch of memory, for each position of its one axis."""
-    return len(own) == 1 and isinstance(node, Read) and joined(node, summed, layout) == runs
+    one = len(side.own) == 1 and isinstance(side.node, Read)
+    return one and joined(side.node, summed, layout) == len(moving)
 
 
 @dataclass(frozen=True)
