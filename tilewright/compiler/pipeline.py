@@ -29,7 +29,10 @@ CHECKED = bool(os.environ.get("TILEWRIGHT_DEBUG"))
 
 
 class Run(Protocol):
-    """An `Executable` for operands of certain shapes and strides, which are in the Program's order."""
+    """An `Executable` for operands of certain shapes and strides, which are in the Program's order.
+
+    They may come in any shape: what counts is that the elements lie where those of the prepared operands do.
+    """
 
     def __call__(
         self,
@@ -51,7 +54,13 @@ class Executable(Protocol):
         out: Out | None = None,
     ) -> tuple[np.ndarray, ...]: ...
 
-    def prepared(self, operands: Sequence[np.ndarray]) -> Run: ...
+    def prepared(
+        self, operands: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]] | None = ...
+    ) -> Run:
+        """A run for operands that lie as these do; `shapes` are those of fresh results, the Program's unless
+        told.
+        """
+        ...
 
 
 def lower(program: Program) -> Plan:

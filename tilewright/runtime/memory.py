@@ -37,6 +37,7 @@ BYTE = np.dtype(np.uint8)
 HUGE_PAGES_FROM = 4 * 2**20
 CLASSES_PER_DOUBLING = 8  # at most 1/8 of a block is unused (and unused pages are never touched)
 SHARE_OF_MACHINE = 8  # the default limit is this part of the machine's memory
+QUEUED = 8  # blocks that may wait to be sorted in
 
 
 @dataclass(frozen=True)
@@ -207,11 +208,12 @@ def _numpy_empty(extents: tuple[int, ...], kind: np.dtype) -> np.ndarray:
 class _Block:
     """Pages of their own, so that dropping the object gives them back to the system at once."""
 
-    __slots__ = ("_memory", "address", "size", "stamp")
+    __slots__ = ("_memory", "address", "lease", "size", "stamp")
 
     def __init__(self, size: int):
         self._memory = _fresh_pages(size)
         self.address = np.frombuffer(self._memory, np.uint8).__array_interface__["data"][0]
+        self.lease = _lease_type(size).from_address
         self.size = size
         self.stamp = 0
 
@@ -222,30 +224,31 @@ class _Lease:
     __slots__ = ()
 
     _block: _Block
-    _pool: _Pool
+    _give_back: Callable[[_Block], None]
 
     def __del__(self) -> None:
-        self._pool.give_back(self._block)
+        self._give_back(self._block)
 
 
 @functools.lru_cache(maxsize=1024)
 def _lease_type(size: int) -> Any:
     """Leases of so many bytes, which are a buffer as NumPy takes them."""
-    return type("_Lease", (_Lease, ctypes.c_char * size), {"__slots__": ("_block", "_pool")})
+    return type("_Lease", (_Lease, ctypes.c_char * size), {"__slots__": ("_block", "_give_back")})
 
 
 class _Pool:
     """Blocks that no array uses, by size class: the one used last is taken, the one used first is dropped.
 
     Blocks come back at any moment, even while this thread holds the lock (the garbage collector runs where it
-    likes). So coming back never waits: the block goes to a queue, and whoever has the lock next sorts it in.
+    likes). So coming back never waits: the block goes to a queue, and whoever has the lock next may take it from
+    there. A few blocks, too small to exceed the limit together, wait for that; else the queue is sorted in.
     """
 
     def __init__(self, limit: int):
         self._limit = limit
         self._free: dict[int, list[_Block]] = {}
         self._queue: deque[_Block] = deque()
-        self._live = self._peak = self._cached = 0
+        self._live = self._peak = self._cached = 0  # a block in the queue still counts as live
         self._reused = self._allocated = self._clock = 0
         self._lock = threading.Lock()
 
@@ -255,11 +258,26 @@ class _Pool:
 
     def bytes(self, size: int) -> Any:
         """A buffer of at least `size` bytes, whose death, and that of all its views, gives them back."""
-        block = self._take(size_class(size), size)
-        lease = _lease_type(block.size).from_address(block.address)
-        lease._pool = self
+        wanted = size_class(size)
+        block = self._queued(wanted) if self._queue else None
+        if block is None:
+            block = self._take(wanted, size)
+        lease = block.lease(block.address)
+        lease._give_back = self.give_back
         lease._block = block
         return lease
+
+    def _queued(self, wanted: int) -> _Block | None:
+        """The block of a size class that came back last, if it was not sorted in yet."""
+        queue = self._queue
+        with self._lock:
+            for place in range(len(queue) - 1, -1, -1):
+                block = queue[place]
+                if block.size == wanted:
+                    del queue[place]
+                    self._reused += 1
+                    return block
+        return None
 
     def _take(self, wanted: int, size: int) -> _Block:
         with self._lock:
@@ -292,6 +310,8 @@ class _Pool:
     def give_back(self, block: _Block) -> None:
         """Take a block back; never waits."""
         self._queue.append(block)
+        if len(self._queue) <= QUEUED and QUEUED * block.size <= self._limit - self._cached:
+            return
         while self._queue and self._lock.acquire(blocking=False):
             try:
                 dropped = self._sort_in()

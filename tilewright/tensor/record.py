@@ -273,16 +273,20 @@ def call(
     `out` holds for each result None or a Tensor to write it to.
     """
     site, positions, arrays = _find_site(op, operands, scalars, constants)
-    if site.as_given:
-        given = [arrays[n] for n in positions]
-    else:
-        given = [inside(arrays[n], shape) for n, shape in zip(positions, site.shapes, strict=True)]
+    given = [arrays[n] for n in positions]
     forward = site.forward
     if forward is None:
-        forward = site.forward = site.executable.prepared(given)
+        site.prepare(given)
+        forward = site.forward
+        assert forward is not None
+    if not (site.as_given or site.lies):
+        given = [inside(array, shape) for array, shape in zip(given, site.shapes, strict=True)]
     if out is not None:
         return _run_into(op, site, functools.partial(forward, given, scalars), out)
     results = forward(given, scalars)
+    if site.lies:
+        make = Value.kind._make
+        return [make(result) for result in results]
     if not site.recorded:
         return _unrecorded(site, results)
     sources: list[Source | None] = []

@@ -23,6 +23,7 @@ from tilewright.dsl.program import Program, Read, reads
 from tilewright.op.derivatives import vjp
 from tilewright.op.derived import without_saved
 from tilewright.op.pairs import as_pairs, from_pairs_of, is_complex_array
+from tilewright.runtime.addresses import address
 from tilewright.runtime.recent import Recent
 
 Shape = tuple[int, ...]
@@ -58,7 +59,8 @@ class Site:
 
     `shapes` are those of the operands in the Program, `given` those that the caller knows them by;
     `expected` are the shapes in which the caller wants the results. `as_given` and `as_expected`: whether
-    operands and results are as the Program has them.
+    operands and results are as the Program has them. `lies`: whether `forward` takes operands as they are
+    given, and gives results as they are expected, for all that differs is their shapes.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Site:
         self.as_given = self.shapes == self.given and not any(PAIR in p.axes for p in program.tiles)
         self.paired = tuple(PAIR in r.axes for r in program.results)
         self.forward: Run | None = None  # for operands of one set of strides
+        self.lies = False
         wrt = tuple(p.name for p, t in zip(program.tiles, tracked, strict=True) if t and p.dtype.is_float)
         self.recorded = bool(wrt) and any(r.dtype.is_float for r in program.results)
         if self.recorded:
@@ -125,6 +128,13 @@ class Site:
         self.kept_any = self.computes and bool(self.kept_operands or self.kept_results)
         self.second: dict[tuple[bool, ...], Site] = {}
         self._backward_runs: Recent[tuple, Run] = Recent(MAX_LAYOUTS)
+
+    def prepare(self, arrays: Sequence[np.ndarray]) -> None:
+        """Make `forward`, for operands that lie as these do."""
+        operands = [inside(array, shape) for array, shape in zip(arrays, self.shapes, strict=True)]
+        same = all(address(a) == address(o) for a, o in zip(arrays, operands, strict=True))
+        self.lies = same and not self.recorded and not any(self.paired)
+        self.forward = self.executable.prepared(operands, self.expected if self.lies else None)
 
     @functools.cached_property
     def backward(self) -> Executable:

@@ -118,9 +118,13 @@ class CpuExecutable:
         scalars = scalars or NOTHING
         return recipe.run(operands, scalars) if out is None else recipe.run_into(operands, scalars, out)
 
-    def prepared(self, operands: Sequence[np.ndarray]) -> Prepared:
-        """`run` for operands with the shapes and strides of these, in the order of the Program's."""
-        return Prepared(self)
+    def prepared(
+        self, operands: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> Prepared:
+        """`run` for operands that lie as these do, in the order of the Program's. `shapes` are those in which
+        fresh results are wanted, the Program's unless told.
+        """
+        return Prepared(self, operands, shapes)
 
     # --- recipes ----------------------------------------------------------------------------------
 
@@ -272,12 +276,19 @@ class CpuExecutable:
 
 
 class Prepared:
-    """An executable for operands of certain shapes and strides, which are not looked at again."""
+    """An executable for operands that lie as certain ones do, which are not looked at again."""
 
-    __slots__ = ("_executable", "_recipe", "_recipes", "_threads")
+    __slots__ = ("_executable", "_inside", "_outside", "_recipe", "_recipes", "_threads")
 
-    def __init__(self, executable: CpuExecutable):
+    def __init__(
+        self,
+        executable: CpuExecutable,
+        operands: Sequence[np.ndarray],
+        outside: Sequence[tuple[int, ...]] | None,
+    ):
         self._executable = executable
+        self._inside = [operand.shape for operand in operands]
+        self._outside = outside
         self._recipes: dict[tuple[int, bool], Recipe] = {}
         self._recipe: Recipe | None = None  # for fresh results on `_threads` threads
         self._threads = 0
@@ -290,7 +301,8 @@ class Prepared:
             return self._found(count, operands, False).run_into(operands, scalars, out)
         recipe = self._recipe
         if recipe is None or self._threads != count:
-            recipe = self._recipe = self._found(count, operands, True)
+            recipe = self._found(count, operands, True)
+            recipe = self._recipe = recipe if self._outside is None else recipe.shaped(self._outside)
             self._threads = count
         return recipe.run(operands, scalars)
 
@@ -301,7 +313,8 @@ class Prepared:
     def _found(self, count: int, operands: Sequence[np.ndarray], fresh: bool) -> Recipe:
         recipe = self._recipes.get((count, fresh))
         if recipe is None:
-            recipe = self._recipes[count, fresh] = self._executable.recipe(operands, fresh)
+            inside = [o.reshape(shape) for o, shape in zip(operands, self._inside, strict=True)]
+            recipe = self._recipes[count, fresh] = self._executable.recipe(inside, fresh)
         return recipe
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,6 +116,11 @@ class Recipe:
         for step in self.steps:
             step.launch(own, scalars)
         return tuple(arrays[: self.results])
+
+    def shaped(self, shapes: Sequence[tuple[int, ...]]) -> Recipe:
+        """The same, whose fresh results have these shapes."""
+        results = [(shape, dtype) for shape, (_, dtype) in zip(shapes, self.buffers, strict=False)]
+        return replace(self, buffers=(*results, *self.buffers[self.results :]))
 
     def run_into(self, operands: Sequence[np.ndarray], scalars: Scalars, out: Out) -> tuple[np.ndarray, ...]:
         """The results, those that `out` has an array for in it."""

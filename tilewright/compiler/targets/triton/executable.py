@@ -49,16 +49,23 @@ class _Executable:
     ) -> tuple[np.ndarray, ...]:
         raise NotImplementedError
 
-    def prepared(self, operands: Sequence[np.ndarray]) -> Run:
-        """`run` for operands with the shapes and strides of these, in the order of the Program's."""
+    def prepared(
+        self, operands: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> Run:
+        """`run` for operands that lie as these do, in the order of the Program's."""
         names = [p.name for p in self.plan.program.tiles]
+        inside = [operand.shape for operand in operands]
 
         def run(
             operands: Sequence[np.ndarray],
             scalars: Mapping[str, float | int] | None = None,
             out: Out | None = None,
         ) -> tuple[np.ndarray, ...]:
-            return self.run(dict(zip(names, operands, strict=True)), scalars, out)
+            arrays = [o.reshape(shape) for o, shape in zip(operands, inside, strict=True)]
+            results = self.run(dict(zip(names, arrays, strict=True)), scalars, out)
+            if shapes is None or out is not None:
+                return results
+            return tuple(result.reshape(shape) for result, shape in zip(results, shapes, strict=True))
 
         return run
 
