@@ -132,7 +132,8 @@ class Site:
     def prepare(self, arrays: Sequence[np.ndarray]) -> None:
         """Make `forward`, for operands that lie as these do."""
         operands = [inside(array, shape) for array, shape in zip(arrays, self.shapes, strict=True)]
-        same = all(address(a) == address(o) for a, o in zip(arrays, operands, strict=True))
+        pairs = zip(arrays, operands, strict=True)
+        same = all(a.dtype == o.dtype and address(a) == address(o) for a, o in pairs)
         self.lies = same and not self.recorded and not any(self.paired)
         self.forward = self.executable.prepared(operands, self.expected if self.lies else None)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.in_place import Out, replaceable
+from tilewright.compiler.joined import Call, joined
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.slender import reshaped
@@ -197,7 +198,8 @@ class CpuExecutable:
         number: Mapping[str, int],
         fresh: bool,
     ) -> Step | None:
-        kernel = reshaped(kernel, extents)
+        call = joined(Call(reshaped(kernel, extents), shapes, strides, extents))
+        kernel, shapes, extents = call.kernel, call.shapes, call.extents
         layout = layout_of(kernel, shapes, strides, extents)
         compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, shapes))
         slots = compiled.frame

@@ -82,8 +82,16 @@ class RowLoops:
         assert split is not None
         axis = self.row[0] if self.row else self.kernel.row[0]
         ranges = self._whole_row()
-        ranges[axis] = self._chunk(index, self.top.extent(axis), self.top.extent(split.axis))
+        low, high = self._chunk(index, self.top.extent(axis), self.top.extent(split.axis))
+        if axis == self.schedule.lane_axis:  # whole vectors of an operand at a cache line are whole lines
+            low = self._whole_vectors(low)
+            last = self.b.cmp("eq", high, self.top.extent(axis))
+            high = self.b.select(last, high, self._whole_vectors(high))
+        ranges[axis] = low, high
         self._phases(self.top.child({split.axis: index}), ranges)
+
+    def _whole_vectors(self, position: Value) -> Value:
+        return self.b.sub(position, self.b.rem(position, self.schedule.lanes, signed=False))
 
     def _chunk_of_rows(self, index: Value) -> None:
         split = self.kernel.split
