@@ -29,6 +29,7 @@ from tilewright.compiler.targets.cpu.scans import ScanLoops
 from tilewright.compiler.targets.cpu.scatters import Scatters
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
+from tilewright.compiler.targets.cpu.short_rows import ShortRows
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.compiler.targets.cpu.transposed import TransposedTiles
 from tilewright.runtime.addresses import HEAD
@@ -70,6 +71,8 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = Scatters(b, kernel, schedule, top)
         elif kernel.order:
             body = Orders(b, kernel, top, workspace)
+        elif schedule.short:
+            body = ShortRows(b, kernel, schedule, top, workspace)
         elif kernel.scans:
             body = ScanLoops(b, kernel, schedule, top, workspace)
         elif schedule.outer:

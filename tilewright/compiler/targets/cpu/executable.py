@@ -367,7 +367,7 @@ def _work_items(
         return flat.work_items(kernel, schedule, extents), (0, flat.rows_an_item(schedule, extents)), 0
     if schedule.across:
         return transposed.work_items(kernel, schedule, extents), (), 0
-    if columns.lies_across(kernel, schedule):
+    if columns.lies_across(kernel, schedule) and not schedule.short:
         tile = columns.strip_width(kernel, schedule, target, extents, workers)
         sizes = (0, tile)
     if kernel.split:

@@ -21,7 +21,10 @@ ONE, TINY, SHORT, MEDIUM, LONG, WHOLE, ENDLESS = "1", "t", "s", "m", "l", "w", "
 NARROW, VECTOR = "n", "v"
 LEAST = {TINY: 2, SHORT: 5, MEDIUM: 8, LONG: 15}  # the fewest elements of each class of extents
 FEWEST = 16384  # positions of a scanned row from which on it is endless: walked in parts
+SHORTEST, LONGEST = 2, 8  # positions of a short row, whose length is known to its kernel
+FEWEST_SHORT = 64  # short rows side by side
 BRIEF = {"b": 24, "c": 48, "d": 112}  # classes of reduced rows whose end costs as much as the rest: positions
+MANY = 1 << 62
 MOST_NARROW = 64  # elements of a last axis that is narrow: lanes run on over its ends
 MOST_COLUMNS = 48  # that are reduced so
 FEWEST_NARROW = 128  # positions of the axis outside of it
@@ -37,7 +40,7 @@ class Layout:
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
     medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if it
-    is brief and there are many; that of a narrow last axis, shorter than a vector or not; and axes outside of
+    is brief and there are many; the number of positions of a short row, reduced or scanned; that of a narrow last axis, shorter than a vector or not; and axes outside of
     a row that have one position. inside: the axes along which an operand read at computed positions is never
     left. chains: the dimensions of a contraction's operands that go on in the one behind them where that
     ends. narrow: the last axes of those sides of a contraction that have no more positions than the widest
@@ -63,6 +66,11 @@ class Layout:
 
     def length(self, axis: str) -> str:
         return self.lengths.get(base(axis), LONG)
+
+    def positions(self, axis: str) -> int:
+        """The most positions that a reduced row can have: of a short one those that it has, of others many."""
+        length = self.length(axis)
+        return int(length) if length.isdigit() else BRIEF.get(length, MANY)
 
     def stretches(self, axis: str, lanes: int) -> int:
         """The most pieces into which the ends of `axis` can cut a vector that runs on through them."""
@@ -91,7 +99,7 @@ def layout_of(
 ) -> Layout:
     """The layout of a call; strides are in bytes."""
     lengths = _lengths(kernel, extents)
-    narrow = not {NARROW, VECTOR}.isdisjoint(lengths.values())
+    narrow = any(length in (NARROW, VECTOR) or length.isdigit() for length in lengths.values())
     classes = {p.name: _classes(shapes[p.name], strides[p.name], p.dtype, narrow) for p in kernel.tiles}
     inside = {
         node: frozenset(axis for axis in node.along if stays_inside(node, axis, extents))
@@ -120,6 +128,8 @@ def _narrow(kernel: Kernel, extents: Mapping[str, int]) -> frozenset[str]:
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
     """Those of axes that a contraction walks together with others, and of an endless row that is scanned."""
+    if short := _short_row(kernel, extents):
+        return short
     if kernel.scans:
         return {base(axis): ENDLESS for axis in kernel.row if extents[base(axis)] >= FEWEST}
     if kernel.kind in ("row", "pointwise") and not kernel.split:
@@ -129,6 +139,15 @@ def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
     c = kernel.contraction
     groups = [group for group in (c.m, c.n, c.k) if len(group) > 1]
     return {base(axis): length_class(extents[base(axis)]) for group in groups for axis in group}
+
+
+def _short_row(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
+    """That of the row, if it has few positions and there are many side by side."""
+    if kernel.kind not in ("row", "scan") or kernel.split or len(kernel.row) != 1 or not kernel.parallel:
+        return {}
+    (axis,) = kernel.row
+    many = extents[base(kernel.parallel[-1])] >= FEWEST_SHORT
+    return {base(axis): str(extents[base(axis)])} if many and SHORTEST <= extents[base(axis)] <= LONGEST else {}
 
 
 def _brief_rows(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:

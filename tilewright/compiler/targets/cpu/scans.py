@@ -97,6 +97,19 @@ class Walk:
         return (before if scan.exclusive else after)[self.states.index(scan.which)]
 
 
+def one_position(scope: Scope, walks: Iterable[Walk], states: States, first: Value | None) -> States:
+    """The states after one position; what the scans have there is known in the scope from now on."""
+    after_all: States = []
+    for walk in walks:
+        before, states = states[: len(walk.states)], states[len(walk.states) :]
+        here = {n: scope.full(scope.evaluate(walk.scan.operands[n])) for n in walk.taken}
+        after = walk.step(scope, before, here, first)
+        for scan in walk.scans:
+            scope.values[scan] = walk.seen(scan, before, after)
+        after_all.extend(after)
+    return after_all
+
+
 class ScanLoops(RowLoops):
     """Writes the body of a scan kernel for a range of work items."""
 
@@ -157,7 +170,7 @@ class ScanLoops(RowLoops):
             ends: tuple[list[Value], list[Value]] = ([], [])
             for scope, sums, state in zip(scopes, own, carried, strict=True):
                 inner = scope.child({self.axis: place})
-                ends[1].extend(self._one_position(inner, walks, state, first))
+                ends[1].extend(one_position(inner, walks, state, first))
                 ends[0].extend(self._accumulate(inner, phase, totals, sums))
             loop.yield_(*ends[0], *ends[1])
         for scope, sums in zip(
@@ -165,20 +178,6 @@ class ScanLoops(RowLoops):
         ):
             totals.finish(scope, sums, across=False)
             self._store(scope, phase.finals)
-
-    def _one_position(
-        self, scope: Scope, walks: Iterable[Walk], states: States, first: Value | None
-    ) -> States:
-        """The states after one position; what the scans have there is known in the scope from now on."""
-        after_all: States = []
-        for walk in walks:
-            before, states = states[: len(walk.states)], states[len(walk.states) :]
-            here = {n: scope.full(scope.evaluate(walk.scan.operands[n])) for n in walk.taken}
-            after = walk.step(scope, before, here, first)
-            for scan in walk.scans:
-                scope.values[scan] = walk.seen(scan, before, after)
-            after_all.extend(after)
-        return after_all
 
     # --- lanes along the row ----------------------------------------------------------------------
 

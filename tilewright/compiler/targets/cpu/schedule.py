@@ -13,7 +13,6 @@ from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.dot_products import dot_product
 from tilewright.compiler.targets.cpu.keep import kept_nodes
 from tilewright.compiler.targets.cpu.layout import (
-    BRIEF,
     CONTINUED,
     ENDLESS,
     NARROW,
@@ -30,7 +29,7 @@ from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.program import Read, topological
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
-NOT_BRIEF = 1 << 62
+BLOCKS_A_TILE = 64  # of short rows, as many as lanes each
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
 
@@ -47,7 +46,8 @@ class Schedule:
     rows go together. dot_product: the kind of numbers of which a contraction multiplies and adds two in one
     instruction. brief: whether as many rows as lanes are one work item, and are finished together. outer: the
     axis into whose next position vectors run on where the lane axis, a narrow one, ends. across: the axis
-    along which operands of a pointwise kernel lie that are transposed in registers.
+    along which operands of a pointwise kernel lie that are transposed in registers. short: the positions of
+    rows that lie one after the other and have a lane each; 0 of others.
     """
 
     lane_axis: str | None
@@ -62,32 +62,46 @@ class Schedule:
     brief: bool = False
     outer: str | None = None
     across: str | None = None
+    short: int = 0
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
     lanes = _lanes(kernel, target)
-    axis = _lane_axis(kernel, layout)
+    short = _short(kernel, layout)
+    axis = kernel.parallel[-1] if short else _lane_axis(kernel, layout)
     unroll = _unroll(kernel)
-    tile = lanes * unroll if kernel.row else max(lanes * unroll, 1024)
+    tile = lanes * BLOCKS_A_TILE if short else lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
     rows, columns = _register_block(axis, lanes, layout, target)
     stream = stream and kernel.kind in ("row", "pointwise", "scan")
     brief = _is_brief(kernel, layout, axis, lanes)
-    if brief and BRIEF[layout.length(kernel.row[0])] < unroll * lanes:
+    if brief and layout.positions(kernel.row[0]) < unroll * lanes:
         unroll = 1  # no row has a whole step
     outer = _outer(kernel, layout, axis)
     across = None if outer else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
     pairs = dot_product(kernel, target)
-    return Schedule(axis, lanes, unroll, tile, rows, columns, stream, segment, pairs, brief, outer, across)
+    return Schedule(
+        axis, lanes, unroll, tile, rows, columns, stream, segment, pairs, brief, outer, across, short
+    )
+
+
+def _short(kernel: Kernel, layout: Layout) -> int:
+    """The positions of short rows, if what is read or written of them lies row after row."""
+    if kernel.kind not in ("row", "scan") or not layout.length(kernel.row[0]).isdigit():
+        return 0
+    outer, (axis,) = kernel.parallel[-1], kernel.row
+    lying = {name for name, _ in runs_on(kernel, layout, outer, axis)}
+    large = [r for r in reads_of(kernel) if {outer, axis} <= set(r.names)]
+    return int(layout.length(axis)) if large and all(r.param in lying for r in large) else 0
 
 
 def _is_brief(kernel: Kernel, layout: Layout, axis: str | None, lanes: int) -> bool:
     """Whether rows are finished together: those of three vectors; of seven, if no value of all is kept."""
     if kernel.kind != "row" or axis not in kernel.row:
         return False
-    most = BRIEF.get(layout.length(kernel.row[0]), NOT_BRIEF)
+    most = layout.positions(kernel.row[0])
     return most <= 3 * lanes or (most <= 7 * lanes and lanes >= 16 and not kept_nodes(kernel))
 
 

@@ -437,6 +437,10 @@ class Scope:
             return pointer, UNIT if apart == 1 else Spaced(apart)
         return pointer, lanes
 
+    def stored_type(self, dtype: DType) -> Type:
+        """Of vectors as they lie in memory."""
+        return Type(_safe_kind(memory_kind(dtype)), self.lanes)
+
     def _load(self, pointer: Value, dtype: DType, lanes: int) -> Value:
         type = Type(_safe_kind(memory_kind(dtype)), lanes)
         if lanes and self.mask is not None:

@@ -59,6 +59,49 @@ class Lanes(Conversions):
         steps = {"add": self.add, "mul": self.mul, "and": self.and_, "or": self.or_, "xor": self.xor}
         return steps[op](a, b)
 
+    def picked(self, vectors: Sequence[Value]) -> list[Value]:
+        """Of n vectors end to end every n-th lane, from each of the first n: vectors of as many lanes.
+
+        Even numbers go by halves: every second lane of neighbours, and of those again.
+        """
+        count, lanes = len(vectors), vectors[0].lanes
+        if count == 1:
+            return list(vectors)
+        if count % 2 == 0:
+            pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
+            halves = [
+                self.picked([self.shuffle(a, b, range(side, 2 * lanes, 2)) for a, b in pairs])
+                for side in (0, 1)
+            ]
+            return [one for both in zip(*halves, strict=True) for one in both]
+        return [
+            self._merged(vectors, [divmod(lane * count + first, lanes) for lane in range(lanes)])
+            for first in range(count)
+        ]
+
+    def alternating(self, vectors: Sequence[Value]) -> list[Value]:
+        """The opposite of `picked`: lane 0 of each of n vectors, then lane 1 of each, …"""
+        count, lanes = len(vectors), vectors[0].lanes
+        if count == 1:
+            return list(vectors)
+        if count % 2 == 0:
+            pairs = zip(self.alternating(vectors[::2]), self.alternating(vectors[1::2]), strict=True)
+            both = [lane + side for lane in range(lanes) for side in (0, lanes)]
+            return [self.shuffle(a, b, half) for a, b in pairs for half in (both[:lanes], both[lanes:])]
+        places = [divmod(element, count)[::-1] for element in range(count * lanes)]
+        return [self._merged(vectors, places[n * lanes : (n + 1) * lanes]) for n in range(count)]
+
+    def _merged(self, vectors: Sequence[Value], places: Sequence[tuple[int, int]]) -> Value:
+        """The vector whose lanes lie at `places`: (which of the vectors, which lane of it)."""
+        lanes = len(places)
+        merged = vectors[0]
+        order = [lane if vector == 0 else 0 for vector, lane in places]
+        for number, other in enumerate(vectors[1:], start=1):
+            known = order if number == 1 else range(lanes)
+            taken = [lanes + lane if vector == number else at for (vector, lane), at in zip(places, known, strict=True)]
+            merged = self.shuffle(merged, other, taken)
+        return merged
+
     def transpose(self, rows: Sequence[Value]) -> list[Value]:
         """n vectors of n lanes, n a power of two, transposed in registers by log2(n) rounds of interleaving.
 
