@@ -201,7 +201,7 @@ class CpuExecutable:
         call = joined(Call(reshaped(kernel, extents), shapes, strides, extents))
         kernel, shapes, extents = call.kernel, call.shapes, call.extents
         layout = layout_of(kernel, shapes, strides, extents)
-        compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, shapes))
+        compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, layout, shapes))
         slots = compiled.frame
         template = array("q", bytes(8 * slots.padded_size))
         workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
@@ -327,8 +327,8 @@ def _object(text: str, target: toolchain.CpuTarget) -> bytes:
         return toolchain.compile_object(text, target)
 
 
-def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the results should go past the caches: too much for them, and rows of whole cache lines.
+def _streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the results should go past the caches: too much for them, and vectors of whole cache lines.
 
     Only blocks of the memory pool begin at a cache line, as such stores must.
     """
@@ -336,9 +336,13 @@ def _streams(kernel: Kernel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     for output in kernel.outputs:
         shape, dtype = shapes[output.buffer.name], output.buffer.dtype
         total += bytes_of(shape, dtype)
-        if output.accumulate is None and shape and shape[-1] * dtype.itemsize % CACHE_LINE:
+        if output.accumulate is not None:
+            continue
+        inner = 2 if layout.is_short(output.buffer.axes[-1:]) else 1  # dimensions that vectors run on through
+        piece = bytes_of(shape[-inner:], dtype)
+        if piece < bytes_of(shape, dtype) and piece % CACHE_LINE:
             return False
-        if output.accumulate is None and bytes_of(shape, dtype) < memory.POOLED_FROM:
+        if bytes_of(shape, dtype) < memory.POOLED_FROM:
             return False
     return total > STREAM_FROM * toolchain.caches().l3
 

@@ -21,7 +21,7 @@ ONE, TINY, SHORT, MEDIUM, LONG, WHOLE, ENDLESS = "1", "t", "s", "m", "l", "w", "
 NARROW, VECTOR = "n", "v"
 LEAST = {TINY: 2, SHORT: 5, MEDIUM: 8, LONG: 15}  # the fewest elements of each class of extents
 FEWEST = 16384  # positions of a scanned row from which on it is endless: walked in parts
-SHORTEST, LONGEST = 2, 8  # positions of a short row, whose length is known to its kernel
+SHORTEST, LONGEST = 2, 12  # positions of a short row, whose length is known to its kernel
 FEWEST_SHORT = 64  # short rows side by side
 BRIEF = {"b": 24, "c": 48, "d": 112}  # classes of reduced rows whose end costs as much as the rest: positions
 MANY = 1 << 62
@@ -66,6 +66,10 @@ class Layout:
 
     def length(self, axis: str) -> str:
         return self.lengths.get(base(axis), LONG)
+
+    def is_short(self, axes: Sequence[str]) -> bool:
+        """Whether these are rows with a known number of positions."""
+        return any(self.length(axis).isdigit() and self.length(axis) != ONE for axis in axes)
 
     def positions(self, axis: str) -> int:
         """The most positions that a reduced row can have: of a short one those that it has, of others many."""

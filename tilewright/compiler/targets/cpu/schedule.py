@@ -73,7 +73,8 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     tile = lanes * BLOCKS_A_TILE if short else lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
     rows, columns = _register_block(axis, lanes, layout, target)
-    stream = stream and kernel.kind in ("row", "pointwise", "scan")
+    along = bool(short) if layout.is_short(kernel.row) else kernel.kind in ("row", "pointwise", "scan")
+    stream = stream and along
     brief = _is_brief(kernel, layout, axis, lanes)
     if brief and layout.positions(kernel.row[0]) < unroll * lanes:
         unroll = 1  # no row has a whole step
@@ -89,7 +90,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
 
 def _short(kernel: Kernel, layout: Layout) -> int:
     """The positions of short rows, if what is read or written of them lies row after row."""
-    if kernel.kind not in ("row", "scan") or not layout.length(kernel.row[0]).isdigit():
+    if kernel.kind not in ("row", "scan") or not layout.is_short(kernel.row):
         return 0
     outer, (axis,) = kernel.parallel[-1], kernel.row
     lying = {name for name, _ in runs_on(kernel, layout, outer, axis)}

@@ -65,6 +65,8 @@ class Lanes(Conversions):
         Even numbers go by halves: every second lane of neighbours, and of those again.
         """
         count, lanes = len(vectors), vectors[0].lanes
+        if count == lanes:
+            return self.transpose(vectors)
         if count == 1:
             return list(vectors)
         if count % 2 == 0:
@@ -82,6 +84,8 @@ class Lanes(Conversions):
     def alternating(self, vectors: Sequence[Value]) -> list[Value]:
         """The opposite of `picked`: lane 0 of each of n vectors, then lane 1 of each, …"""
         count, lanes = len(vectors), vectors[0].lanes
+        if count == lanes:
+            return self.transpose(vectors)
         if count == 1:
             return list(vectors)
         if count % 2 == 0:
