@@ -30,13 +30,15 @@ MOST_COLUMNS = 48  # that are reduced so
 FEWEST_NARROW = 128  # positions of the axis outside of it
 SKINNY = 16  # positions of a side
 DEEP = range(256, 1025)  # summed positions: the rows of a register block stay in the first cache
+WIDEST_GAP = 8  # elements from lane to lane: so many vectors are read and their lanes picked, else a gather
 WIDEST = 16  # no vector is a fraction of more than this many elements
 
 
 @dataclass(frozen=True)
 class Layout:
-    """classes: the stride of every dimension of every operand that is read: `1` element, `0`, or else `s`;
-    `c` where a last axis is narrow and this dimension steps from one end of its elements to the next.
+    """classes: the stride of every dimension of every operand that is read: `1` element, `0`, or else `s`; up
+    to `8` of a pointwise or row kernel's operand that has no dimension of single elements (every other column,
+    a field of records); `c` where a last axis is narrow and this dimension steps from one end of its elements to the next.
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
     medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if it
@@ -104,7 +106,10 @@ def layout_of(
     """The layout of a call; strides are in bytes."""
     lengths = _lengths(kernel, extents)
     narrow = any(length in (NARROW, VECTOR) or length.isdigit() for length in lengths.values())
-    classes = {p.name: _classes(shapes[p.name], strides[p.name], p.dtype, narrow) for p in kernel.tiles}
+    spaced = kernel.kind in ("pointwise", "row", "scan")
+    classes = {
+        p.name: _classes(shapes[p.name], strides[p.name], p.dtype, narrow, spaced) for p in kernel.tiles
+    }
     inside = {
         node: frozenset(axis for axis in node.along if stays_inside(node, axis, extents))
         for node in indexed_reads(kernel)
@@ -234,7 +239,14 @@ def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
     return frozenset(d for d in pairs if strides[d] == strides[d + 1] * shape[d + 1])
 
 
-def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType, narrow: bool) -> str:
+def elements_apart(kind: str) -> int:
+    """The elements from one position to the next along a dimension of a class; 0 if there are none, or many."""
+    return int(kind) if kind.isdigit() else 0
+
+
+def _classes(
+    shape: Sequence[int], strides: Sequence[int], dtype: DType, narrow: bool, spaced: bool
+) -> str:
     """The stride class of each dimension."""
     normal = normal_strides(shape, strides, dtype)
     classes = [UNIT if s == dtype.itemsize else ZERO if s == 0 else STRIDED for s in normal]
@@ -243,4 +255,7 @@ def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType, narrow:
         classes = [
             CONTINUED if s == end and c == STRIDED else c for s, c in zip(normal, classes, strict=True)
         ]
+    if spaced and UNIT not in classes:
+        near = {apart * dtype.itemsize: str(apart) for apart in range(2, WIDEST_GAP + 1)}
+        classes = [near.get(s, c) for s, c in zip(normal, classes, strict=True)]
     return "".join(classes)

@@ -24,7 +24,7 @@ from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.dot_products import TOGETHER, write_words
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Run, scalar
 from tilewright.compiler.targets.cpu.layout import LONG, MEDIUM, ONE, SHORT, TINY, UNIT, WHOLE, Layout
-from tilewright.compiler.targets.cpu.scope import WIDEST_GAP, Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import WIDEST_WALK, Lanes, Scope
 from tilewright.dsl.program import At, Node, Read
 
 Range = tuple[Value, Value]
@@ -332,7 +332,7 @@ def contiguous_along(summed: str, side: Node, own: str, layout: Layout) -> bool:
     """
     score = 0
     for node in evaluated([side]):
-        axes, rank = unit_axes(node, layout, 1 if own else WIDEST_GAP)
+        axes, rank = unit_axes(node, layout, 1 if own else WIDEST_WALK)
         score += rank * ((summed in axes) - (own in axes))
     return score > 0 and layout.length(summed) not in (TINY, SHORT)
 

@@ -22,6 +22,7 @@ from tilewright.compiler.targets.cpu.layout import (
     WIDEST,
     ZERO,
     Layout,
+    elements_apart,
     last_axes,
 )
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
@@ -208,8 +209,9 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     scores = dict.fromkeys(candidates, 0.0)
     for read in reads_of(kernel):
         for dimension, axis in enumerate(read.names):
-            if axis in scores and layout.of(read.param, dimension) == UNIT:
-                scores[axis] += _size(kernel, read.names)
+            apart = elements_apart(layout.of(read.param, dimension))
+            if axis in scores and apart:
+                scores[axis] += _size(kernel, read.names) / apart
     for node in indexed_reads(kernel):
         for axis in walked_by_one(node, layout.is_unit):
             if axis in scores:

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field, replace
 from tilewright.compiler.nest import needed
 from tilewright.compiler.targets.cpu.builder import I1, I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
-from tilewright.compiler.targets.cpu.layout import STRIDED, UNIT, ZERO, Layout
+from tilewright.compiler.targets.cpu.layout import (
+    STRIDED,
+    UNIT,
+    WIDEST_GAP,
+    ZERO,
+    Layout,
+    elements_apart,
+)
 from tilewright.compiler.targets.cpu.spelling import (
     convert,
     expansion,
@@ -29,7 +36,7 @@ from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Scan, Size
 from tilewright.errors import InternalError
 
-WIDEST_GAP = 4  # elements from lane to lane: so many vectors are read and their lanes picked, else a gather
+WIDEST_WALK = 4  # elements from lane to lane where positions are computed: as for a WIDEST_GAP
 LONGEST_PREFETCH = 128 << 10  # bytes: two rows of each operand must fit in the second cache
 PREFETCH_LEAD = 1 << 10  # bytes beyond the same place of the next row, whose start is soon needed
 
@@ -97,8 +104,9 @@ def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Load
 
     def stride(position: int, kind: str, size: int) -> Value:
         """A constant where the layout says it: addresses are then a pointer and a displacement."""
-        constant = {UNIT: size, ZERO: 0}.get(kind)
-        return slot(position) if constant is None else b.constant(constant, I64)
+        if kind.isdigit():
+            return b.constant(elements_apart(kind) * size, I64)
+        return slot(position)
 
     extents = {axis: slot(at) for axis, at in frame.extent_slot.items()}
     read = {p.name: p.dtype for p in frame.kernel.tiles}
@@ -324,7 +332,7 @@ class Scope:
         coordinate = self.coordinates[lane]
         assert isinstance(coordinate, Lanes)
         apart = affine(position).step(lane) or 0
-        if coordinate.first is not None and coordinate.apart == 1 and 1 <= apart <= WIDEST_GAP:
+        if coordinate.first is not None and coordinate.apart == 1 and 1 <= apart <= WIDEST_WALK:
             here = {**self.coordinates, lane: coordinate.first}
             known = {n: v for n, v in self.values.items() if lane not in n.axes and not v.lanes}
             start = Scope(self.b, self.loaded, self.layout, 0, here, values=known)
@@ -422,11 +430,13 @@ class Scope:
             if coordinate.first is not None:
                 scalar = _plus(b, scalar, b.mul(coordinate.first, stride))
                 kind = operand.classes[dimension]
-                unit += kind == UNIT
+                gap = coordinate.apart * elements_apart(kind)
+                unit += 1 <= gap <= WIDEST_GAP
                 strided += kind != ZERO
                 if kind != ZERO:
-                    apart = coordinate.apart
-                    step = b.mul(b.splat(b.mul(stride, apart), self.lanes), b.iota(I64.vector(self.lanes)))
+                    apart = gap
+                    each = b.splat(b.mul(stride, coordinate.apart), self.lanes)
+                    step = b.mul(each, b.iota(I64.vector(self.lanes)))
                     lanes = _plus(b, lanes, step)
             else:
                 assert coordinate.positions is not None
