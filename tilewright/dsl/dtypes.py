@@ -148,7 +148,12 @@ def as_stored_dtype(value: Any) -> DType:
 
 def stored(array: np.ndarray) -> DType | None:
     """The `DType` of an array's elements, complex ones among them; None if the library has none for it."""
-    return _COMPLEX_BY_NAME.get(array.dtype.name) or of_array(array)
+    return _stored(array.dtype)
+
+
+@cache
+def _stored(dtype: np.dtype) -> DType | None:
+    return _COMPLEX_BY_NAME.get(dtype.name) or _from_numpy(dtype)
 
 
 def of_array(array: np.ndarray) -> DType | None:

@@ -25,6 +25,7 @@ from tilewright.errors import AxisError, DTypeError, LanguageError
 
 # Set by the layer that knows arrays and Tensors: how `tw.exp(tensor)` works outside of an op.
 eager_apply: Callable[[ScalarFunction, tuple[Any, ...]], Any] | None = None
+eager_kind: type | None = None
 eager_cast: Callable[[Any, Any], Any] | None = None
 
 
@@ -445,6 +446,12 @@ _COMPLEX = (Halves, complex, np.complexfloating)
 
 def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
     """A row of the scalar table applied to operands that are brought to one dtype."""
+    if eager_kind is not None and eager_apply is not None and isinstance(operands[0], eager_kind):
+        for operand in operands[1:]:
+            if not isinstance(operand, eager_kind):
+                break
+        else:
+            return eager_apply(row, operands)
     if any(isinstance(operand, _COMPLEX) for operand in operands):
         from tilewright.dsl.complex_numbers import complex_apply
 
@@ -460,6 +467,9 @@ def apply(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:
         operands = _unify(row, operands)
     node = Map(row.name, tuple(o.node for o in operands))
     return Expr(node, merged(*(o.axes for o in operands)))
+
+
+scalars.apply = apply
 
 
 def _apply_to_numbers(row: ScalarFunction, operands: tuple[Any, ...]) -> Any:

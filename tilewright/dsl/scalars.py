@@ -38,6 +38,9 @@ from tilewright.dsl.scalar_types import (
 
 SCALARS: dict[str, ScalarFunction] = {}
 
+apply: Callable[[ScalarFunction, tuple[Any, ...]], Any]
+"""`expression.apply`, which is built on this table, and sets itself here."""
+
 TypeRule = Callable[[str, tuple[DType, ...]], DType]
 
 
@@ -67,8 +70,6 @@ class ScalarFunction:
         return self.types(self.name, operands)
 
     def __call__(self, *operands: Any) -> Any:
-        from tilewright.dsl.expression import apply
-
         return apply(self, operands)
 
 

@@ -87,13 +87,15 @@ def _value(operand: Any, name: str) -> Any:
 
 def _like(result: Any, operands: tuple[Any, ...]) -> Any:
     """The result as an array if no operand is a Tensor."""
-    if any(isinstance(o, Value) for o in operands) or not any(isinstance(o, np.ndarray) for o in operands):
-        return result
-    return result._array
+    for operand in operands:
+        if isinstance(operand, Value):
+            return result
+    return result._array if any(isinstance(o, np.ndarray) for o in operands) else result
 
 
 def install() -> None:
     """Make the language's functions work on Tensors and arrays."""
     expression.eager_apply = apply_row
+    expression.eager_kind = Value
     expression.eager_cast = cast
     language.eager = apply_function

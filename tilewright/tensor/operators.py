@@ -45,6 +45,10 @@ def _with_numbers(row: str, operands: tuple[Any, ...]) -> Any:
         scalars = {n: o for n, o, number in zip(families.OPERANDS, operands, numbers, strict=False) if number}
         given = tuple([o for o, number in zip(operands, numbers, strict=True) if not number])
         return call(families.pointwise(row, numbers), given, scalars)[0]
+    if row != "where" and all(map(_is_whole, operands)):
+        dtype = next(_dtype(o) for o in operands if isinstance(o, Value))
+        given = tuple([o if isinstance(o, Value) else _typed_number(o, dtype, row) for o in operands])
+        return call(families.pointwise(row, (False,) * len(operands)), given)[0]
     tiles: list[Any] = [
         o if isinstance(o, (Value, complex)) or families.is_number(o) else as_stored_operand(o, row)
         for o in operands
@@ -58,7 +62,8 @@ def _with_numbers(row: str, operands: tuple[Any, ...]) -> Any:
     for position, operand in enumerate(tiles):
         number = families.is_number(operand)
         if number and (not has_float or (row == "where" and position == 0)):
-            tiles[position] = _typed_number(operand, values, row)
+            integers = [d for d in values if d.is_integer]
+            tiles[position] = _typed_number(operand, integers[0] if integers else int64, row)
             number = False
         numbers.append(number)
     scalars = {n: o for n, o, number in zip(families.OPERANDS, tiles, numbers, strict=False) if number}
@@ -73,12 +78,18 @@ def _is_plain(operand: Any) -> bool:
     return type(operand) is float or type(operand) is int
 
 
-def _typed_number(value: Any, dtypes: Sequence[DType], row: str) -> np.ndarray:
-    """A whole number as a 0-d array of the integer dtype that it meets."""
+def _is_whole(operand: Any) -> bool:
+    """Whether an operand is a Tensor of integers, or a number that takes its dtype from one."""
+    if isinstance(operand, Value):
+        return operand._array.dtype.kind in "iu"
+    return type(operand) is int
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _typed_number(value: Any, dtype: DType, row: str) -> np.ndarray:
+    """A whole number as a 0-d array of the integer dtype that it meets, not to be written to."""
     if isinstance(value, bool):
         return np.asarray(value)
-    integers = [d for d in dtypes if d.is_integer]
-    dtype = integers[0] if integers else int64
     low, high = dtype.range
     if not low <= value <= high:
         raise DTypeError(
@@ -86,7 +97,9 @@ def _typed_number(value: Any, dtypes: Sequence[DType], row: str) -> np.ndarray:
             "convert that with "
             f".to(tw.int64), or write the number as a float"
         )
-    return np.asarray(value, dtype.numpy)
+    number = np.asarray(value, dtype.numpy)
+    number.flags.writeable = False
+    return number
 
 
 def _typed_complex(value: complex, dtypes: Sequence[DType]) -> np.ndarray:

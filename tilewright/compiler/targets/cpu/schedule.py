@@ -27,10 +27,11 @@ from tilewright.compiler.targets.cpu.layout import (
 )
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
-from tilewright.dsl.program import Read, topological
+from tilewright.dsl.program import Cast, Const, Map, Read, topological
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
 BLOCKS_A_TILE = 64  # of short rows, as many as lanes each
+PLAIN = (Const, Read, Map, Cast)  # values of a lane that do not know its position
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
 
@@ -68,6 +69,8 @@ class Schedule:
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
     lanes = _lanes(kernel, target)
+    if not _lies_straight(kernel, layout):
+        lanes = min(lanes, target.vector_bits // 32)
     short = _short(kernel, layout)
     axis = kernel.parallel[-1] if short else _lane_axis(kernel, layout)
     unroll = _unroll(kernel)
@@ -87,6 +90,13 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     return Schedule(
         axis, lanes, unroll, tile, rows, columns, stream, segment, pairs, brief, outer, across, short
     )
+
+
+def _lies_straight(kernel: Kernel, layout: Layout) -> bool:
+    """Whether vectors of any length run along what a kernel reads, or that is one number to them."""
+    kinds = {layout.of(read.param, len(read.names) - 1) for read in reads_of(kernel) if read.names}
+    narrow = any(layout.length(axis) in (NARROW, VECTOR) for axis in kernel.parallel)
+    return kinds <= {UNIT, ZERO} and not narrow
 
 
 def _short(kernel: Kernel, layout: Layout) -> int:
@@ -169,10 +179,15 @@ def _unroll(kernel: Kernel) -> int:
 
 
 def _lanes(kernel: Kernel, target: CpuTarget) -> int:
-    """As many elements as a register holds of the widest float, or scanned value, that is computed with."""
-    counted = [n.dtype for n in kernel.nodes() if n.dtype.is_float]
+    """As many elements as a register holds of the widest float, or scanned value, that is computed with; of
+    pointwise kernels without floats of the widest integer. No fewer bits than 32 where lanes are numbered.
+    """
+    nodes = kernel.nodes()
+    counted = [n.dtype for n in nodes if n.dtype.is_float]
     counted += [value.dtype for scan in kernel.scans for value in scan.body]
-    widest = max((value_type(d.compute).bits for d in counted), default=32)
+    widest = max((value_type(d.compute).bits for d in counted), default=0)
+    if kernel.kind == "pointwise" and not counted and all(isinstance(n, PLAIN) for n in nodes):
+        return target.vector_bits // max(8, min(32, max(value_type(n.dtype).bits for n in nodes)))
     return target.vector_bits // max(32, widest)
 
 
