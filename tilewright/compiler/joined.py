@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.phases import write_phases
@@ -40,7 +41,7 @@ def joined(call: Call) -> Call:
     kernel = call.kernel
     if kernel.kind not in KINDS:
         return call
-    pairs = [pair for axes in (kernel.parallel, kernel.row) for pair in zip(axes, axes[1:], strict=False)]
+    pairs = [pair for axes in (kernel.parallel, kernel.row) for pair in pairwise(axes)]
     fixed = _fixed_axes(kernel)
     for outer, inner in pairs:
         if not {outer, inner} & fixed and _lie_as_one(call, outer, inner):
@@ -76,7 +77,7 @@ def _lie_as_one(call: Call, outer: str, inner: str) -> bool:
             return False
         if outer not in axes and inner not in axes:
             continue
-        if (outer, inner) not in zip(axes, axes[1:], strict=False):
+        if (outer, inner) not in pairwise(axes):
             return False
         at = axes.index(outer)
         steps = call.strides[name]

@@ -54,9 +54,7 @@ class Executable(Protocol):
         out: Out | None = None,
     ) -> tuple[np.ndarray, ...]: ...
 
-    def prepared(
-        self, operands: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]] | None = ...
-    ) -> Run:
+    def prepared(self, operands: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]] | None = ...) -> Run:
         """A run for operands that lie as these do; `shapes` are those of fresh results, the Program's unless
         told.
         """

@@ -38,7 +38,7 @@ from tilewright.dsl.scalar_types import (
 
 SCALARS: dict[str, ScalarFunction] = {}
 
-apply: Callable[[ScalarFunction, tuple[Any, ...]], Any]
+apply: Callable[[ScalarFunction, tuple[Any, ...]], Any] | None = None
 """`expression.apply`, which is built on this table, and sets itself here."""
 
 TypeRule = Callable[[str, tuple[DType, ...]], DType]
@@ -70,6 +70,7 @@ class ScalarFunction:
         return self.types(self.name, operands)
 
     def __call__(self, *operands: Any) -> Any:
+        assert apply is not None
         return apply(self, operands)
 
 

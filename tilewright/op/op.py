@@ -345,7 +345,7 @@ def constants_key(constants: Mapping[str, Any]) -> tuple:
 
 
 def _spelt(value: Any) -> str:
-    """What tells apart constants that are equal and of one type; plain numbers but 0, and dtypes, never are."""
+    """What tells apart constants that are equal and of one type; numbers but 0, and dtypes, never are."""
     plain = type(value) in (int, float, str, bool, DType) and value and value == value
     return "" if plain else repr(value)
 

@@ -240,8 +240,8 @@ class _Pool:
     """Blocks that no array uses, by size class: the one used last is taken, the one used first is dropped.
 
     Blocks come back at any moment, even while this thread holds the lock (the garbage collector runs where it
-    likes). So coming back never waits: the block goes to a queue, and whoever has the lock next may take it from
-    there. A few blocks, too small to exceed the limit together, wait for that; else the queue is sorted in.
+    likes). So coming back never waits: the block goes to a queue, and whoever has the lock next may take it
+    from there. A few blocks, too small to exceed the limit together, wait for that; else the queue is sorted.
     """
 
     def __init__(self, limit: int):

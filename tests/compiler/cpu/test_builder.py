@@ -333,6 +333,26 @@ def test_transpose(kind, size):
     np.testing.assert_array_equal(out, x.T)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("kind", ["f32", "f64", "i8"])
+def test_picked_and_alternating_lanes(kind, count):
+    lanes = 8
+    x = np.arange(lanes * count, dtype=NUMPY[kind]).reshape(count, lanes)
+    picked, whole = np.zeros_like(x), np.zeros_like(x)
+    step = x.strides[0]
+
+    def body(b: Builder, p: Value, q: Value, r: Value) -> None:
+        found = b.picked([b.load(b.offset(p, n * step), Type(kind, lanes)) for n in range(count)])
+        for n, value in enumerate(found):
+            b.store(value, b.offset(q, n * step))
+        for n, value in enumerate(b.alternating(found)):
+            b.store(value, b.offset(r, n * step))
+
+    execute(body, x, picked, whole)
+    np.testing.assert_array_equal(picked, x.reshape(lanes, count).T)
+    np.testing.assert_array_equal(whole, x)
+
+
 def test_lanes():
     x = np.arange(8, dtype=np.float32)
     out = np.zeros(8, np.float32)

@@ -37,16 +37,18 @@ WIDEST = 16  # no vector is a fraction of more than this many elements
 @dataclass(frozen=True)
 class Layout:
     """classes: the stride of every dimension of every operand that is read: `1` element, `0`, or else `s`; up
-    to `8` of a pointwise or row kernel's operand that has no dimension of single elements (every other column,
-    a field of records); `c` where a last axis is narrow and this dimension steps from one end of its elements to the next.
+    to `8` of a pointwise or row kernel's operand that has no dimension of single elements (every other
+    column, a field of records); `c` where a last axis is narrow and this dimension steps from one end of its
+    elements to the next.
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
     medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if it
-    is brief and there are many; the number of positions of a short row, reduced or scanned; that of a narrow last axis, shorter than a vector or not; and axes outside of
-    a row that have one position. inside: the axes along which an operand read at computed positions is never
-    left. chains: the dimensions of a contraction's operands that go on in the one behind them where that
-    ends. narrow: the last axes of those sides of a contraction that have no more positions than the widest
-    vector. skinny: whether a contraction's one side has few positions, and its sums have enough.
+    is brief and there are many; the number of positions of a short row, reduced or scanned; that of a narrow
+    last axis, shorter than a vector or not; and axes outside of a row that have one position. inside: the
+    axes along which an operand read at computed positions is never left. chains: the dimensions of a
+    contraction's operands that go on in the one behind them where that ends. narrow: the last axes of those
+    sides of a contraction that have no more positions than the widest vector.
+    skinny: whether a contraction's one side has few positions, and its sums have enough.
     """
 
     classes: Mapping[str, str]
@@ -74,9 +76,9 @@ class Layout:
         return any(self.length(axis).isdigit() and self.length(axis) != ONE for axis in axes)
 
     def positions(self, axis: str) -> int:
-        """The most positions that a reduced row can have: of a short one those that it has, of others many."""
+        """The most positions that a reduced row can have: those that it has, if it is short."""
         length = self.length(axis)
-        return int(length) if length.isdigit() else BRIEF.get(length, MANY)
+        return int(length) if self.is_short((axis,)) else BRIEF.get(length, MANY)
 
     def stretches(self, axis: str, lanes: int) -> int:
         """The most pieces into which the ends of `axis` can cut a vector that runs on through them."""
@@ -156,7 +158,9 @@ def _short_row(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
         return {}
     (axis,) = kernel.row
     many = extents[base(kernel.parallel[-1])] >= FEWEST_SHORT
-    return {base(axis): str(extents[base(axis)])} if many and SHORTEST <= extents[base(axis)] <= LONGEST else {}
+    return (
+        {base(axis): str(extents[base(axis)])} if many and SHORTEST <= extents[base(axis)] <= LONGEST else {}
+    )
 
 
 def _brief_rows(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
@@ -240,13 +244,11 @@ def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
 
 
 def elements_apart(kind: str) -> int:
-    """The elements from one position to the next along a dimension of a class; 0 if there are none, or many."""
+    """The elements from one position to the next along a dimension; 0 if there are none, or many."""
     return int(kind) if kind.isdigit() else 0
 
 
-def _classes(
-    shape: Sequence[int], strides: Sequence[int], dtype: DType, narrow: bool, spaced: bool
-) -> str:
+def _classes(shape: Sequence[int], strides: Sequence[int], dtype: DType, narrow: bool, spaced: bool) -> str:
     """The stride class of each dimension."""
     normal = normal_strides(shape, strides, dtype)
     classes = [UNIT if s == dtype.itemsize else ZERO if s == 0 else STRIDED for s in normal]

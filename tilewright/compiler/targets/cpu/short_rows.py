@@ -9,7 +9,7 @@
                            finish the reductions; put the positions together again; store whole vectors
 
 Reductions and scans alike, with the number of positions known: nothing is left of the loop over a row, and
-what one phase computes the next one finds in registers.
+what one phase computes the next one finds in registers. The numbers are those of rows one by one.
 """
 
 from __future__ import annotations
@@ -77,16 +77,32 @@ class ShortRows(RowLoops):
         rows.hoist(phase.roots, frozenset({self.axis}))
         totals = Totals(b, phase.reductions, self.lanes)
         walks = Walk.all_of(phase)
-        sums = totals.start()
+        sums: dict[int, list[Value]] = {}
         states = [state for walk in walks for state in walk.begin(b, self.lanes)]
-        for number, place in enumerate(reversed(places) if self.reverse else places):
+        order = range(self.count)[:: -1 if self.reverse else 1]
+        for position in order:
+            place = places[position]
             place.values.update(rows.values)
-            first = None if number else b.constant(True, I1)
+            first = b.constant(True, I1) if position == order[0] else None
             states = one_position(place, walks, states, first)
-            sums = totals.step(place, sums)
-        totals.finish(rows, sums, across=False)
+            lane = (position - self.count * self.reverse) % self.lanes
+            sums[lane] = totals.step(place, sums.get(lane) or totals.start())
+        totals.finish(rows, self._joined(totals, sums), across=False)
         for place in places:
             place.values.update({r: rows.values[r] for r in phase.reductions})
+
+    def _joined(self, totals: Totals, sums: dict[int, list[Value]]) -> list[Value]:
+        """The sums of positions that would be lanes of a vector along the row, in the order of `Fold.across`:
+        a row has the same bits among many and alone.
+        """
+        half = self.lanes // 2
+        while half:
+            for lane in [lane for lane in sums if lane >= half]:
+                upper = sums.pop(lane)
+                lower = sums.get(lane - half)
+                sums[lane - half] = totals.join(lower, upper) if lower else upper
+            half //= 2
+        return sums[0]
 
     # --- rows in memory -----------------------------------------------------------------------------
 
@@ -117,9 +133,7 @@ class ShortRows(RowLoops):
         ]
         return [scope._from_memory(value, read.dtype) for value in b.picked(vectors)]
 
-    def _store_rows(
-        self, output: Output, places: Sequence[Scope], first: Value, left: Value | None
-    ) -> None:
+    def _store_rows(self, output: Output, places: Sequence[Scope], first: Value, left: Value | None) -> None:
         b, buffer = self.b, output.buffer
         values = [place.full(place.evaluate(output.node)) for place in places]
         if (buffer.name, buffer.axes) not in self.operands:

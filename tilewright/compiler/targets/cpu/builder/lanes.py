@@ -102,7 +102,10 @@ class Lanes(Conversions):
         order = [lane if vector == 0 else 0 for vector, lane in places]
         for number, other in enumerate(vectors[1:], start=1):
             known = order if number == 1 else range(lanes)
-            taken = [lanes + lane if vector == number else at for (vector, lane), at in zip(places, known, strict=True)]
+            taken = [
+                lanes + lane if vector == number else at
+                for (vector, lane), at in zip(places, known, strict=True)
+            ]
             merged = self.shuffle(merged, other, taken)
         return merged
 
