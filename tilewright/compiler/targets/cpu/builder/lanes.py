@@ -92,7 +92,7 @@ class Lanes(Conversions):
             pairs = zip(self.alternating(vectors[::2]), self.alternating(vectors[1::2]), strict=True)
             both = [lane + side for lane in range(lanes) for side in (0, lanes)]
             return [self.shuffle(a, b, half) for a, b in pairs for half in (both[:lanes], both[lanes:])]
-        places = [divmod(element, count)[::-1] for element in range(count * lanes)]
+        places = [(element % count, element // count) for element in range(count * lanes)]
         return [self._merged(vectors, places[n * lanes : (n + 1) * lanes]) for n in range(count)]
 
     def _merged(self, vectors: Sequence[Value], places: Sequence[tuple[int, int]]) -> Value:
