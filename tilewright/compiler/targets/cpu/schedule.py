@@ -69,7 +69,7 @@ class Schedule:
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
     lanes = _lanes(kernel, target)
-    if not _lies_straight(kernel, layout):
+    if kernel.kind == "pointwise" and not _lies_straight(kernel, layout):
         lanes = min(lanes, target.vector_bits // 32)
     short = _short(kernel, layout)
     axis = kernel.parallel[-1] if short else _lane_axis(kernel, layout)
