@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.campaigns import KINDS, campaign, derivatives, on
+from tilewright.compiler.targets.cpu import layout
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.dsl.dtypes import float32, float64, int64
 
@@ -43,6 +44,14 @@ def test_random_programs(kind: str):
 @pytest.mark.parametrize("kind", ALL)
 def test_many_random_programs(kind: str):
     campaign(check, 600, **ALL[kind])()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ("mixed", "special floats", "halves", "scans"))
+def test_many_random_programs_of_short_rows(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """However few there are, short rows that lie one after the other have a lane each."""
+    monkeypatch.setattr(layout, "FEWEST_SHORT", 1)
+    campaign(check, 400, **KINDS[kind])()
 
 
 @pytest.mark.parametrize("indexing", (False, True))

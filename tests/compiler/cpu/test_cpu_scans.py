@@ -72,6 +72,30 @@ def test_large_results_go_past_the_caches(axis: str, reverse: bool, dtype: type)
     np.testing.assert_array_equal(y, np.asarray(op.reference(x), y.dtype))
 
 
+@tw.op
+def centred(x: tw.Tile["t c"], w: tw.Tile["c"], v: tw.Tile["t"]):
+    """Scans of few rows beside each other, both ways, and what follows them."""
+    sums = tw.cumsum(x * w + v, "t", reverse=True)
+    return sums - tw.max(sums, "t"), tw.cumprod(1 + x / 64, "t", exclusive=True)
+
+
+@pytest.mark.parametrize("columns", [2, 3, 12])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_few_rows_beside_each_other(columns: int, kind: type):
+    """Right, and with the bits of the same columns among many."""
+    arrays = [RANDOM.normal(size=s).astype(kind) for s in ((83, columns), (columns,), (83,))]
+    call = centred.bind(centred.arguments(tuple(arrays), {}))
+    executable = centred.executable(call.program)
+    assert isinstance(executable, CpuExecutable)
+    assert all(c.schedule.beside == columns for c in executable.compiled(call.arrays))
+    found = centred(*arrays)
+    for mine, right in zip(found, centred.reference(*arrays), strict=True):
+        np.testing.assert_allclose(mine, right, rtol=1e-4, atol=1e-4)
+    x, w, v = arrays
+    for mine, among in zip(found, centred(np.tile(x, 9), np.tile(w, 9), v), strict=True):
+        np.testing.assert_array_equal(among[:, :columns], mine)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("exclusive", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])

@@ -24,6 +24,7 @@ from tilewright.compiler.targets.cpu.frame import (
 )
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.loops import RowLoops
+from tilewright.compiler.targets.cpu.narrow_scans import NarrowScans
 from tilewright.compiler.targets.cpu.orders import Orders
 from tilewright.compiler.targets.cpu.scans import ScanLoops
 from tilewright.compiler.targets.cpu.scatters import Scatters
@@ -73,6 +74,8 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = Orders(b, kernel, top, workspace)
         elif schedule.short:
             body = ShortRows(b, kernel, schedule, top, workspace)
+        elif schedule.beside:
+            body = NarrowScans(b, kernel, schedule, top, workspace)
         elif kernel.scans:
             body = ScanLoops(b, kernel, schedule, top, workspace)
         elif schedule.outer:

@@ -43,11 +43,11 @@ class Layout:
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
     medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if it
-    is brief and there are many; the number of positions of a short row, reduced or scanned; that of a narrow
-    last axis, shorter than a vector or not; and axes outside of a row that have one position. inside: the
-    axes along which an operand read at computed positions is never left. chains: the dimensions of a
-    contraction's operands that go on in the one behind them where that ends. narrow: the last axes of those
-    sides of a contraction that have no more positions than the widest vector.
+    is brief and there are many; the number of positions of a short row, reduced or scanned, and of few
+    scanned rows; that of a narrow last axis, shorter than a vector or not; and axes outside of a row that
+    have one position. inside: the axes along which an operand read at computed positions is never left.
+    chains: the dimensions of a contraction's operands that go on in the one behind them where that ends.
+    narrow: the last axes of those sides of a contraction that have no more positions than the widest vector.
     skinny: whether a contraction's one side has few positions, and its sums have enough.
     """
 
@@ -153,14 +153,17 @@ def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
 
 
 def _short_row(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
-    """That of the row, if it has few positions and there are many side by side."""
+    """That of the row, if it has few positions and there are many side by side; that of the axis of scanned
+    rows, if they are few and have many positions.
+    """
     if kernel.kind not in ("row", "scan") or kernel.split or len(kernel.row) != 1 or not kernel.parallel:
         return {}
-    (axis,) = kernel.row
-    many = extents[base(kernel.parallel[-1])] >= FEWEST_SHORT
-    return (
-        {base(axis): str(extents[base(axis)])} if many and SHORTEST <= extents[base(axis)] <= LONGEST else {}
-    )
+    row, rows = (base(axis) for axis in (*kernel.row, kernel.parallel[-1]))
+    if SHORTEST <= extents[row] <= LONGEST and extents[rows] >= FEWEST_SHORT:
+        return {row: str(extents[row])}
+    if kernel.scans and SHORTEST <= extents[rows] <= LONGEST and extents[row] >= FEWEST_SHORT:
+        return {rows: str(extents[rows])}
+    return {}
 
 
 def _brief_rows(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:

@@ -49,7 +49,8 @@ class Schedule:
     instruction. brief: whether as many rows as lanes are one work item, and are finished together. outer: the
     axis into whose next position vectors run on where the lane axis, a narrow one, ends. across: the axis
     along which operands of a pointwise kernel lie that are transposed in registers. short: the positions of
-    rows that lie one after the other and have a lane each; 0 of others.
+    rows that lie one after the other and have a lane each; 0 of others. beside: the number of scanned rows
+    that lie beside each other, if they are few.
     """
 
     lane_axis: str | None
@@ -65,6 +66,7 @@ class Schedule:
     outer: str | None = None
     across: str | None = None
     short: int = 0
+    beside: int = 0
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
@@ -72,7 +74,9 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     if kernel.kind == "pointwise" and not _lies_straight(kernel, layout):
         lanes = min(lanes, target.vector_bits // 32)
     short = _short(kernel, layout)
-    axis = kernel.parallel[-1] if short else _lane_axis(kernel, layout)
+    beside = _beside(kernel, layout)
+    lanes = WIDEST if beside > lanes else lanes
+    axis = kernel.parallel[-1] if short or beside else _lane_axis(kernel, layout)
     unroll = _unroll(kernel)
     tile = lanes * BLOCKS_A_TILE if short else lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
@@ -88,7 +92,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     segment = SEGMENT * lanes if long else 0
     pairs = dot_product(kernel, target)
     return Schedule(
-        axis, lanes, unroll, tile, rows, columns, stream, segment, pairs, brief, outer, across, short
+        axis, lanes, unroll, tile, rows, columns, stream, segment, pairs, brief, outer, across, short, beside
     )
 
 
@@ -107,6 +111,16 @@ def _short(kernel: Kernel, layout: Layout) -> int:
     lying = {name for name, _ in runs_on(kernel, layout, outer, axis)}
     large = [r for r in reads_of(kernel) if {outer, axis} <= set(r.names)]
     return int(layout.length(axis)) if large and all(r.param in lying for r in large) else 0
+
+
+def _beside(kernel: Kernel, layout: Layout) -> int:
+    """How many scanned rows lie beside each other, if they are few and nothing else is as large."""
+    if kernel.kind != "scan" or not kernel.parallel or not layout.is_short(kernel.parallel[-1:]):
+        return 0
+    (axis,), inner = kernel.row, kernel.parallel[-1]
+    lying = runs_on(kernel, layout, axis, inner)
+    large = [(r.param, r.names) for r in reads_of(kernel) if {axis, inner} <= set(r.names)]
+    return int(layout.length(inner)) if large and set(large) <= lying else 0
 
 
 def _is_brief(kernel: Kernel, layout: Layout, axis: str | None, lanes: int) -> bool:

@@ -77,7 +77,7 @@ class Lanes(Conversions):
             ]
             return [one for both in zip(*halves, strict=True) for one in both]
         return [
-            self._merged(vectors, [divmod(lane * count + first, lanes) for lane in range(lanes)])
+            self.merged(vectors, [divmod(lane * count + first, lanes) for lane in range(lanes)])
             for first in range(count)
         ]
 
@@ -93,21 +93,22 @@ class Lanes(Conversions):
             both = [lane + side for lane in range(lanes) for side in (0, lanes)]
             return [self.shuffle(a, b, half) for a, b in pairs for half in (both[:lanes], both[lanes:])]
         places = [(element % count, element // count) for element in range(count * lanes)]
-        return [self._merged(vectors, places[n * lanes : (n + 1) * lanes]) for n in range(count)]
+        return [self.merged(vectors, places[n * lanes : (n + 1) * lanes]) for n in range(count)]
 
-    def _merged(self, vectors: Sequence[Value], places: Sequence[tuple[int, int]]) -> Value:
+    def merged(self, vectors: Sequence[Value], places: Sequence[tuple[int, int]]) -> Value:
         """The vector whose lanes lie at `places`: (which of the vectors, which lane of it)."""
         lanes = len(places)
-        merged = vectors[0]
-        order = [lane if vector == 0 else 0 for vector, lane in places]
-        for number, other in enumerate(vectors[1:], start=1):
-            known = order if number == 1 else range(lanes)
-            taken = [
+        taken = sorted({vector for vector, _ in places})
+        merged = vectors[taken[0]]
+        order = [lane if vector == taken[0] else 0 for vector, lane in places]
+        for number in taken[1:]:
+            order = [
                 lanes + lane if vector == number else at
-                for (vector, lane), at in zip(places, known, strict=True)
+                for (vector, lane), at in zip(places, order, strict=True)
             ]
-            merged = self.shuffle(merged, other, taken)
-        return merged
+            merged = self.shuffle(merged, vectors[number], order)
+            order = list(range(lanes))
+        return merged if len(taken) > 1 else self.shuffle(merged, merged, order)
 
     def transpose(self, rows: Sequence[Value]) -> list[Value]:
         """n vectors of n lanes, n a power of two, transposed in registers by log2(n) rounds of interleaving.
