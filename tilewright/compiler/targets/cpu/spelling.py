@@ -188,10 +188,22 @@ def _safe_divisor(b: Builder, signed: bool, x: Value, y: Value) -> tuple[Value, 
     return x, safe, zero, minus_one
 
 
+def _quotient(b: Builder, signed: bool, x: Value, y: Value) -> Value:
+    """x / y towards zero. There are no instructions that divide vectors of integers, but of floats: a quotient
+    of n bits that is not a whole number differs from one by 2^-n of itself, which wider floats tell apart.
+    """
+    bits = x.type.bits
+    if not x.lanes or bits > 32:
+        return b.div(x, y, signed=signed)
+    wide = "f32" if bits <= 16 else "f64"
+    quotient = b.div(*(b.convert(operand, wide, signed=signed) for operand in (x, y)))
+    return b.convert(quotient, x.type.kind, signed=signed)
+
+
 def _int_floordiv(b: Builder, signed: bool, x: Value, y: Value) -> Value:
     """⌊x / y⌋; 0 where y is 0, wrapping for the smallest integer over -1."""
     x, safe, zero, minus_one = _safe_divisor(b, signed, x, y)
-    quotient = b.div(x, safe, signed=signed)
+    quotient = _quotient(b, signed, x, safe)
     if signed:
         remainder = b.sub(x, b.mul(quotient, safe))
         differs = b.cmp("lt", b.xor(remainder, safe), 0)
