@@ -139,10 +139,11 @@ def _narrow(kernel: Kernel, extents: Mapping[str, int]) -> frozenset[str]:
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
     """Those of axes that a contraction walks together with others, and of an endless row that is scanned."""
-    if short := _short_row(kernel, extents):
-        return short
+    short = _short_row(kernel, extents)
     if kernel.scans:
-        return {base(axis): ENDLESS for axis in kernel.row if extents[base(axis)] >= FEWEST}
+        return short | {base(axis): ENDLESS for axis in kernel.row if extents[base(axis)] >= FEWEST}
+    if short:
+        return short
     if kernel.kind in ("row", "pointwise") and not kernel.split:
         return _brief_rows(kernel, extents) | _narrow_axis(kernel, extents)
     if not kernel.contraction:
