@@ -131,4 +131,7 @@ class NarrowScans(RowLoops):
         for part in range(self.columns):
             elements = [divmod(part * lanes + lane, self.columns) for lane in range(lanes)]
             vector = b.merged(stored, elements)
-            b.store(vector, b.offset(start, part * lanes * vector.type.bytes))
+            there = b.offset(start, part * lanes * vector.type.bytes)
+            b.store(
+                vector, there, nontemporal=self.top.stream and not self.reverse
+            )  # reversed ones lie anywhere

@@ -81,8 +81,8 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     tile = lanes * BLOCKS_A_TILE if short else lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
     rows, columns = _register_block(axis, lanes, layout, target)
-    along = bool(short) if layout.is_short(kernel.row) else kernel.kind in ("row", "pointwise", "scan")
-    stream = stream and along
+    few = layout.is_short((*kernel.row, *kernel.parallel[-1:]))  # their vectors are whole in two forms only
+    stream = stream and (bool(short or beside) if few else kernel.kind in ("row", "pointwise", "scan"))
     brief = _is_brief(kernel, layout, axis, lanes)
     if brief and layout.positions(kernel.row[0]) < unroll * lanes:
         unroll = 1  # no row has a whole step

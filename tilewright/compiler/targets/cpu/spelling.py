@@ -189,8 +189,8 @@ def _safe_divisor(b: Builder, signed: bool, x: Value, y: Value) -> tuple[Value, 
 
 
 def _quotient(b: Builder, signed: bool, x: Value, y: Value) -> Value:
-    """x / y towards zero. There are no instructions that divide vectors of integers, but of floats: a quotient
-    of n bits that is not a whole number differs from one by 2^-n of itself, which wider floats tell apart.
+    """x / y towards zero. No instruction divides vectors of integers, but some do floats: a quotient of n
+    bits that is not a whole number differs from one by 2^-n of itself, which wider floats tell apart.
     """
     bits = x.type.bits
     if not x.lanes or bits > 32:
