@@ -120,7 +120,11 @@ class Recipe:
     def shaped(self, shapes: Sequence[tuple[int, ...]]) -> Recipe:
         """The same, whose fresh results have these shapes."""
         results = [(shape, dtype) for shape, (_, dtype) in zip(shapes, self.buffers, strict=False)]
-        return replace(self, buffers=(*results, *self.buffers[self.results :]))
+        plain = self.plain
+        if plain is not None:
+            entry, template, size, _ = plain
+            plain = entry, template, size, memory.maker(*results[0])
+        return replace(self, buffers=(*results, *self.buffers[self.results :]), plain=plain)
 
     def run_into(self, operands: Sequence[np.ndarray], scalars: Scalars, out: Out) -> tuple[np.ndarray, ...]:
         """The results, those that `out` has an array for in it."""
