@@ -196,7 +196,7 @@ def _quotient(b: Builder, signed: bool, x: Value, y: Value) -> Value:
     if not x.lanes or bits > 32:
         return b.div(x, y, signed=signed)
     wide = "f32" if bits <= 16 else "f64"
-    quotient = b.div(*(b.convert(operand, wide, signed=signed) for operand in (x, y)))
+    quotient = b.div(b.convert(x, wide, signed=signed), b.convert(y, wide, signed=signed))
     return b.convert(quotient, x.type.kind, signed=signed)
 
 
