@@ -42,6 +42,18 @@ def row_max(x: tw.Tile["i j"]):
     return tw.max(x, "j")
 
 
+@tw.op
+def all_sum(x: tw.Tile["i j"]):
+    """Σ x."""
+    return tw.sum(x, ("i", "j"))
+
+
+@tw.op
+def scan_of_few(x: tw.Tile["i j"]):
+    """Σ x so far along i, of few columns."""
+    return tw.cumsum(x, "i")
+
+
 THREE = {"i": 1_000_000, "j": 3}
 BRIEF = {"i": 100_000, "j": 33}
 
@@ -61,6 +73,15 @@ BENCHES = [
         "column sum 1M×3",
         "rows",
         Case(column_sum_of_few, THREE, torch=lambda x: x.sum(0)),
+        THREE,
+        quick=False,
+    ),
+    forward("row max 1M×3", "rows", Case(row_max, THREE, torch=lambda x: x.amax(1)), THREE, quick=False),
+    forward("sum of all 1M×3", "rows", Case(all_sum, THREE, torch=lambda x: x.sum()), THREE, quick=False),
+    forward(
+        "column cumsum 1M×3",
+        "rows",
+        Case(scan_of_few, THREE, torch=lambda x: x.cumsum(0)),
         THREE,
         quick=False,
     ),
