@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.checks import targets
 from tilewright.autograd.derive import vjp
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.nest import Plan
-from tilewright.compiler.pipeline import lower
+from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.dsl.program import Reduce
 from tilewright.dsl.reference import reference
 
@@ -96,6 +97,20 @@ def test_masked_product_is_a_contraction():
         return tw.sum(tw.where(tw.index("i") >= tw.index("j"), p * v, 0), "j")
 
     assert kinds(plan_of(masked, (4, 4), (4, 5))) == ["contraction"]
+
+
+@pytest.mark.parametrize("target", targets())
+def test_a_mask_hides_every_factor_that_has_its_axes(target: str):
+    @tw.op
+    def masked(p: tw.Tile["i j"], q: tw.Tile["i j"], v: tw.Tile["j e"]):
+        return tw.sum(tw.where(tw.index("i") >= tw.index("j"), p * v * q, 0), "j")
+
+    p, q, v = np.ones((3, 3), np.float32), np.ones((3, 3), np.float32), np.ones((3, 2), np.float32)
+    p[0, 1], q[1, 2] = np.nan, np.inf
+    call = masked.bind(masked.arguments((p, q, v), {}))
+    assert kinds(lower(call.program)) == ["contraction"]
+    (y,) = compile_program(call.program, target).run(call.arrays)
+    np.testing.assert_array_equal(y, [[1, 1], [2, 2], [3, 3]])
 
 
 def test_three_factors_become_two_contractions_with_the_same_meaning():

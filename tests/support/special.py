@@ -26,7 +26,7 @@ from tilewright.autograd.inversion import without_scatters
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.sinking import sink
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import Map, Node, Param, Program, Reduce, rewrite
+from tilewright.dsl.program import Map, Node, Param, Program, Reduce, Scan, rewrite
 from tilewright.dsl.reference import reference
 from tilewright.dsl.simplify import simplify
 from tilewright.op.derivatives import at_call, vjp
@@ -140,23 +140,27 @@ def _pulled(derivative: Derivative, given: Arrays, target: str) -> tuple[np.ndar
 
 
 def _as_expected(program: Program, given: Arrays, actual: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Results with the reference in place of what is right all the same (`language.md`, infinities in sums).
+    """Results with the reference in place of what is right all the same (`language.md` says where).
 
-    NaN where a contraction has 0 · NaN, and ±∞ or NaN where it has the other: ∞ · Σ x for Σ ∞ · x.
+    NaN where a contraction has 0 · NaN, and ±∞ or NaN where it has the other: ∞ · Σ x for Σ ∞ · x. NaN for
+    ±∞ where steps of a scan may be combined with each other first.
     """
     if all(a.dtype.kind in "iub" or np.all(np.isfinite(a)) for a in actual):
         return list(actual)
     plain, simple = (reference(as_contracted(program, s), given) for s in (False, True))
+    combined = any(isinstance(n, Scan) and len(n.body) > 1 for n in program.nodes())
     ends = zip(actual, reference(program, given), plain, simple, strict=True)
-    return [_replaced(*end) if end[0].dtype.kind == "f" else end[0] for end in ends]
+    return [_replaced(*end, combined) if end[0].dtype.kind == "f" else end[0] for end in ends]
 
 
-def _replaced(found: np.ndarray, right: np.ndarray, plain: np.ndarray, simple: np.ndarray) -> np.ndarray:
+def _replaced(
+    found: np.ndarray, right: np.ndarray, plain: np.ndarray, simple: np.ndarray, combined: bool
+) -> np.ndarray:
     unseen = np.isnan(found) & np.isnan(plain)
     infinite = ~np.isfinite(right) & ~np.isfinite(found)
-    same = infinite & ((found == simple) | (np.isnan(found) & np.isnan(simple)))
+    same = (found == simple) | (np.isnan(found) & (np.isnan(simple) | combined))
     with np.errstate(all="ignore"):
-        return np.where(unseen | same, right, found).astype(found.dtype)
+        return np.where(unseen | (infinite & same), right, found).astype(found.dtype)
 
 
 @functools.lru_cache(maxsize=32)

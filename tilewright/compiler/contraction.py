@@ -10,6 +10,7 @@ Anything pointwise inside a side stays there and is applied when the side is loa
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import product
 
@@ -24,17 +25,19 @@ MAX_FACTORS = 8
 def factors(node: Node) -> list[Node]:
     """The factors of a product, left to right.
 
-    A mask over a product, `where(c, a·b, 0)`, goes to one factor that has its axes: `a · where(c, b, 0)`.
+    A mask over a product, `where(c, a·b, 0)`, goes to the factors that have its axes: `a · where(c, b, 0)`.
+    What it hides there is 0 whatever it was; an infinity or NaN of another factor is seen, as 0 · NaN.
     A product of integers that fits into its dtype and is widened then is one of widened factors.
     """
     if isinstance(node, Map) and node.function == "mul":
         return [f for operand in node.operands for f in factors(operand)]
-    if isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2]):
+    if isinstance(node, Map) and _mask(node) is not None:
         condition, value, zero = node.operands
         parts = factors(value)
-        for position, part in enumerate(parts):
-            if len(parts) > 1 and set(condition.axes) <= set(part.axes):
-                return [*parts[:position], Map("where", (condition, part, zero)), *parts[position + 1 :]]
+        masked = [set(condition.axes) <= set(part.axes) for part in parts]
+        if len(parts) > 1 and any(masked):
+            hidden = (Map("where", (condition, part, zero)) for part in parts)
+            return [h if m else part for part, h, m in zip(parts, hidden, masked, strict=True)]
     if isinstance(node, Cast) and _is_exact_product(node.arg):
         return [f for operand in node.arg.args for f in factors(Cast(operand, node.dtype))]
     return [node]
@@ -53,10 +56,27 @@ def _is_zero(node: Node) -> bool:
 
 
 def multiply(nodes: list[Node]) -> Node:
-    result = nodes[0]
-    for node in nodes[1:]:
-        result = Map("mul", (result, node))
-    return result
+    """The product of nodes. Those under one mask are one product under it."""
+    by_mask: dict[Node | None, list[Node]] = {}
+    for node in nodes:
+        by_mask.setdefault(_mask(node), []).append(node)
+    return _product([_under(mask, members) for mask, members in by_mask.items()])
+
+
+def _mask(node: Node) -> Node | None:
+    is_masked = isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2])
+    return node.operands[0] if is_masked else None
+
+
+def _under(mask: Node | None, nodes: list[Node]) -> Node:
+    """The product of nodes that are all under this mask."""
+    if mask is None or len(nodes) == 1:
+        return _product(nodes)
+    return Map("where", (mask, multiply([n.args[1] for n in nodes]), nodes[0].args[2]))
+
+
+def _product(nodes: list[Node]) -> Node:
+    return functools.reduce(lambda one, other: Map("mul", (one, other)), nodes)
 
 
 def recognise(node: Node) -> Contraction | None:
