@@ -77,6 +77,13 @@ def test_backward(case: IndexingCase):
     check(derived("vjp", call_of(case, np.float64)), InterpreterExecutable, ulps=64)
 
 
+def test_what_a_tile_has_beside_a_window_is_no_maximum():
+    """Three positions of a tile of four are of the window; no test is left of whether they are in the operand."""
+    x = -1 - np.random.default_rng(0).random((2, 8, 9)).astype(np.float32)
+    call = ops.max_pool.bind(ops.max_pool.arguments([x], {"k": 3, "stride": 1}))
+    check(call, InterpreterExecutable)
+
+
 @SAMPLED
 def test_second_backward(case: IndexingCase):
     first = derived("vjp", call_of(case, np.float64))

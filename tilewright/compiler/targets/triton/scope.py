@@ -398,8 +398,14 @@ class Scope:
 
     def outside(self, node: Node) -> float | int | None:
         """What a value that runs along masked dimensions is where a mask does not hold; None if anything."""
-        while isinstance(node, Cast) and node.dtype.is_float == node.arg.dtype.is_float:
-            node = node.arg
+        while True:
+            computed = self._rewritten(node)
+            if computed is not None:
+                node = computed
+            elif isinstance(node, Cast) and node.dtype.is_float == node.arg.dtype.is_float:
+                node = node.arg
+            else:
+                break
         if self._masked_read(node) is not None:
             fill = node.args[2]
             assert isinstance(fill, Const)
