@@ -64,8 +64,9 @@ def multiply(nodes: list[Node]) -> Node:
 
 
 def _mask(node: Node) -> Node | None:
-    is_masked = isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2])
-    return node.operands[0] if is_masked else None
+    if isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2]):
+        return node.operands[0]
+    return None
 
 
 def _under(mask: Node | None, nodes: list[Node]) -> Node:

@@ -78,10 +78,22 @@ def test_backward(case: IndexingCase):
 
 
 def test_what_a_tile_has_beside_a_window_is_no_maximum():
-    """Three positions of a tile of four are of the window; no test is left of whether they are in the operand."""
+    """Three positions of a tile of four are of the window; whether they are in the operand is not tested."""
     x = -1 - np.random.default_rng(0).random((2, 8, 9)).astype(np.float32)
     call = ops.max_pool.bind(ops.max_pool.arguments([x], {"k": 3, "stride": 1}))
     check(call, InterpreterExecutable)
+
+
+def test_a_read_is_guarded_where_its_condition_has_further_axes():
+    """The condition comes after the read, along c as well; the read needs the part of it that is its own."""
+
+    @tw.op
+    def chosen(x: tw.Tile["n c"], ids: tw.Tile["n"]):
+        own = (ids >= 0) & (ids < tw.size("c")) & (tw.index("c") == ids)
+        return tw.where(own, 2.0, 1.0), tw.sum(tw.where(own, x.at(c=ids), 0.0), "n")
+
+    x, ids = np.random.default_rng(0).random((4, 5)).astype(np.float32), np.array([1, -100, 3, 5])
+    check(chosen.bind(chosen.arguments([x, ids], {})), InterpreterExecutable)
 
 
 @SAMPLED

@@ -393,7 +393,8 @@ class Scope:
                 continue
             shared = self.writer.uses[whole] > (whole is condition)
             found.update(dict.fromkeys((whole,) if shared else parts))
-            covered.update(parts)
+            if not shared or set(whole.axes) <= set(node.axes):  # else it comes after the read
+                covered.update(parts)
         return tuple(test for test in found if test not in self.writer.layout.facts.true)
 
     def outside(self, node: Node) -> float | int | None:
