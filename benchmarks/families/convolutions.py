@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.nn import functional as F
@@ -10,6 +11,7 @@ from benchmarks.work import Bench, both, forward
 from tests.kernels.test_convolution import channels_last, depthwise
 from tests.support.cases import Case
 from tilewright import kernels as K
+from tilewright.op.op import Op
 
 
 def convolution(
@@ -28,7 +30,7 @@ def convolution(
     }  # fmt: skip
     op, peer = (K.conv2d_channels_last, channels_last) if last else (K.conv2d, F.conv2d)
     case = Case(op, axes, constants=options, absent=("bias",), torch=peer)
-    told = "".join(f", {key} {options[key]}" for key in ("stride", "groups") if key in options)
+    told = "".join(f", {key} {options[key]}" for key in ("stride", "dilation", "groups") if key in options)
     name = f"conv {window}×{window} {channels}→{filters} {edge}²{told}, {'NHWC' if last else 'NCHW'}"
     return [
         forward(name, "convolutions", case, axes, quick=quick),
@@ -36,21 +38,28 @@ def convolution(
     ]
 
 
-def pooled(**options: Any) -> list[Bench]:
+def pooled(op: Op, peer: Callable[..., Any], **options: int) -> list[Bench]:
     axes = {"...": (8, 64), "h": 112, "w": 112}
-    case = Case(K.max_pool2d, axes, constants=options, torch=_max_pool)
-    name = f"max_pool {options['window']}×{options['window']} 8×64×112²"
+
+    def theirs(x: Any, window: int, **rest: int) -> Any:
+        return peer(x, window, **rest)
+
+    case = Case(op, axes, constants=options, torch=theirs)
+    told = ", stride 1" if options.get("stride") == 1 else ""  # else each window begins at every second place
+    name = f"{op.name.removesuffix('2d')} {options['window']}×{options['window']} 8×64×112²{told}"
     return [forward(name, "convolutions", case, axes, quick=False)]
 
 
-def _max_pool(x: Any, window: int, **options: int) -> Any:
-    return F.max_pool2d(x, window, **options)
+def by_channel(window: int, **options: int) -> list[Bench]:
+    axes = {"...": (8,), "c": 64, "h": 56, "w": 56, "r": window, "s": window}
+    case = Case(K.depthwise_conv2d, axes, constants=options, absent=("bias",), torch=depthwise)
+    told = "".join(f", {key} {options[key]}" for key in ("stride",) if key in options)
+    name = f"depthwise conv {window}×{window} 8×64×56²{told}"
+    return [
+        forward(name, "convolutions", case, axes, quick=False),
+        both(name, "convolutions", case, axes, quick=False),
+    ]
 
-
-DEPTHWISE_AXES = {"...": (8,), "c": 64, "h": 56, "w": 56, "r": 3, "s": 3}
-DEPTHWISE = Case(
-    K.depthwise_conv2d, DEPTHWISE_AXES, constants={"padding": 1}, absent=("bias",), torch=depthwise
-)
 
 BENCHES = [
     bench
@@ -62,10 +71,20 @@ BENCHES = [
         *convolution(64, 56, 256, 1, last),
         *convolution(64, 56, 128, 3, last, padding=1, stride=2),
         *convolution(64, 56, 64, 3, last, padding=1, groups=4),
+        *convolution(512, 7, 512, 3, last, padding=1),
+        *convolution(256, 28, 512, 1, last, stride=2),
+        *convolution(64, 28, 64, 5, last, padding=2),
+        *convolution(64, 28, 64, 3, last, padding=2, dilation=2),
+        *convolution(3, 224, 64, 7, last, padding=3, stride=2),
     )
 ]
 BENCHES += [
-    forward("depthwise conv 3×3 8×64×56²", "convolutions", DEPTHWISE, DEPTHWISE_AXES, quick=False),
-    *pooled(window=2),
-    *pooled(window=3, stride=2, padding=1),
+    *by_channel(3, padding=1),
+    *by_channel(3, padding=1, stride=2),
+    *by_channel(5, padding=2),
+    *pooled(K.max_pool2d, F.max_pool2d, window=2),
+    *pooled(K.max_pool2d, F.max_pool2d, window=3, stride=2, padding=1),
+    *pooled(K.max_pool2d, F.max_pool2d, window=3, stride=1, padding=1),
+    *pooled(K.avg_pool2d, F.avg_pool2d, window=2),
+    *pooled(K.avg_pool2d, F.avg_pool2d, window=3, stride=1, padding=1),
 ]

@@ -393,17 +393,35 @@ class _Partitioner:
 
     def _memory_order(self, node: Node) -> tuple[str, ...]:
         """The order of an intermediate's dimensions: as the operands declare their axes, or a result that has
-        some that they lack. Axes of a few positions in every call come first, as vectors run along the last
-        (those of a contraction run along a side of it).
+        some that they lack. An axis that is read along another one stands where that does: t is (n, c, phase,
+        block) for y[n, c, h] = t.at(block=h // 2, phase=h % 2). Axes of a few positions in every call come
+        first, as vectors run along the last; of a contraction, whose vectors run along a side of it, first
+        among those that are read along one axis.
         """
-        known = () if self.targets[node].contraction else self.program.extents
-        few = {e.axis for e in known if isinstance(e.size, Const) and e.size.value < FEW}
+        few = {e.axis for e in self.program.extents if isinstance(e.size, Const) and e.size.value < FEW}
+        along = self._read_along(node)
+        wanted = {along.get(a, a) for a in node.axes}
         declared = union(*(p.axes for p in self.program.params))
-        if not set(node.axes) <= set(declared):
+        if not wanted <= set(declared):
             results = (r.axes for r in self.program.results)
-            declared = next((axes for axes in results if set(node.axes) <= set(axes)), declared)
+            declared = next((axes for axes in results if wanted <= set(axes)), declared)
         places = {a: n for n, a in enumerate(declared)}
-        return tuple(sorted(node.axes, key=lambda a: (base(a) not in few, places.get(a, len(places)))))
+
+        def order(axis: str) -> tuple[int, int]:
+            place, many = places.get(along.get(axis, axis), len(places)), int(base(axis) not in few)
+            return (place, many) if self.targets[node].contraction else (many, place)
+
+        return tuple(sorted(node.axes, key=order))
+
+    def _read_along(self, node: Node) -> dict[str, str]:
+        """The axes of a value that are read at positions, and the first axis that the positions run along."""
+        return {
+            axis: position.axes[0]
+            for found in topological(self.value_of(target) for target in self.targets.values())
+            if isinstance(found, At) and found.arg is node
+            for axis, position in zip(found.along, found.positions, strict=True)
+            if position.axes
+        }
 
     def _kernel(self, group: Group, position: int, buffers: dict[Node, tuple[Buffer, ...]]) -> Kernel:
         lead = group.lead

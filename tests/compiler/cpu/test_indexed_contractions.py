@@ -6,22 +6,14 @@ whether rows are read where they lie.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-
 import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.checks import backward_of, extents_of, with_cotangents
+from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
-from tilewright.compiler.pipeline import Executable, compile_program
+from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu.blocks import Walk
-from tilewright.dsl.reference import reference
-from tilewright.op.check import relative_error
-from tilewright.runtime import guard, memory
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @tw.op
@@ -46,33 +38,6 @@ def dressed(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], a: tw.Tile["n"], z: tw
 def every(x: tw.Tile["n w"], *, step: int, first: int, count: int):
     """Positions that lie `step` apart; those outside are 0."""
     return x.at(w=tw.axis("ow", count) * step + first)
-
-
-def on_guard_pages(op: tw.Op, *shapes: tuple[int, ...], dtype: str = "float32", **constants: int) -> None:
-    """Values and gradients, every operand, result and workspace between pages without access."""
-    rng = np.random.default_rng(0)
-    operands = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-    call = op.bind(op.arguments(tuple(operands), constants))
-    arrays = dict(call.arrays)
-    backward = backward_of(call.program)
-    given = with_cotangents(backward, arrays, extents_of(call.program, arrays))
-    for program in (call.program, backward):
-        mine = {p.name: given[p.name] for p in program.tiles}
-        executable = compile_program(program)
-        executable.run(mine)  # compiled before the child is forked
-        for side in ("end", "start"):
-            touch = partial(_touch, executable, mine, reference(program, mine), side)
-            outcome = guard.run_forked(touch, 60)
-            assert outcome.kind == "returned", f"{program.name} at the {side}: {outcome.report}"
-
-
-def _touch(
-    executable: Executable, arrays: Arrays, expected: tuple[np.ndarray, ...], side: guard.Side
-) -> None:
-    memory.empty = lambda shape, kind: guard.poisoned(shape, kind, side)
-    results = executable.run({name: guard.guarded(array, side) for name, array in arrays.items()})
-    for result, wanted in zip(results, expected, strict=True):
-        assert relative_error(result, wanted) < (1e-13 if result.dtype == np.float64 else 1e-5)
 
 
 @pytest.mark.parametrize("step", [2, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (3, 4, 5))])
@@ -114,9 +79,22 @@ def test_rows_where_they_lie(channels: int):
     on_guard_pages(channels_last, (2, 6, 9, channels), (5, 3, 2, channels), stride=2)
 
 
+@pytest.mark.parametrize("stride", [2, 3])
+def test_phases_have_taps_of_their_own(stride: int):
+    """Of a filter's three taps each phase of a gradient has one or two; lanes are put in order then."""
+    on_guard_pages(channels_last, (2, 9, 8, 18), (17, 3, 3, 18), stride=stride, pad=1)
+    on_guard_pages(conv2d, (2, 18, 7, 37), (17, 18, 3, 3), stride=stride, pad=1)
+    on_guard_pages(conv2d, (1, 16, 6, 33), (16, 16, 2, 2), dtype="float64", stride=stride)
+
+
+def test_panels_leave_out_runs_beside_the_image():
+    on_guard_pages(channels_last, (3, 5, 8, 17), (19, 3, 3, 17), pad=2)
+    on_guard_pages(conv2d, (2, 17, 3, 40), (16, 17, 3, 3), pad=1)
+
+
 def test_several_blocks_of_sums():
-    on_guard_pages(conv2d, (1, 260, 2, 9), (3, 260, 3, 3), pad=1)
-    on_guard_pages(channels_last, (1, 2, 9, 260), (3, 3, 3, 260), pad=1)
+    on_guard_pages(conv2d, (1, 520, 2, 9), (3, 520, 3, 3), pad=1)
+    on_guard_pages(channels_last, (1, 2, 9, 520), (3, 3, 3, 520), pad=1)
 
 
 def test_prologues_and_epilogues():

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import ACCUMULATOR, Kernel
+from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.builder import I1, I16, I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.direct import Addresses, in_words, readable
 from tilewright.compiler.targets.cpu.dot_products import DEEPEST, TOGETHER, WORD, multiply_add, sums_type
@@ -28,6 +28,7 @@ from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHU
 from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
 from tilewright.compiler.targets.cpu.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
+from tilewright.compiler.targets.cpu.live import ENTRY, MORE, Live, Runs, Sparse, sparse_side
 from tilewright.compiler.targets.cpu.panels import Packing, Range, Side, joined, lane_order, summed_order
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
@@ -36,6 +37,7 @@ from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read, topological
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
+UNCUT_WINDOWS = 4608  # the same of windows, which are dear to pack, and filters, if not in their own order
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
 RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
 STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
@@ -115,7 +117,17 @@ class Blocks:
             right = b.constant(ADDRESS * self.width, I64)
         self.left_panels = self._after(at, right)
         left = b.add(b.mul(row_bytes, self.chunk_m), self.rows * self.rows * self.size)
-        self.sums = self._after(self.left_panels, left)
+        at = self._after(self.left_panels, left)
+        self.live = None
+        if self.walk.sparse:
+            runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
+            _, count = runs.run_numbers(b.constant(0, I64), self.k)
+            self.live = Live(b, self.walk.sparse, runs, count, at)
+            on_the_left = self.walk.sparse.on_the_left
+            chunk, size = (self.chunk_m, self.rows) if on_the_left else (self.chunk_n, self.width)
+            panels = b.add(b.div(chunk, b.constant(size, I64), signed=False), 1)
+            at = self._after(at, b.mul(panels, self.live.line_bytes))
+        self.sums = at
 
     def _after(self, start: Value, size: Value) -> Value:
         """The first cache line behind `size` bytes."""
@@ -143,6 +155,7 @@ class Blocks:
                 columns = chunk.index, b.minimum(b.add(chunk.index, self.chunk_n), n[1])
                 if not self.inner:
                     self.pack_right.pack(scope, self.right_panels, columns, k)
+                self._note_columns(scope, columns, k)
                 self._rows(scope, m, n, columns, k)
 
     def _rows(self, scope: Scope, m: Range, n: Range, columns: Range, k: Range) -> None:
@@ -158,6 +171,7 @@ class Blocks:
                     self._note_addresses(self.direct, scope, rows, k)
                 else:
                     self.pack_left.pack(scope, self.left_panels, rows, k)
+                self._note_rows(scope, rows, k)
             self._panels(scope, (m[0], n[0]), rows, columns, k)
 
     def _note_addresses(self, direct: Addresses, scope: Scope, rows: Range, k: Range) -> None:
@@ -166,9 +180,32 @@ class Blocks:
             places = self.places.several(panel.index, *rows, self.rows)
             direct.note(scope, self.left_panels, self._number(panel.index, rows), places, k)
 
+    def _note_rows(self, scope: Scope, rows: Range, k: Range) -> None:
+        """Which runs the panels of rows take part in."""
+        if not self.live or not self.live.sparse.on_the_left:
+            return
+        with self.b.loop(*rows, self.rows) as panel:
+            places = self.places.several(panel.index, *rows, self.rows)
+            self.live.note(scope, self._number(panel.index, rows), [places], self.rows, k)
+
+    def _note_columns(self, scope: Scope, columns: Range, k: Range) -> None:
+        """Which runs the panels of columns take part in."""
+        b = self.b
+        if not self.live or self.live.sparse.on_the_left:
+            return
+        with b.loop(*columns, self.width) as panel:
+            firsts = [b.add(panel.index, vector * self.lanes) for vector in range(self.columns)]
+            places = [self.right.inside(first, self.lanes, columns[1]) for first in firsts]
+            self.live.note(scope, self._column_number(panel.index, columns), places, self.lanes, k)
+
     def _number(self, row: Value, rows: Range) -> Value:
         """The number of a row's panel in its chunk."""
         return self.b.div(self.b.sub(row, rows[0]), self.b.constant(self.rows, I64), signed=False)
+
+    def _column_number(self, column: Value, columns: Range) -> Value:
+        """The number of a column's panel in its chunk."""
+        b = self.b
+        return b.div(b.sub(column, columns[0]), b.constant(self.width, I64), signed=False)
 
     # --- register blocks --------------------------------------------------------------------------
 
@@ -178,7 +215,7 @@ class Blocks:
         b = self.b
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         with b.loop(*columns, self.width) as column:
-            number = b.div(b.sub(column.index, columns[0]), b.constant(self.width, I64), signed=False)
+            number = self._column_number(column.index, columns)
             right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
             finish = _Finish(self, scope, column.index, columns[1], rows)
             if self.direct and self.inner:
@@ -186,23 +223,30 @@ class Blocks:
                 self._inner_products(self.inner, self.direct, scope, finish, rows, here, k)
             else:
                 place = b.sub(column.index, origin[1])
-                self._register_blocks(finish, right, (origin[0], place), rows, k)
+                self._register_blocks(finish, number, right, (origin[0], place), rows, k)
 
     def _register_blocks(
-        self, finish: _Finish, right: Value, origin: tuple[Value, Value], rows: Range, k: Range
+        self,
+        finish: _Finish,
+        number: Value,
+        right: Value,
+        origin: tuple[Value, Value],
+        rows: Range,
+        k: Range,
     ) -> None:
-        """All rows of a chunk with one panel of the right side."""
+        """All rows of a chunk with one panel of the right side, which has that number."""
         b = self.b
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         with b.loop(*rows, self.rows) as row:
             kept = self._kept(b.sub(row.index, origin[0]), origin[1])
             start = self._start(kept, k[0])
+            runs = self._runs(self._number(row.index, rows), number, k)
             if self.direct:
-                number, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
-                sums = self._multiply_direct(self.direct, number, last, right, k, start)
+                here, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
+                sums = self._multiply_direct(self.direct, here, last, right, k, runs, start)
             else:
                 left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.packed.bytes)
-                sums = self._multiply(b.offset(self.left_panels, left), right, depth, start)
+                sums = self._multiply(b.offset(self.left_panels, left), right, k, runs, start)
             with b.if_(b.cmp("ge", k[1], self.k)) as choice:
                 finish.store(sums, row.index)
                 choice.otherwise()
@@ -232,6 +276,16 @@ class Blocks:
             inner.write(places, self.right_panels, count, depth, self.tile, line)
             finish.from_tile(row.index)
 
+    def _runs(self, row_panel: Value, column_panel: Value, k: Range) -> Runs | None:
+        """The runs that a pair of panels takes part in; None where panels are walked as one run."""
+        if self.live:
+            panel = row_panel if self.live.sparse.on_the_left else column_panel
+            count, numbers = self.live.of(panel)
+            return Runs((self.b.constant(0, I64), count), numbers)
+        if self.direct:
+            return Runs(self.direct.summed.run_numbers(*k))
+        return None
+
     def _kept(self, row: Value, column: Value) -> Value:
         """Where the sums of a register block wait for the next block of k."""
         b = self.b
@@ -257,39 +311,57 @@ class Blocks:
             choice.yield_(*loaded)
         return choice.results
 
-    def _multiply(self, left: Value, right: Value, depth: Value, start: list[Value]) -> list[Value]:
+    def _multiply(
+        self, left: Value, right: Value, k: Range, runs: Runs | None, start: list[Value]
+    ) -> list[Value]:
         """One panel of each side."""
         b = self.b
+        depth = b.constant(0, I64), self.pack_right.lines(b.sub(k[1], k[0]))
+        if runs:
+            with b.loop(*runs.range, 1, start) as turns:
+                run = self.summed.run(runs.number(b, turns.index), *k)
+                part = run.offset, b.add(run.offset, run.count)
+                turns.yield_(*self._products(left, right, part, turns.carried))
+            return turns.results
         if self.block_type != self.type:
             zeros = [b.constant(0, self.block_type.vector(self.lanes))] * len(start)
             found = self._products(left, right, depth, zeros)
             return [b.add(a, b.convert(s, self.type.kind)) for a, s in zip(start, found, strict=True)]
         return self._products(left, right, depth, start)
 
-    def _products(self, left: Value, right: Value, depth: Value, start: list[Value]) -> list[Value]:
+    def _products(self, left: Value, right: Value, lines: Range, start: list[Value]) -> list[Value]:
         b = self.b
-        with b.loop(0, depth, 1, start, unroll=False) as loop:
+        with b.loop(*lines, 1, start, unroll=False) as loop:
             a = b.offset(left, b.mul(loop.index, self.pack_left.line))
             rows = [b.offset(a, row * self.packed.bytes) for row in range(self.rows)]
             loop.yield_(*self._step(rows, right, loop.index, loop.carried))
         return loop.results
 
     def _multiply_direct(
-        self, direct: Addresses, panel: Value, last: Value, right: Value, k: Range, start: list[Value]
+        self,
+        direct: Addresses,
+        panel: Value,
+        last: Value,
+        right: Value,
+        k: Range,
+        runs: Runs | None,
+        start: list[Value],
     ) -> list[Value]:
         """One panel of the right side, and rows that begin at the addresses of each run."""
         b = self.b
-        with b.loop(*direct.summed.run_numbers(*k), 1, start) as runs:
-            run = direct.summed.run(runs.index, *k)
-            places = direct.of_run(self.left_panels, panel, runs.index, k)
+        assert runs is not None
+        with b.loop(*runs.range, 1, start) as turns:
+            number = runs.number(b, turns.index)
+            run = direct.summed.run(number, *k)
+            places = direct.of_run(self.left_panels, panel, number, k)
             at = b.offset(right, b.mul(run.offset, self.width * self.size))
             count = b.shr(run.count, self.together.bit_length() - 1, signed=False)
             whole = b.and_(count, -STEPS)
-            following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), runs.index, k)
-            sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, runs.carried, following)
+            following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), number, k)
+            sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, turns.carried, following)
             sums = self._along(places, at, (whole, count), 1, sums)
-            runs.yield_(*(sums if self.together == 1 else self._half_word(places, at, run.count, sums)))
-        return runs.results
+            turns.yield_(*(sums if self.together == 1 else self._half_word(places, at, run.count, sums)))
+        return turns.results
 
     def _half_word(self, places: list[Value], right: Value, count: Value, sums: list[Value]) -> list[Value]:
         """The last summed position, if it has a word of its own."""
@@ -439,7 +511,8 @@ class _Finish:
 @dataclass(frozen=True)
 class Walk:
     """Which side the vectors run along, the order of the sums, whether rows are read where they lie, and
-    along how many of the last summed axes at once; whether both sides are, with vectors along those axes.
+    along how many of the last summed axes at once; whether both sides are, with vectors along those axes;
+    which side is outside of its operand for whole runs.
     """
 
     left: Side
@@ -448,6 +521,7 @@ class Walk:
     direct: bool
     joined: int
     inner: bool = False
+    sparse: Sparse | None = None
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
@@ -462,11 +536,15 @@ class Walk:
         if schedule.dot_product:
             return cls._of_words(left, right, summed, moving, layout)
         dtype = contraction.root.dtype
-        if not readable(left.node, moving[-1], dtype, layout):
-            return cls(left, right, summed, False, 1)
-        runs = joined(left.node, summed, layout)
-        inner = layout.skinny and runs == len(moving) and readable(right.node, moving[-1], dtype, layout)
-        return cls(left, right, summed, True, runs, inner and _is_one_run(right, summed, moving, layout))
+        direct = readable(left.node, moving[-1], dtype, layout)
+        together = joined(left.node, summed, layout) if direct else 1
+        whole = direct and together == len(moving) and readable(right.node, moving[-1], dtype, layout)
+        if layout.skinny and whole and _is_one_run(right, summed, moving, layout):
+            return cls(left, right, summed, True, together, True)
+        by_runs = Side(left.node, lane_order(left.own, layout))
+        sparse = sparse_side(by_runs, right, summed, together, layout)
+        left = by_runs if sparse and sparse.on_the_left else left
+        return cls(left, right, summed, direct, together, sparse=sparse)
 
     @classmethod
     def _of_words(
@@ -482,7 +560,7 @@ class Walk:
         return cls(left, right, summed, True, len(moving))
 
     def runs(self, extents: Mapping[str, int]) -> int:
-        """How many stretches of memory the summed positions of a row are, if they are read in place."""
+        """How many runs the summed positions are."""
         moving = [a for a in self.summed if extents[base(a)] > 1]
         return _product(extents, moving[: -self.joined])
 
@@ -531,7 +609,8 @@ def block_sizes(
         for axes in (walk.left.own, walk.right.own, walk.summed, kernel.contraction.batch)
     )
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
-    uncut = UNCUT if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
+    uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
+    uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
     passes = 1 if k <= uncut or walk.inner else -(-k // DEEPEST)
     block_k = max(1, -(-k // passes))
     limit = LARGEST if passes == 1 else SUMMED
@@ -569,6 +648,8 @@ def workspace_bytes(
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     zeros = max(extents[base(axis)] for axis in walk.summed) + 8 if walk.direct else 0
     elements = zeros + right + rows * rows + sizes.waiting
+    panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
+    noted += panels * (walk.runs(extents) + MORE) * ENTRY
     return _round_up(noted + row_bytes * sizes.chunk_m + elements * item_bytes + 4096, LINE)
 
 

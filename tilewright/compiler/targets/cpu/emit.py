@@ -31,8 +31,10 @@ from tilewright.compiler.targets.cpu.scatters import Scatters
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
 from tilewright.compiler.targets.cpu.short_rows import ShortRows
+from tilewright.compiler.targets.cpu.taps import TapSums, sums_by_tap
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.compiler.targets.cpu.transposed import TransposedTiles
+from tilewright.compiler.targets.cpu.windows import WindowTiles, slides
 from tilewright.runtime.addresses import HEAD
 
 
@@ -82,6 +84,10 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = FlatLoops(b, kernel, schedule, top, workspace, frame)
         elif schedule.across:
             body = TransposedTiles(b, kernel, schedule, top, workspace)
+        elif slides(kernel, layout, schedule):
+            body = WindowTiles(b, kernel, schedule, top, workspace)
+        elif sums_by_tap(kernel, layout, schedule):
+            body = TapSums(b, kernel, schedule, top, workspace)
         elif lies_across(kernel, schedule):
             body = ColumnLoops(b, kernel, schedule, top, workspace, frame)
         elif schedule.brief:

@@ -24,8 +24,10 @@ from tilewright.compiler.targets.cpu import (
     frame,
     keep,
     orders,
+    taps,
     toolchain,
     transposed,
+    windows,
 )
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
@@ -371,6 +373,10 @@ def _work_items(
         return flat.work_items(kernel, schedule, extents), (0, flat.rows_an_item(schedule, extents)), 0
     if schedule.across:
         return transposed.work_items(kernel, schedule, extents), (), 0
+    if windows.slides(kernel, layout, schedule):
+        return windows.work_items(kernel, layout, schedule, extents), (), 0
+    if taps.sums_by_tap(kernel, layout, schedule):
+        return taps.work_items(kernel, layout, extents), (), 0
     if columns.lies_across(kernel, schedule) and not schedule.short:
         tile = columns.strip_width(kernel, schedule, target, extents, workers)
         sizes = (0, tile)

@@ -142,10 +142,19 @@ class Group:
             begin = end
         return found
 
+    def inside(self, first: Value, lanes: int, high: Value) -> Coordinates:
+        """Every lane with positions of its own, those past the end being the last."""
+        b = self.b
+        flat = b.add(b.splat(first, lanes), b.iota(I64.vector(lanes)))
+        return self._digits_of(b.minimum(flat, b.splat(b.sub(high, 1), lanes)), lanes)
+
     def _apart(self, first: Value, lanes: int) -> Coordinates:
         """Every lane with positions of its own."""
         b = self.b
-        flat = b.add(b.splat(first, lanes), b.iota(I64.vector(lanes)))
+        return self._digits_of(b.add(b.splat(first, lanes), b.iota(I64.vector(lanes))), lanes)
+
+    def _digits_of(self, flat: Value, lanes: int) -> Coordinates:
+        b = self.b
         extents = {axis: b.splat(extent, lanes) for axis, extent in self.extents.items()}
         digits = _digits(b, flat, self.moving, extents)
         return {**self.still, **{axis: Lanes(positions=p) for axis, p in digits.items()}}

@@ -9,11 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import stays_inside
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import At
+from tilewright.dsl.program import At, Index, Size
 
 UNIT, ZERO, STRIDED, CONTINUED = "1", "0", "s", "c"
 
@@ -31,6 +34,13 @@ FEWEST_NARROW = 128  # positions of the axis outside of it
 SKINNY = 16  # positions of a side
 DEEP = range(256, 1025)  # summed positions: the rows of a register block stay in the first cache
 WIDEST_GAP = 8  # elements from lane to lane: so many vectors are read and their lanes picked, else a gather
+OFTEN = (1 / 32, 1 / 8)  # of the positions along an axis: from here on they are often outside, or very often
+COUNTED = 1 << 16  # positions of an axis, at most: where there are more, few are outside
+MOST_TAPS = 11  # along an axis
+MOST_SUMS = 27  # that are carried together, one for each tap
+WRITTEN_OUT = 64  # taps of windows that are worked on together
+LONGEST_STRIP = 7  # windows, if there are no others
+STRIPS = (4, 3)  # windows, else
 WIDEST = 16  # no vector is a fraction of more than this many elements
 
 
@@ -42,21 +52,26 @@ class Layout:
     elements to the next.
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
-    medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if it
-    is brief and there are many; the number of positions of a short row, reduced or scanned, and of few
+    medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if
+    it is brief and there are many; the number of positions of a short row, reduced or scanned, and of few
     scanned rows; that of a narrow last axis, shorter than a vector or not; and axes outside of a row that
     have one position. inside: the axes along which an operand read at computed positions is never left.
-    chains: the dimensions of a contraction's operands that go on in the one behind them where that ends.
-    narrow: the last axes of those sides of a contraction that have no more positions than the widest vector.
-    skinny: whether a contraction's one side has few positions, and its sums have enough.
+    outside: those along which it is left often, if a contraction reads it. chains: the dimensions of a
+    contraction's operands that go on in the one behind them where that ends. narrow: the last axes of
+    those sides of a contraction that have no more positions than the widest vector. skinny: whether a
+    contraction's one side has few positions, and its sums have enough. taps: the extents of a window's
+    axes. strips: how many positions of the axes that windows slide along are worked on together.
     """
 
     classes: Mapping[str, str]
     lengths: Mapping[str, str] = field(default_factory=dict)
     inside: Mapping[At, frozenset[str]] = field(default_factory=dict)
+    outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
     chains: Mapping[str, frozenset[int]] = field(default_factory=dict)
     narrow: frozenset[str] = frozenset()
     skinny: bool = False
+    taps: Mapping[str, int] = field(default_factory=dict)
+    strips: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
@@ -91,11 +106,14 @@ class Layout:
         parts = [f"{name}:{text}" for name, text in sorted(self.classes.items())]
         parts += [f"{axis}={length}" for axis, length in sorted(self.lengths.items())]
         parts += [f"inside {','.join(sorted(axes))}" for axes in self.inside.values()]
+        parts += [f"outside {found}" for found in self.outside.values() if found]
         parts += [
             f"{name} goes on at {sorted(found)}" for name, found in sorted(self.chains.items()) if found
         ]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
         parts += ["skinny"] * self.skinny
+        parts += [f"{count} taps {axis}" for axis, count in sorted(self.taps.items())]
+        parts += [f"strips of {count} {axis}" for axis, count in sorted(self.strips.items())]
         return " ".join(parts)
 
 
@@ -116,10 +134,16 @@ def layout_of(
         node: frozenset(axis for axis in node.along if stays_inside(node, axis, extents))
         for node in indexed_reads(kernel)
     }
+    read = indexed_reads(kernel) if kernel.contraction else ()
+    outside = {node: _outside(node, extents) for node in read}
     lengths |= _single_axes(kernel, extents, classes)
     chained = kernel.tiles if kernel.contraction else ()
     chains = {p.name: _chains(shapes[p.name], strides[p.name]) for p in chained}
-    return Layout(classes, lengths, inside, chains, _narrow(kernel, extents), _skinny(kernel, extents))
+    taps = _taps(kernel, extents)
+    sliding = sliding_axes(kernel) if taps and {base(axis) for axis in kernel.row} <= set(taps) else ()
+    strips = {base(a): _strip(extents[base(a)], math.prod(taps.values())) for a in sliding}
+    skinny = _skinny(kernel, extents)
+    return Layout(classes, lengths, inside, outside, chains, _narrow(kernel, extents), skinny, taps, strips)
 
 
 def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
@@ -135,6 +159,35 @@ def _narrow(kernel: Kernel, extents: Mapping[str, int]) -> frozenset[str]:
     return frozenset(
         side[-1] for side in sides if side and math.prod(extents[base(axis)] for axis in side) <= WIDEST
     )
+
+
+def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
+    """The extents of a row's axes, if it is a window: its few positions are read at those of others. Or those
+    of parallel axes of few positions, at which the many of a row are read.
+    """
+    if kernel.kind != "row" or kernel.split or not sliding_axes(kernel):
+        return {}
+    taps = {base(axis): extents[base(axis)] for axis in kernel.row}
+    if math.prod(taps.values()) <= WRITTEN_OUT:
+        return taps
+    alone = len(kernel.phases) == 1 and not kernel.phases[0].stores
+    found = {base(a): extents[base(a)] for a in sliding_axes(kernel) if extents[base(a)] <= MOST_TAPS}
+    return found if alone and math.prod(found.values()) <= MOST_SUMS else {}
+
+
+def sliding_axes(kernel: Kernel) -> tuple[str, ...]:
+    """The parallel axes along which windows slide whose taps are the kernel's rows."""
+    row = set(kernel.row)
+    windows = [p for node in indexed_reads(kernel) for p in node.positions if row & set(p.axes)]
+    return tuple(axis for axis in kernel.parallel if any(axis in p.axes for p in windows))
+
+
+def _strip(extent: int, taps: int) -> int:
+    """How many positions along an axis that windows slide along are worked on together."""
+    most = max(1, WRITTEN_OUT // taps)
+    if extent <= min(LONGEST_STRIP, most):
+        return extent
+    return next((length for length in STRIPS if length <= most and not extent % length), min(STRIPS[0], most))
 
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
@@ -224,6 +277,27 @@ def contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:
         strides.append(step)
         step *= max(1, extent)
     return tuple(reversed(strides))
+
+
+def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:
+    """The axes along which a good part of the positions is outside of the operand, and how good: 1 or 2."""
+    parts = {axis: _part_outside(node, axis, extents) for axis in node.along}
+    found = {axis: sum(part > least for least in OFTEN) for axis, part in parts.items()}
+    return {axis: often for axis, often in found.items() if often}
+
+
+def _part_outside(node: At, axis: str, extents: Mapping[str, int]) -> float:
+    form = affine(dict(zip(node.along, node.positions, strict=True))[axis])
+    places = np.array([form.constant])
+    for term, factor in form.terms.items():
+        if not isinstance(term, (Index, Size)):
+            return 0.0
+        extent = extents[base(term.axis)]
+        step = np.arange(extent) if isinstance(term, Index) else np.array([extent])
+        if places.size * step.size > COUNTED:
+            return 0.0
+        places = np.add.outer(places, factor * step).ravel()
+    return float(np.mean((places < 0) | (places >= extents[base(axis)])))
 
 
 def bytes_of(shape: Sequence[int], dtype: DType) -> int:

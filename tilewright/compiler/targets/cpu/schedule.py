@@ -27,6 +27,7 @@ from tilewright.compiler.targets.cpu.layout import (
 )
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
+from tilewright.dsl.axes import base
 from tilewright.dsl.program import Cast, Const, Map, Read, topological
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
@@ -233,6 +234,7 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
         return _contraction_lane_axis(kernel)
     candidates = lane_axes(kernel)
     candidates = tuple(a for a in candidates if layout.length(a) != ONE) or candidates
+    candidates = tuple(a for a in candidates if a in kernel.row or base(a) not in layout.taps) or candidates
     if not candidates:
         return None
     scores = dict.fromkeys(candidates, 0.0)

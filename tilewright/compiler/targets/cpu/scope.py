@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import needed
-from tilewright.compiler.targets.cpu.builder import I1, I64, PTR, Builder, Type, Value
+from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
 from tilewright.compiler.targets.cpu.layout import (
     STRIDED,
@@ -20,6 +20,15 @@ from tilewright.compiler.targets.cpu.layout import (
     ZERO,
     Layout,
     elements_apart,
+)
+from tilewright.compiler.targets.cpu.picking import (
+    Turns,
+    chosen,
+    lanes_of_phase,
+    merged,
+    spaced_lanes,
+    spread,
+    turns,
 )
 from tilewright.compiler.targets.cpu.spelling import (
     convert,
@@ -131,6 +140,10 @@ def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Load
 
 @dataclass
 class Scope:
+    """What is known at a place. `straight`: vectors that are partly outside of an operand are read under
+    masks, where else a branch would ask first whether any of it is inside.
+    """
+
     b: Builder
     loaded: Loaded
     layout: Layout
@@ -140,6 +153,7 @@ class Scope:
     stream: bool = False
     values: dict[Node, Value] = field(default_factory=dict)
     flat: Flat | None = None
+    straight: bool = False
 
     def child(self, coordinates: Mapping[str, Coordinate], mask: Value | None = None) -> Scope:
         """A scope inside this one, with more axes bound."""
@@ -153,6 +167,7 @@ class Scope:
             self.stream,
             dict(self.values),
             self.flat,
+            self.straight,
         )
 
     def extent(self, axis: str) -> Value:
@@ -259,7 +274,12 @@ class Scope:
 
     def read_at(self, node: At) -> Value:
         """An operand at computed positions; nothing outside of it is touched."""
+        how = self._turns(node)
+        if how is not None and self._inside(self._places_at(node)[2]) is None:
+            return self._read_in_turns(node, how)
         operand, places, walks = self._places_at(node)
+        if self.straight and isinstance(self._address(operand, places)[1], (str, Spaced)):
+            return self._read_straight(operand, places, self._inside(walks), node.dtype)
         lanes = {axis: walk for axis, walk in walks.items() if isinstance(walk, Lanes)}
         inside = self._inside({axis: walk for axis, walk in walks.items() if axis not in lanes})
         if inside is None:
@@ -271,6 +291,16 @@ class Scope:
             choice.otherwise()
             choice.yield_(self.b.constant(0, type))
         return choice.results[0]
+
+    def _read_straight(
+        self, operand: Operand, places: tuple[Coordinate, ...], inside: Value | None, dtype: DType
+    ) -> Value:
+        """Vectors of an operand under the mask of what is inside, without a branch."""
+        if inside is None:
+            return self._read_places(operand, places, dtype)
+        inside = self.full(inside)
+        mask = inside if self.mask is None else self.b.and_(self.mask, inside)
+        return replace(self, mask=mask)._read_places(operand, places, dtype)
 
     def _read_lanes(
         self, operand: Operand, places: tuple[Coordinate, ...], inside: Value | None, dtype: DType
@@ -311,6 +341,17 @@ class Scope:
         pointer, steps = self._address(operand, places)
         assert isinstance(steps, Value)
         return self.b.add(self.b.integer(pointer), steps), inside
+
+    def inside(self, node: At, axes: Sequence[str]) -> Value:
+        """Whether the positions along these axes are inside of the operand, a lane each if they differ."""
+        walks: dict[str, Coordinate] = {}
+        for axis, position in zip(node.along, node.positions, strict=True):
+            if axis in axes:
+                self.evaluate(position)
+                walks[axis] = self._walk(position)
+        inside = self._inside(walks)
+        assert inside is not None
+        return inside
 
     def _if_inside(
         self, inside: Value, operand: Operand, places: Sequence[Coordinate], dtype: DType
@@ -409,6 +450,22 @@ class Scope:
             apart = step.apart if isinstance(step, Spaced) else 1
             self.b.prefetch(self.b.offset(pointer, self.b.mul(distance, apart)))
 
+    def ask_for(self, node: At, along: str, further: int) -> None:
+        """Ask for all that lanes read so many positions further `along` an axis, if they lie side by side or
+        nearly so.
+        """
+        for position in node.positions:
+            self.evaluate(position)
+        assert isinstance(node.arg, Read)
+        operand, places, _ = self._places_at(node)
+        pointer, step = self._address(operand, places)
+        if not isinstance(step, (str, Spaced)):
+            return
+        b, apart = self.b, step.apart if isinstance(step, Spaced) else 1
+        pointer = b.offset(pointer, b.mul(operand.strides[node.arg.names.index(along)], further))
+        for part in range(apart):
+            b.prefetch(b.offset(pointer, part * self.lanes * node.dtype.numpy.itemsize))
+
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Step]:
         return self._address(self.loaded.operands[name, True], self._places_of(name, axes))
 
@@ -464,25 +521,52 @@ class Scope:
         read, and the lanes picked from them.
         """
         b, lanes = self.b, self.lanes
-        found: Value | None = None
-        for part in range(apart):
-            picked = {lane: lane * apart - part * lanes for lane in range(lanes)}
-            picked = {lane: at for lane, at in picked.items() if 0 <= at < lanes}
-            mask = self._spread(picked)
-            start = b.offset(pointer, part * lanes * dtype.numpy.itemsize)
-            value = replace(self, mask=mask)._load(start, dtype, lanes)
-            before = value if found is None else found
-            found = b.shuffle(before, value, [lanes + picked[n] if n in picked else n for n in range(lanes)])
-        assert found is not None
-        return found
+        picked = [spaced_lanes(lanes, part, apart) for part in range(apart)]
+        step = lanes * dtype.numpy.itemsize
+        vectors = [
+            self._load_lanes(b.offset(pointer, part * step), dtype, spread(b, self.mask, lanes, places))
+            for part, places in enumerate(picked)
+        ]
+        return merged(b, vectors, picked, lanes)
 
-    def _spread(self, picked: Mapping[int, int]) -> Value:
-        """The mask of the elements that lanes pick."""
+    def _load_lanes(self, pointer: Value, dtype: DType, mask: Value) -> Value:
+        return replace(self, mask=mask)._load(pointer, dtype, self.lanes)
+
+    def _turns(self, node: At) -> Turns | None:
+        """How lanes take turns between phases of an operand that is never left and lies along its blocks."""
+        assert isinstance(node.arg, Read)
+        lane = next((a for a in node.axes if isinstance(self.coordinates.get(a), Lanes)), None)
+        found = turns(node, lane) if lane and not node.dtype.is_bool else None
+        if found is None or lane is None:
+            return None
+        coordinate = self.coordinates[lane]
+        assert isinstance(coordinate, Lanes)
+        operand = self.loaded.operands[node.arg.param, False]
+        unit = operand.classes[node.arg.names.index(found.block)] == UNIT
+        proven = {found.block, found.phase} <= self.layout.inside.get(node, frozenset())
+        return found if unit and proven and coordinate.first is not None and coordinate.apart == 1 else None
+
+    def _read_in_turns(self, node: At, how: Turns) -> Value:
+        """A vector of each phase, and the lanes picked from them."""
         b, lanes = self.b, self.lanes
-        none = b.splat(b.constant(False, I1), lanes)
-        mask = b.splat(b.constant(True, I1), lanes) if self.mask is None else self.mask
-        source = {at: lane for lane, at in picked.items()}
-        return b.shuffle(mask, none, [source.get(at, lanes) for at in range(lanes)])
+        assert isinstance(node.arg, Read)
+        walk = self._walk(how.whole)
+        assert isinstance(walk, Lanes) and walk.first is not None
+        count = b.constant(how.phases, I64)
+        start = b.rem(walk.first, count, signed=False)
+        here = {a: self.values[p] for a, p in zip(node.along, node.positions, strict=True)}
+        here[how.block] = b.div(walk.first, count, signed=False)
+        starts = range(how.phases)
+        vectors = []
+        for phase in starts:
+            here[how.phase] = b.constant(phase, I64)
+            places = tuple(here.get(axis) or self.coordinates[axis] for axis in node.arg.names)
+            pointer, _ = self._address(self.loaded.operands[node.arg.param, False], places)
+            picked = [lanes_of_phase(lanes, phase, how.phases, at) for at in starts]
+            mask = chosen(b, start, [spread(b, self.mask, lanes, places) for places in picked])
+            vectors.append(self._load_lanes(pointer, node.dtype, mask))
+        orders = [[lanes_of_phase(lanes, phase, how.phases, at) for phase in starts] for at in starts]
+        return chosen(b, start, [merged(b, vectors, picked, lanes) for picked in orders])
 
     def _from_memory(self, value: Value, dtype: DType) -> Value:
         if dtype.short in _HALVES:

@@ -1,0 +1,126 @@
+"""Windows of a few taps: borders, strips and what is left of them, vectors and their ends, on guard pages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.guarded import on_guard_pages
+from tests.support.indexing_ops import max_pool
+from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.targets.cpu.taps import TapSums, sums_by_tap
+from tilewright.compiler.targets.cpu.windows import WindowTiles, slides
+
+
+@tw.op
+def by_channel(x: tw.Tile["n c h w"], k: tw.Tile["c r s"], *, stride=1, pad=0, dilation=1):
+    oh = tw.axis("oh", (tw.size("h") + 2 * pad - dilation * (tw.size("r") - 1) - 1) // stride + 1)
+    ow = tw.axis("ow", (tw.size("w") + 2 * pad - dilation * (tw.size("s") - 1) - 1) // stride + 1)
+    rows = oh * stride + tw.index("r") * dilation - pad
+    columns = ow * stride + tw.index("s") * dilation - pad
+    return tw.sum(x.at(h=rows, w=columns) * k, "r s")
+
+
+@tw.op
+def channels_together(x: tw.Tile["h w c"], k: tw.Tile["r s c"], *, pad=1):
+    """Vectors run along channels: it is for whole tiles that positions are inside."""
+    oh = tw.axis("oh", tw.size("h") + 2 * pad - tw.size("r") + 1) + tw.index("r") - pad
+    ow = tw.axis("ow", tw.size("w") + 2 * pad - tw.size("s") + 1) + tw.index("s") - pad
+    return tw.sum(x.at(h=oh, w=ow) * k, "r s")
+
+
+@tw.op
+def in_line(x: tw.Tile["n t"], k: tw.Tile["j"], *, pad=2):
+    i = tw.axis("i", tw.size("t") + 2 * pad - tw.size("j") + 1)
+    return tw.sum(x.at(t=i + tw.index("j") - pad) * k, "j")
+
+
+@tw.op
+def spread_and_mean(x: tw.Tile["n h w"], *, pad=1):
+    """Two phases, the second of which reads the windows again, a condition and a floor that slides."""
+    h = tw.axis("oh", tw.size("h") + 2 * pad - 2) + tw.axis("r", 3) - pad
+    w = tw.axis("ow", tw.size("w") + 2 * pad - 2) + tw.axis("s", 3) - pad
+    window = x.at(h=h, w=w)
+    mean = tw.mean(window, "r s")
+    far = tw.where(h // 2 == w, 0.5, 1)
+    return tw.sum(tw.where(w >= 0, (window - mean) * (window - mean), mean) * far, "r s")
+
+
+def kind_of(op: tw.Op, *shapes: tuple[int, ...], **constants: int) -> type | None:
+    """Which loops the only kernel of a call has, of those that know of windows."""
+    operands = tuple(np.zeros(shape, np.float32) for shape in shapes)
+    call = op.bind(op.arguments(operands, constants))
+    arrays = {p.name: call.arrays[p.name] for p in call.program.tiles}
+    (made,) = compile_program(call.program).compiled(arrays)
+    if slides(made.kernel, made.layout, made.schedule):
+        return WindowTiles
+    return TapSums if sums_by_tap(made.kernel, made.layout, made.schedule) else None
+
+
+def test_few_taps_are_written_out_many_are_not():
+    assert kind_of(by_channel, (1, 2, 9, 40), (2, 3, 3)) is WindowTiles
+    assert kind_of(by_channel, (1, 2, 19, 40), (2, 9, 9)) is None
+
+
+EVERY_DAY = {(5, 3), (9, 37)}
+LENGTHS = [
+    pytest.param(height, width, marks=() if (height, width) in EVERY_DAY else pytest.mark.exhaustive)
+    for height in (1, 3, 5, 8, 9)
+    for width in (3, 16, 37)
+]
+
+
+@pytest.mark.parametrize(("height", "width"), LENGTHS)
+def test_strips_and_vectors_of_every_length(height: int, width: int):
+    on_guard_pages(by_channel, (2, 2, height, width), (2, 3, 3), pad=1)
+
+
+KINDS = [
+    {"stride": 2, "pad": 1},
+    pytest.param({"dilation": 2, "pad": 3}, marks=pytest.mark.exhaustive),
+    pytest.param({"stride": 3}, marks=pytest.mark.exhaustive),
+    pytest.param({"pad": 4}, marks=pytest.mark.exhaustive),
+]
+
+
+@pytest.mark.parametrize("constants", KINDS, ids=str)
+def test_windows_of_every_kind(constants: dict[str, int]):
+    on_guard_pages(by_channel, (2, 3, 11, 41), (3, 3, 2), **constants)
+
+
+def test_vectors_along_another_axis():
+    on_guard_pages(channels_together, (6, 7, 19), (3, 3, 19))
+
+
+def test_no_axis_for_strips():
+    on_guard_pages(in_line, (3, 50), (5,))
+    on_guard_pages(in_line, (2, 33), (4,), dtype="float64", pad=0)
+
+
+def test_several_phases():
+    on_guard_pages(spread_and_mean, (2, 6, 35))
+
+
+EXTREMA = [{"k": 3, "pad": 1}, pytest.param({"k": 2, "stride": 1}, marks=pytest.mark.exhaustive)]
+
+
+@pytest.mark.parametrize("constants", EXTREMA, ids=str)
+def test_extrema_with_something_outside(constants: dict[str, int]):
+    on_guard_pages(max_pool, (2, 3, 13, 38), **constants)
+
+
+@tw.op
+def of_filter(x: tw.Tile["n c h w"], g: tw.Tile["n c oh ow"], *, taps=3, stride=1, pad=1):
+    """The gradient of a filter of each channel, written as the sum that it is, and scaled by its place."""
+    r, s = tw.axis("r", taps), tw.axis("s", taps)
+    h, w = tw.index("oh") * stride + r - pad, tw.index("ow") * stride + s - pad
+    return tw.sum(x.at(h=h, w=w) * g, "n oh ow") * (r + 2 * s)
+
+
+@pytest.mark.parametrize("stride", [1, 2, pytest.param(3, marks=pytest.mark.exhaustive)])
+def test_sums_of_every_tap_in_one_pass(stride: int):
+    x, g = (2, 3, 4 * stride + 1, 37 * stride), (2, 3, 5, 37)
+    assert kind_of(of_filter, x, g, stride=stride) is TapSums
+    on_guard_pages(of_filter, x, g, stride=stride)
+    on_guard_pages(of_filter, (1, 2, 3 * stride, 7), (1, 2, 4, 5), taps=2, stride=stride, dtype="float64")

@@ -1,0 +1,92 @@
+"""What is certain inside of a tile: claims that hold at all of its positions.
+
+    0 ≤ position < extent      where a linear position has its least and its greatest value
+    a compares to b            so does a - b to 0
+
+Code for tiles where all claims hold has no masks for what is outside of an operand, and no conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.targets.cpu.builder import I1, Builder, Value
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.scope import Scope
+from tilewright.dsl.affine import affine
+from tilewright.dsl.dtypes import int64
+from tilewright.dsl.program import At, Map, Node, Size, topological
+
+Ends = Mapping[str, tuple[Value, Value]]
+"""The first and the last position of a tile along each axis."""
+
+COMPARISONS = {"ge": ("low", "ge"), "gt": ("low", "gt"), "lt": ("high", "lt"), "le": ("high", "le")}
+"""What is asked of a - b for "a compares to b" to hold everywhere: at which end, and how it compares to 0."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`value` compares to 0 so, everywhere in a tile, if it does at its low or its high end. `of` follows:
+    a condition, or that a node is inside of its operand along an axis.
+    """
+
+    value: Node
+    end: str
+    comparison: str
+    of: Node | tuple[At, str]
+
+
+def claims(kernel: Kernel, layout: Layout, moving: frozenset[str]) -> tuple[Claim, ...]:
+    """What can be asked once for all positions along the `moving` axes: where values have ends is known."""
+    found: list[Claim] = []
+    positions: set[Node] = set()
+    for node in indexed_reads(kernel):
+        proven = layout.inside.get(node, frozenset())
+        for axis, position in zip(node.along, node.positions, strict=True):
+            positions.add(position)
+            if axis not in proven:
+                beyond = Map("sub", (position, Size(axis)))
+                found.append(Claim(position, "low", "ge", (node, axis)))
+                found.append(Claim(beyond, "high", "lt", (node, axis)))
+    for node in topological(kernel.roots):
+        if isinstance(node, Map) and node.function in COMPARISONS and set(node.operands) & positions:
+            end, comparison = COMPARISONS[node.function]
+            found.append(Claim(Map("sub", node.operands), end, comparison, node))
+    unknown = {c.of for c in found if _steps(c.value, moving) is None}
+    return tuple(c for c in found if c.of not in unknown)
+
+
+def _steps(node: Node, moving: frozenset[str]) -> dict[str, int] | None:
+    """What a step along each of the moving axes adds; None where that is no constant."""
+    if node.dtype != int64:
+        return None
+    steps = {axis: affine(node).step(axis) for axis in moving}
+    known = {axis: step for axis, step in steps.items() if step is not None}
+    return known if len(known) == len(steps) else None
+
+
+def hold(b: Builder, scope: Scope, asked: Sequence[Claim], ends: Ends) -> Value:
+    """Whether all claims hold between these ends."""
+    result = b.constant(True, I1)
+    for claim in asked:
+        steps = _steps(claim.value, frozenset(ends)) or {}
+        corner = {a: ends[a][(step < 0) != (claim.end == "high")] for a, step in steps.items()}
+        coordinates = {**scope.coordinates, **corner}
+        place = Scope(b, scope.loaded, scope.layout, 0, coordinates, values=dict(scope.values))
+        result = b.and_(result, b.cmp(claim.comparison, place.evaluate(claim.value), 0))
+    return result
+
+
+def where_certain(b: Builder, scope: Scope, asked: Iterable[Claim]) -> Scope:
+    """The scope where all claims hold."""
+    inside = dict(scope.layout.inside)
+    values = dict(scope.values)
+    for claim in asked:
+        if isinstance(claim.of, Node):
+            values[claim.of] = b.constant(True, I1)
+        else:
+            node, axis = claim.of
+            inside[node] = inside.get(node, frozenset()) | {axis}
+    return replace(scope, layout=replace(scope.layout, inside=inside), values=values)

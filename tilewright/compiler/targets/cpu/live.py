@@ -1,0 +1,111 @@
+"""Runs of summed positions that take part: where a factor is read outside of its operand, products are 0.
+
+The gradient of a convolution with a stride comes in phases: of a filter's taps 0, 1, 2 phase t has those at
+t + 2·u, which are two or one. A window at the border of an image has rows outside of it. The positions of a
+run (`groups`) share their place along all summed axes but the last few, so a panel of rows or of columns goes
+through those runs alone in which something of it is inside:
+
+    for each panel:  table[panel] = [run for run in runs if any(inside(own, run) for own in panel)]
+
+A product of 0, read outside, and ∞ may thus be missing from a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tilewright.compiler.contraction import factors
+from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
+from tilewright.compiler.targets.cpu.groups import Coordinates, Group
+from tilewright.compiler.targets.cpu.layout import MEDIUM, ONE, SHORT, TINY, Layout
+from tilewright.compiler.targets.cpu.panels import Range, Side
+from tilewright.compiler.targets.cpu.scope import Scope
+from tilewright.dsl.program import At
+
+ENTRY = 8  # bytes
+MORE = 2  # entries of a line beside one for each run: how many there are, and one that is written in vain
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A side of a contraction that is often outside of an operand, along axes where whole runs are."""
+
+    on_the_left: bool
+    node: At
+    axes: tuple[str, ...]
+
+
+def sparse_side(left: Side, right: Side, summed: Sequence[str], joined: int, layout: Layout) -> Sparse | None:
+    """The side whose runs are worth noting; None if there is none, or runs are short."""
+    moving = [axis for axis in summed if layout.length(axis) != ONE]
+    inner = set(moving[-joined:])
+    if not moving or layout.length(moving[-1]) in (TINY, SHORT):
+        return None
+    found: list[tuple[int, Sparse]] = []
+    for on_the_left, side in ((False, right), (True, left)):
+        last = [axis for axis in side.own if layout.length(axis) != ONE][-1:]
+        short = (TINY, SHORT) if on_the_left else (TINY, SHORT, MEDIUM)
+        if not last or layout.length(last[0]) in short:  # a panel has many positions along all of its axes
+            continue
+        for node in factors(side.node):
+            if isinstance(node, At):
+                often = _outside_for_runs(node, inner, layout)
+                found.append((sum(often.values()), Sparse(on_the_left, node, tuple(often))))
+    most, sparse = max(found, key=lambda one: one[0], default=(0, None))
+    return sparse if most else None
+
+
+def _outside_for_runs(node: At, inner: set[str], layout: Layout) -> dict[str, int]:
+    """The axes along which a node is often outside, at a place that all positions of a run share."""
+    places = dict(zip(node.along, node.positions, strict=True))
+    return {a: often for a, often in layout.outside.get(node, {}).items() if not inner & set(places[a].axes)}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs with numbers in a range, or with those that a list has in it."""
+
+    range: Range
+    numbers: Value | None = None
+
+    def number(self, b: Builder, index: Value) -> Value:
+        if self.numbers is None:
+            return index
+        return b.load(b.offset(self.numbers, b.mul(index, ENTRY)), I64)
+
+
+class Live:
+    """Writes the table of a chunk's panels, and reads it: of each panel how many runs, and their numbers."""
+
+    def __init__(self, b: Builder, sparse: Sparse, runs: Group, most: Value, table: Value):
+        self.b = b
+        self.sparse = sparse
+        self.runs = runs
+        self.table = table
+        self.line_bytes = b.mul(b.add(most, MORE), ENTRY)
+
+    def note(self, scope: Scope, panel: Value, own: Sequence[Coordinates], lanes: int, k: Range) -> None:
+        """Write down the runs of a panel, whose positions are given as vectors."""
+        b = self.b
+        line = self._line(panel)
+        scope = Scope(b, scope.loaded, scope.layout, lanes, scope.coordinates, values=dict(scope.values))
+        places = [scope.child(coordinates) for coordinates in own]
+        with b.loop(*self.runs.run_numbers(*k), 1, [b.constant(0, I64)]) as loop:
+            coordinates = self.runs.run(loop.index, *k).coordinates
+            some = b.constant(False, I1)
+            for place in places:
+                inside = place.child(coordinates).inside(self.sparse.node, self.sparse.axes)
+                some = b.or_(some, b.any(inside) if inside.lanes else inside)
+            count = b.add(loop.carried[0], 1)
+            b.store(loop.index, b.offset(line, b.mul(count, ENTRY)))
+            loop.yield_(b.select(some, count, loop.carried[0]))
+        b.store(loop.results[0], line)
+
+    def of(self, panel: Value) -> tuple[Value, Value]:
+        """How many runs a panel has, and where their numbers are."""
+        line = self._line(panel)
+        return self.b.load(line, I64), self.b.offset(line, ENTRY)
+
+    def _line(self, panel: Value) -> Value:
+        return self.b.offset(self.table, self.b.mul(panel, self.line_bytes))
