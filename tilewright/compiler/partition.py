@@ -393,13 +393,14 @@ class _Partitioner:
 
     def _memory_order(self, node: Node) -> tuple[str, ...]:
         """The order of an intermediate's dimensions: as the operands declare their axes, or a result that has
-        some that they lack. An axis that is read along another one stands where that does: t is (n, c, phase,
-        block) for y[n, c, h] = t.at(block=h // 2, phase=h % 2). Axes of a few positions in every call come
-        first, as vectors run along the last; of a contraction, whose vectors run along a side of it, first
-        among those that are read along one axis.
+        some that they lack. Of a contraction an axis that is read along another one stands where that does: t
+        is (n, c, phase, block) for y[n, c, h] = t.at(block=h // 2, phase=h % 2). Axes of a few positions in
+        every call come first, as vectors run along the last; of a contraction, whose vectors run along a side
+        of it, first among those that are read along one axis.
         """
         few = {e.axis for e in self.program.extents if isinstance(e.size, Const) and e.size.value < FEW}
-        along = self._read_along(node)
+        contraction = self.targets[node].contraction
+        along = self._read_along(node) if contraction else {}
         wanted = {along.get(a, a) for a in node.axes}
         declared = union(*(p.axes for p in self.program.params))
         if not wanted <= set(declared):
@@ -409,7 +410,7 @@ class _Partitioner:
 
         def order(axis: str) -> tuple[int, int]:
             place, many = places.get(along.get(axis, axis), len(places)), int(base(axis) not in few)
-            return (place, many) if self.targets[node].contraction else (many, place)
+            return (place, many) if contraction else (many, place)
 
         return tuple(sorted(node.axes, key=order))
 

@@ -21,7 +21,7 @@ from tilewright.compiler.targets.cpu.layout import (
     Layout,
     elements_apart,
 )
-from tilewright.compiler.targets.cpu.picking import (
+from tilewright.compiler.targets.cpu.picked_lanes import (
     Turns,
     chosen,
     lanes_of_phase,
