@@ -20,7 +20,7 @@ EVERY = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("dtype", ["f32", pytest.param("f64", marks=pytest.mark.exhaustive)])
 def test_value(case: Case, dtype: str):
     for axes in (None, *(case.more if dtype == "f32" else ())):
         checks.check_value(case, FLOATS[dtype], "cpu", axes)
@@ -89,7 +89,7 @@ HALVES = (
 
 
 @pytest.mark.parametrize("name", HALVES)
-@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize("dtype", ["f16", pytest.param("bf16", marks=pytest.mark.exhaustive)])
 def test_half_precision(name: str, dtype: str):
     case = case_of(name)
     for axes in (None, *case.more[:1]):

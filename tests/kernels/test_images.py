@@ -140,7 +140,12 @@ CASES = [
         {"rows": 2, "columns": 2},
     ),
 ]  # fmt: skip
-EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+CUBIC = [c for c in CASES if c.options.get("mode") == "cubic"]
+EVERY = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.exhaustive if c in CUBIC[1:] else ()) for c in CASES],
+    ids=str,
+)
 SMALL = pytest.mark.parametrize(
     "case",
     [
