@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -307,28 +307,6 @@ def check_second(case: Subject, target: str) -> None:
     second = backward_of(first)
     arrays = with_cotangents(second, arrays, extents_of(first, arrays), seed=2)
     assert_right(second, arrays, target, 16 * case.tolerance, f"{case} second backward", 1.0)
-
-
-def check_special(case: Case, target: str) -> None:
-    """Special values, one after the other and all of them at once, in some places of the first operand."""
-    for dtype in (np.float64, np.float32):
-        for values in [(v,) for v in case.special] + [case.special]:
-            arguments = case.arguments(dtype)
-            first = next(iter(arguments))
-            arguments[first] = sprinkled(arguments[first], values)
-            call = case.call(arguments)
-            arrays = {**call.arrays, **call.scalars}
-            assert_right(call.program, arrays, target, case.tolerance, f"{case} with {values}")
-
-
-def sprinkled(array: np.ndarray, values: Sequence[float]) -> np.ndarray:
-    """`array` with `values` in its first and last rows."""
-    changed = array.copy()
-    rows = changed.reshape(-1, changed.shape[-1])
-    for position, value in enumerate(values):
-        rows[0, (3 * position) % rows.shape[1]] = value
-        rows[-1, (5 * position + 2) % rows.shape[1]] = value
-    return changed
 
 
 # --- peers --------------------------------------------------------------------------------------------------

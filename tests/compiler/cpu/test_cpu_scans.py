@@ -12,12 +12,13 @@ import tilewright as tw
 from tests.support.campaigns import campaign, on
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu import layout, toolchain
+from tilewright.compiler.targets.cpu import executable, layout, toolchain
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.dsl.dtypes import float64, int64
 from tilewright.dsl.program import Program
+from tilewright.runtime.guard import run_forked
 
 NAMES = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")
 RANDOM = np.random.default_rng(0)
@@ -67,9 +68,9 @@ def test_large_results_go_past_the_caches(shape: tuple[int, int], axis: str, rev
     op = named("cumsum", axis, reverse=reverse)
     x = RANDOM.integers(-2, 3, shape).astype(dtype)
     call = op.bind(op.arguments((x,), {}))
-    executable = CpuExecutable(lower(call.program), choose=choose)
-    assert all(compiled.schedule.stream for compiled in executable.compiled(call.arrays))
-    (y,) = executable.run(call.arrays)
+    compiled = CpuExecutable(lower(call.program), choose=choose)
+    assert all(kernel.schedule.stream for kernel in compiled.compiled(call.arrays))
+    (y,) = compiled.run(call.arrays)
     np.testing.assert_array_equal(y, np.asarray(op.reference(x), y.dtype))
 
 
@@ -95,6 +96,21 @@ def test_few_rows_beside_each_other(columns: int, kind: type):
     x, w, v = arrays
     for mine, among in zip(found, centred(np.tile(x, 9), np.tile(w, 9), v), strict=True):
         np.testing.assert_array_equal(among[:, :columns], mine)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shape", [(1, 40_003), (3, 40_003), (40_003, 1)], ids=str)
+def test_large_results_may_end_anywhere(
+    shape: tuple[int, int], reverse: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """A store past the caches that is not aligned would end the process."""
+    monkeypatch.setattr(executable, "STREAM_FROM", 0)
+    op = named("cumsum", "t" if shape[0] < shape[1] else "n", reverse=reverse)
+    x = RANDOM.integers(-2, 3, shape).astype(np.float32)
+    outcome = run_forked(
+        lambda: np.testing.assert_array_equal(op(x), np.asarray(op.reference(x), np.float32))
+    )
+    assert outcome.kind == "returned", outcome.report
 
 
 @pytest.mark.exhaustive

@@ -332,8 +332,10 @@ def _object(text: str, target: toolchain.CpuTarget) -> bytes:
 def _streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether the results should go past the caches: too much for them, and vectors of whole cache lines.
 
-    Only blocks of the memory pool begin at a cache line, as such stores must.
+    Only blocks of the memory pool begin at a cache line, as such stores must. A single row may end anywhere,
+    but not one that is walked from its end.
     """
+    backwards = any(scan.reverse for scan in kernel.scans)
     total = sum(bytes_of(shapes[p.name], p.dtype) for p in kernel.tiles)
     for output in kernel.outputs:
         shape, dtype = shapes[output.buffer.name], output.buffer.dtype
@@ -342,7 +344,7 @@ def _streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...
             continue
         inner = 2 if layout.is_short(output.buffer.axes[-1:]) else 1  # dimensions that vectors run on through
         piece = bytes_of(shape[-inner:], dtype)
-        if piece < bytes_of(shape, dtype) and piece % CACHE_LINE:
+        if (backwards or piece < bytes_of(shape, dtype)) and piece % CACHE_LINE:
             return False
         if bytes_of(shape, dtype) < memory.POOLED_FROM:
             return False
