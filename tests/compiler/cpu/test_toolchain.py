@@ -241,6 +241,59 @@ def test_no_bindings_at_all_says_what_to_install(fresh_bindings, monkeypatch):
         bindings_module.bindings()
 
 
+SCATTERED_ADDRESSES = """
+import ctypes, mmap, pathlib, sys
+from tilewright.compiler.targets.cpu import toolchain
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+RESERVED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # takes addresses, no memory
+
+def reserve(size):
+    return libc.mmap(None, size, 0, RESERVED, -1, 0)
+
+# Above 8 GiB that are taken, nothing is free but pages by themselves: room for an object's constants, not for its code.
+data = pathlib.Path(sys.argv[1]).read_bytes()
+toolchain.load(data)
+pages, large = reserve(256 * mmap.PAGESIZE), reserve(8 << 30)
+assert large < pages
+for size in (1 << 32, 1 << 24, 1 << 16, mmap.PAGESIZE):
+    while reserve(size) > large:
+        pass
+for page in range(0, 256, 2):
+    libc.munmap(pages + page * mmap.PAGESIZE, mmap.PAGESIZE)
+
+loaded = [toolchain.load(data) for _ in range(40)]
+x, y = (ctypes.c_float * 1024)(*[1.0] * 1024), (ctypes.c_float * 1)()
+frame = (ctypes.c_void_p * 2)(ctypes.addressof(x), ctypes.addressof(y))
+for each in loaded:
+    y[0] = 0.0
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(each.address("scaled"))(ctypes.addressof(frame))
+    assert abs(y[0] - 1024 * 0.4995) < 0.01, y[0]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its addresses")
+def test_an_object_keeps_together_where_addresses_are_scattered(tmp_path):
+    """As in a process with CUDA's libraries: code that reads a constant further than 2 GiB away would crash."""
+    b = Builder(toolchain.host())
+    lanes = toolchain.host().lanes("f32")
+    vector = F32.vector(lanes)
+    with b.function("scaled", args=[("frame", PTR)]) as (frame,):
+        x, y = b.load(frame, PTR), b.load(b.offset(frame, 8), PTR)
+        with b.loop(0, 1024, lanes, carried=[b.constant(0.0, vector)]) as loop:
+            v, total = b.load(b.offset(x, b.mul(loop.index, 4)), vector), loop.carried[0]
+            for i in range(1000):  # pages of code, a page of constants
+                total = b.fma(v, b.constant(i * 1e-6, vector), total)
+            loop.yield_(total)
+        b.store(b.reduce("add", loop.results[0]), y)
+    path = tmp_path / "kernel.o"
+    path.write_bytes(toolchain.compile_object(b.module(), toolchain.host()))
+    subprocess.run([sys.executable, "-c", SCATTERED_ADDRESSES, str(path)], check=True)
+
+
 def test_loading_imports_no_mlir(tmp_path):
     path = Path(tmp_path) / "kernel.o"
     path.write_bytes(toolchain.compile_object(sum_of_squares(toolchain.host()), toolchain.host()))

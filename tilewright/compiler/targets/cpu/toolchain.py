@@ -395,7 +395,10 @@ def load(object_bytes: bytes) -> Loaded:
     _export_process_symbols()
     empty = llvm.parse_assembly("")
     empty.triple = host().triple
-    engine = llvm.create_mcjit_compiler(empty, _machine(host()))
+    # Code reaches its constants by 32 bits of distance. LLVM's own memory manager maps each section where there
+    # is room, gigabytes apart in a process that has mapped large libraries (CUDA's); this one reserves one
+    # stretch of addresses for all sections of an object.
+    engine = llvm.create_mcjit_compiler(empty, _machine(host()), use_lmm=True)
     try:
         engine.add_object_file(llvm.ObjectFileRef.from_data(object_bytes))
         engine.finalize_object()
