@@ -76,7 +76,7 @@ def _version(part: str) -> str:
 
 
 def _cpu() -> Iterator[tuple[str, str]]:
-    from tilewright.compiler.targets.cpu import toolchain
+    from tilewright.compiler.targets.cpu import loading, toolchain
 
     try:
         target = toolchain.host()
@@ -90,4 +90,4 @@ def _cpu() -> Iterator[tuple[str, str]]:
         "caches",
         f"L1 {format_bytes(caches.l1d)}, L2 {format_bytes(caches.l2)}, L3 {format_bytes(caches.l3)}",
     )
-    yield "OpenMP", toolchain.openmp() or "none: kernels run on one thread"
+    yield "OpenMP", loading.openmp() or "none: kernels run on one thread"

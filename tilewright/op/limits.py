@@ -41,7 +41,7 @@ class Limits:
 @cache
 def _peak_kernel() -> tuple[Callable[[int, int], None], int, object]:
     """The kernel (address of 64 bytes, iterations) ↦ None, its operations an iteration, its code's owner."""
-    from tilewright.compiler.targets.cpu import toolchain
+    from tilewright.compiler.targets.cpu import loading, toolchain
     from tilewright.compiler.targets.cpu.builder import F32, I64, PTR, Builder
 
     target = toolchain.host()
@@ -55,7 +55,7 @@ def _peak_kernel() -> tuple[Callable[[int, int], None], int, object]:
         for value in loop.results[1:]:
             total = b.add(total, value)
         b.store(total, out)
-    loaded = toolchain.load(toolchain.compile_object(b.module(), target))
+    loaded = loading.load(toolchain.compile_object(b.module(), target))
     entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(loaded.address("tw_peak"))
     return entry, 2 * lanes * ACCUMULATORS, loaded
 

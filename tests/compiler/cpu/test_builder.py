@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu import loading, toolchain
 from tilewright.compiler.targets.cpu.builder import (
     F32,
     F64,
@@ -37,7 +37,7 @@ def execute(body: Callable[..., None], *arrays: np.ndarray, target=None) -> None
     b = Builder(target)
     with b.function("kernel", args=[("frame", PTR)]) as (frame,):
         body(b, *[b.load(b.offset(frame, 8 * n), PTR) for n in range(len(arrays))])
-    loaded = toolchain.load(toolchain.compile_object(b.module(), target))
+    loaded = loading.load(toolchain.compile_object(b.module(), target))
     pointers = (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address("kernel"))(ctypes.addressof(pointers))
 
@@ -401,7 +401,7 @@ def test_calls_inside_and_outside_the_module():
         b.store(b.address_of("double"), b.offset(frame, 16))
     with b.function("double", args=[("x", F64)], result=F64, private=True) as (x,):
         b.return_(b.mul(x, 2.0))
-    loaded = toolchain.load(toolchain.compile_object(b.module(), toolchain.host()))
+    loaded = loading.load(toolchain.compile_object(b.module(), toolchain.host()))
     frame = np.array([2.0, 0.0, 0.0])
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address("kernel"))(frame.ctypes.data)
     assert frame[0] == 5.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import mmap
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from tilewright.compiler.targets.cpu import bindings as bindings_module
-from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu import loading, toolchain
 from tilewright.compiler.targets.cpu.builder import F32, I32, PTR, Builder
 from tilewright.errors import InternalError, TargetError
 
@@ -34,7 +36,7 @@ def sum_of_squares(target) -> str:
 
 def call(object_bytes: bytes, name: str, *arrays: np.ndarray) -> None:
     frame = (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
-    loaded = toolchain.load(object_bytes)
+    loaded = loading.load(object_bytes)
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address(name))(ctypes.addressof(frame))
 
 
@@ -123,11 +125,36 @@ def test_unknown_architecture_is_a_target_error():
 
 
 def test_missing_symbol_and_damaged_object():
-    loaded = toolchain.load(toolchain.compile_object(sum_of_squares(toolchain.host()), toolchain.host()))
+    loaded = loading.load(toolchain.compile_object(sum_of_squares(toolchain.host()), toolchain.host()))
     with pytest.raises(InternalError, match="no function 'absent'"):
         loaded.address("absent")
     with pytest.raises(InternalError, match="no object file"):
-        toolchain.load(b"not an object")
+        loading.load(b"not an object")
+
+
+def test_a_function_that_is_not_in_the_process_is_an_error():
+    b = Builder(toolchain.host())
+    with b.function("lost", args=[("frame", PTR)]) as (frame,):
+        b.call("no_such_function_anywhere", [frame])
+    with pytest.raises(InternalError, match="no function 'lost' to call"):
+        call(toolchain.compile_object(b.module(), toolchain.host()), "lost")
+
+
+def test_code_is_freed_with_the_last_reference():
+    def bytes_of_code() -> int:
+        code = re.findall(r"^(\w+)-(\w+) r-xp 0+ 00:00 0 *$", Path("/proc/self/maps").read_text(), re.M)
+        return sum(int(end, 16) - int(start, 16) for start, end in code)
+
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("asks Linux for its addresses")
+    data = toolchain.compile_object(sum_of_squares(toolchain.host()), toolchain.host())
+    loaded = [loading.load(data) for _ in range(100)]
+    for each in loaded:
+        each.address("squares")
+    with_code = bytes_of_code()
+    del loaded, each
+    gc.collect()
+    assert bytes_of_code() <= with_code - 100 * mmap.PAGESIZE
 
 
 def test_newer_spellings_become_older_ones():
@@ -163,7 +190,7 @@ def test_old_llvmlite_falls_back_to_the_bindings_own_generator(monkeypatch):
         raise RuntimeError("LLVM IR parsing error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(toolchain._llvm(), "parse_assembly", too_old)
+        patch.setattr(toolchain.llvm_bindings(), "parse_assembly", too_old)
         object_bytes = toolchain.compile_object(sum_of_squares(toolchain.host()), toolchain.host())
         if toolchain.host().is_x86:
             with pytest.raises(TargetError, match="pip install -U llvmlite"):
@@ -187,7 +214,7 @@ def test_old_bindings_without_translation_still_compile_for_this_machine(monkeyp
 
 
 def test_parallel_region_runs_on_every_thread():
-    if toolchain.openmp() is None:
+    if loading.openmp() is None:
         pytest.skip("no OpenMP runtime")
     b = Builder(toolchain.host())
     with b.function("region", args=[("out", PTR)], private=True) as (out,):
@@ -203,8 +230,8 @@ def test_parallel_region_runs_on_every_thread():
 
 
 def test_no_openmp_runtime_is_none(monkeypatch):
-    monkeypatch.setattr(toolchain, "_openmp_candidates", lambda: ["no-such-library.so", "libm.so.6"])
-    assert toolchain.openmp.__wrapped__() is None
+    monkeypatch.setattr(loading, "_openmp_candidates", lambda: ["no-such-library.so", "libm.so.6"])
+    assert loading._openmp.__wrapped__() is None
 
 
 # ---- bindings ----
@@ -243,20 +270,20 @@ def test_no_bindings_at_all_says_what_to_install(fresh_bindings, monkeypatch):
 
 SCATTERED_ADDRESSES = """
 import ctypes, mmap, pathlib, sys
-from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu import loading, toolchain
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + 3 * [ctypes.c_int] + [ctypes.c_long]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 RESERVED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # takes addresses, no memory
 
 def reserve(size):
     return libc.mmap(None, size, 0, RESERVED, -1, 0)
 
-# Above 8 GiB that are taken, nothing is free but pages by themselves: room for an object's constants, not for its code.
+# Above 8 GiB that are taken only single pages are free: room for an object's constants, not for its code.
 data = pathlib.Path(sys.argv[1]).read_bytes()
-toolchain.load(data)
+loading.load(data)
 pages, large = reserve(256 * mmap.PAGESIZE), reserve(8 << 30)
 assert large < pages
 for size in (1 << 32, 1 << 24, 1 << 16, mmap.PAGESIZE):
@@ -265,7 +292,7 @@ for size in (1 << 32, 1 << 24, 1 << 16, mmap.PAGESIZE):
 for page in range(0, 256, 2):
     libc.munmap(pages + page * mmap.PAGESIZE, mmap.PAGESIZE)
 
-loaded = [toolchain.load(data) for _ in range(40)]
+loaded = [loading.load(data) for _ in range(40)]
 x, y = (ctypes.c_float * 1024)(*[1.0] * 1024), (ctypes.c_float * 1)()
 frame = (ctypes.c_void_p * 2)(ctypes.addressof(x), ctypes.addressof(y))
 for each in loaded:
@@ -277,7 +304,7 @@ for each in loaded:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its addresses")
 def test_an_object_keeps_together_where_addresses_are_scattered(tmp_path):
-    """As in a process with CUDA's libraries: code that reads a constant further than 2 GiB away would crash."""
+    """As in a process with CUDA's libraries: code cannot read a constant further than 2 GiB away."""
     b = Builder(toolchain.host())
     lanes = toolchain.host().lanes("f32")
     vector = F32.vector(lanes)
@@ -299,8 +326,8 @@ def test_loading_imports_no_mlir(tmp_path):
     path.write_bytes(toolchain.compile_object(sum_of_squares(toolchain.host()), toolchain.host()))
     program = (
         "import sys, pathlib\n"
-        "from tilewright.compiler.targets.cpu import toolchain\n"
-        f"toolchain.load(pathlib.Path({str(path)!r}).read_bytes()).address('squares')\n"
+        "from tilewright.compiler.targets.cpu import loading\n"
+        f"loading.load(pathlib.Path({str(path)!r}).read_bytes()).address('squares')\n"
         "assert not {'mlir', 'torch_mlir'} & set(sys.modules), 'MLIR was imported'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

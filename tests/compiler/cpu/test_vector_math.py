@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu import loading, toolchain
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type
 from tilewright.compiler.targets.cpu.vector_math import MEASURED_ULP, VECTOR_MATH
 
@@ -35,7 +35,7 @@ def kernel(name: str, kind: str, target_name: str, arguments: int, lanes: int) -
         with b.loop(0, count, max(1, lanes)) as loop:
             places = [b.offset(p, b.mul(loop.index, type.bytes)) for p in pointers]
             b.store(VECTOR_MATH[name](b, *[b.load(p, type) for p in places[:-1]]), places[-1])
-    loaded = toolchain.load(toolchain.compile_object(b.module(), target))
+    loaded = loading.load(toolchain.compile_object(b.module(), target))
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address("kernel")), loaded
 
 

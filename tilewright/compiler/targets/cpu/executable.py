@@ -23,6 +23,7 @@ from tilewright.compiler.targets.cpu import (
     flat,
     frame,
     keep,
+    loading,
     orders,
     taps,
     toolchain,
@@ -241,7 +242,7 @@ class CpuExecutable:
 
     def _compile(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
         schedule = self.choose(kernel, layout, self.target, stream)
-        openmp = toolchain.openmp() is not None
+        openmp = loading.openmp() is not None
         material = {
             "program": self._text,
             "kernel": str(position),
@@ -259,7 +260,7 @@ class CpuExecutable:
             return {"object": _object(text, self.target)}
 
         sections = shared_cache().get_or_build(material, build)
-        loaded = toolchain.load(sections["object"])
+        loaded = loading.load(sections["object"])
         entry = ENTRY(loaded.address(ENTRY_NAME))
         direct = direct_type(kernel)(loaded.address(f"{ENTRY_NAME}_direct"))
         part = RANGE(loaded.address(f"{ENTRY_NAME}_range"))
@@ -272,7 +273,7 @@ class CpuExecutable:
 
     def source(self, compiled: CompiledKernel, language: str = "mlir") -> str:
         """The code of one kernel: "mlir", or what became of it as "llvm" or "asm"."""
-        openmp = toolchain.openmp() is not None
+        openmp = loading.openmp() is not None
         text = emit(compiled.kernel, compiled.layout, compiled.schedule, self.target, openmp)
         if language == "mlir":
             return text

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu import loading
 from tilewright.compiler.targets.cpu.frame import ITEMS, THREADS
 
 Entry = Callable[[int], None]
@@ -31,7 +31,7 @@ class _State:
 
 def has_openmp() -> bool:
     """Whether kernels may enter parallel regions here, on threads of their own."""
-    if _State.orphaned or toolchain.openmp() is None:
+    if _State.orphaned or loading.openmp() is None:
         return False
     _State.started = True
     return True

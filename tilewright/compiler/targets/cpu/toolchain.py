@@ -1,7 +1,6 @@
-"""From MLIR text to machine code, and from machine code to callable addresses.
+"""From MLIR text to machine code, which `loading` makes callable.
 
-    MLIR text --(MLIR bindings: PIPELINE, translate)--> LLVM IR text --(llvmlite: O3, code generation)-->
-    object    --(llvmlite: load)-->  address of each function; nothing of MLIR is imported for this step
+    MLIR text --(MLIR bindings: PIPELINE, translate)--> LLVM IR --(llvmlite: O3, code generation)--> object
 
 LLVM IR crosses from the MLIR bindings to llvmlite as text because llvmlite, unlike the bindings, lets the
 caller choose CPU and features and knows every architecture it was built with. `prepare` respells what a newer
@@ -10,11 +9,7 @@ LLVM writes and an older one does not read; the bindings' own code generator is 
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import math
-import os
-import platform
 import re
 import struct
 import tempfile
@@ -31,8 +26,6 @@ PIPELINE = (
     "builtin.module(convert-scf-to-cf,convert-vector-to-llvm,convert-math-to-llvm,convert-arith-to-llvm,"
     "convert-cf-to-llvm,reconcile-unrealized-casts)"
 )
-
-OPENMP_SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class Caches:
 
 
 @cache
-def _llvm() -> Any:
+def llvm_bindings() -> Any:
     """llvmlite's binding module with every target it was built with."""
     try:
         import llvmlite.binding as llvm
@@ -124,7 +117,7 @@ def _llvm() -> Any:
 @cache
 def host() -> CpuTarget:
     """This machine's widest target: AVX-512, else AVX2, else baseline; NEON on Arm."""
-    llvm = _llvm()
+    llvm = llvm_bindings()
     triple, cpu = llvm.get_process_triple(), llvm.get_host_cpu_name()
     features = dict(llvm.get_host_cpu_features())
     if _architecture(triple) == "aarch64":
@@ -274,7 +267,7 @@ def _old_float(match: re.Match[str]) -> str:
 
 
 def _machine(target: CpuTarget) -> Any:
-    llvm = _llvm()
+    llvm = llvm_bindings()
     try:
         backend = llvm.Target.from_triple(target.triple)
     except RuntimeError as error:
@@ -288,7 +281,7 @@ def _machine(target: CpuTarget) -> Any:
 
 def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
     """The optimised LLVM module and the machine it was optimised for."""
-    llvm = _llvm()
+    llvm = llvm_bindings()
     machine = _machine(target)
     ir = llvm_ir(text)
     try:
@@ -360,95 +353,3 @@ def assembly(text: str, target: CpuTarget) -> str:
 def optimised_ir(text: str, target: CpuTarget) -> str:
     """MLIR text to optimised LLVM IR text, for reading."""
     return str(_optimised(text, target)[0])
-
-
-# ---- loading ----------------------------------------
-
-
-# ELF, Mach-O (64 bits), COFF for x86-64 and for Arm.
-_OBJECT_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86", b"\x64\xaa")
-
-
-class Loaded:
-    """Machine code in memory; the addresses live as long as this object."""
-
-    def __init__(self, engine: Any):
-        self._engine = engine
-
-    def address(self, symbol: str) -> int:
-        """The address of a function."""
-        address = self._engine.get_function_address(symbol)
-        if not address:
-            raise InternalError(f"the compiled object has no function {symbol!r}")
-        return address
-
-
-def load(object_bytes: bytes) -> Loaded:
-    """Loads an object that was compiled for this machine.
-
-    Every function it calls must be in the process: LLVM ends the process at one that is not, so a kernel may
-    call the OpenMP runtime only where `openmp()` found one.
-    """
-    llvm = _llvm()
-    if not object_bytes.startswith(_OBJECT_MAGIC):  # LLVM does not survive being given anything else
-        raise InternalError(f"{len(object_bytes)} bytes that are no object file were to be loaded")
-    _export_process_symbols()
-    empty = llvm.parse_assembly("")
-    empty.triple = host().triple
-    # Code reaches its constants by 32 bits of distance. LLVM's own memory manager maps each section where there
-    # is room, gigabytes apart in a process that has mapped large libraries (CUDA's); this one reserves one
-    # stretch of addresses for all sections of an object.
-    engine = llvm.create_mcjit_compiler(empty, _machine(host()), use_lmm=True)
-    try:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(object_bytes))
-        engine.finalize_object()
-    except RuntimeError as error:
-        raise InternalError(f"a compiled object does not load: {error}") from error
-    return Loaded(engine)
-
-
-@cache
-def _export_process_symbols() -> None:
-    """Makes libm and, where there is one, the OpenMP runtime known to loaded objects."""
-    llvm = _llvm()
-    name = ctypes.util.find_library("m") if os.name == "posix" else None
-    if name:
-        llvm.load_library_permanently(name)
-    openmp()
-
-
-@cache
-def openmp() -> str | None:
-    """Loads an OpenMP runtime that has GOMP_parallel and gives its path; None where there is none.
-
-    The caller then runs its threads from Python. Candidates: GNU's own, then LLVM's, with the same entry.
-    """
-    llvm = _llvm()
-    for path in _openmp_candidates():
-        try:
-            library = ctypes.CDLL(path)
-            addresses = [
-                ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in OPENMP_SYMBOLS
-            ]
-        except (OSError, AttributeError):
-            continue
-        for name, address in zip(OPENMP_SYMBOLS, addresses, strict=True):
-            llvm.add_symbol(name, address)
-        _KEPT.append(library)
-        return path
-    return None
-
-
-_KEPT: list[ctypes.CDLL] = []
-
-
-def _openmp_candidates() -> list[str]:
-    if platform.system() == "Darwin":
-        return [
-            "libomp.dylib",
-            "/opt/homebrew/opt/libomp/lib/libomp.dylib",
-            "/usr/local/opt/libomp/lib/libomp.dylib",
-        ]
-    if platform.system() == "Windows":
-        return ["libomp140.x86_64.dll", "libiomp5md.dll", "libgomp-1.dll"]
-    return ["libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so"]
