@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.compiler.targets.triton.memory_guard import MemoryGuard
+from tilewright.compiler.targets.triton.rounded_once import float32_to_odd, fma64, fma_narrow
 from tilewright.compiler.targets.triton.sources import LANGUAGE, PARSER, import_triton, load_functions
 from tilewright.errors import InternalError, LaunchError
 
@@ -493,56 +494,14 @@ def _fused_multiply_add(left: Any, right: Any, addend: Any) -> Any:
     operands = np.broadcast_arrays(_values(left), _values(right), _values(addend))
     kind = operands[2].dtype
     if kind == np.float64:
-        fma64 = getattr(libtriton.interpreter, "fma_fp64", _fma64)
-        return TensorHandle(fma64(*operands), addend.dtype.scalar)
-    if not np.issubdtype(kind, np.floating):
-        return TensorHandle(operands[0] * operands[1] + operands[2], addend.dtype.scalar)
-    # The product of two narrower floats is exact in float64; rounding the sum to odd there makes the second
-    # rounding right.
-    product = operands[0].astype(np.float64) * operands[1]
-    result = _add_to_odd(product, operands[2].astype(np.float64)).astype(np.float32)
+        result = getattr(libtriton.interpreter, "fma_fp64", fma64)(*operands)
+    elif np.issubdtype(kind, np.floating):
+        result = fma_narrow(*operands)
+    else:
+        result = operands[0] * operands[1] + operands[2]
     if _is_bfloat16(addend):
-        return _rounded(result)
+        return _rounded(float32_to_odd(result))
     return TensorHandle(result.astype(kind), addend.dtype.scalar)
-
-
-def _two_sum(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sum and its rounding error (Knuth)."""
-    total = left + right
-    back = total - left
-    return total, (left - (total - back)) + (right - back)
-
-
-def _add_to_odd(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """left + right in float64, an inexact result rounded to the neighbour whose last bit is one."""
-    total, error = _two_sum(left, right)
-    bits = np.array(total).view(np.int64)
-    inexact = np.isfinite(total) & (error != 0) & (bits & 1 == 0)
-    outward = (error > 0) == (total > 0)
-    return (bits + np.where(inexact, np.where(outward, 1, -1), 0)).view(np.float64)
-
-
-def _fma64(left: np.ndarray, right: np.ndarray, addend: np.ndarray) -> np.ndarray:
-    """A float64 fused multiply-add by error-free transformations (Dekker, Knuth); within an ULP of exact."""
-    # Splitting the largest numbers would overflow, so everything is scaled down where there is one.
-    scales = [np.where(np.abs(v) > 2.0**900, 2.0**-100, 1.0) for v in (left, right)]
-    product = (left * scales[0]) * (right * scales[1])
-    scales = [np.where(product == 0, 1.0, scale) for scale in scales]
-    left, right, addend = left * scales[0], right * scales[1], addend * scales[0] * scales[1]
-    left_high, left_low = _split(left)
-    right_high, right_low = _split(right)
-    lost = left_high * right_high - product
-    lost = ((lost + left_high * right_low) + left_low * right_high) + left_low * right_low
-    total, error = _two_sum(product, addend)
-    corrected = total + (error + lost)
-    return np.where(np.isfinite(corrected), corrected, total) / scales[0] / scales[1]
-
-
-def _split(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A float64 as the sum of two numbers of 26 bits."""
-    scaled = value * 134217729.0
-    high = scaled - (scaled - value)
-    return high, value - high
 
 
 def _dot(
