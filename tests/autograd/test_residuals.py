@@ -19,10 +19,11 @@ from derivative_cases import (
     state_space,
 )
 
+import tilewright as tw
 from tilewright.autograd.cut import is_contraction
 from tilewright.autograd.derive import vjp
 from tilewright.dsl.dtypes import float16, float32
-from tilewright.dsl.program import Program, Reduce
+from tilewright.dsl.program import At, Program, Read, Reduce, topological
 from tilewright.dsl.reference import reference
 
 
@@ -80,3 +81,20 @@ def test_the_extended_forward_gives_the_same_results():
     derivative = vjp(case.program())
     (y,) = reference(case.program(), case.arguments())
     np.testing.assert_array_equal(reference(derivative.forward, case.arguments())[0], y)
+
+
+def window_sums(x: tw.Tile["t"], k: tw.Tile["r"]):
+    y = tw.sum(x.at(t=tw.index("t") + tw.index("r")) * k, "r")
+    return y * y / (1 + tw.max(tw.abs(y), "t"))
+
+
+def test_a_saved_value_is_read_under_every_name_of_its_axes():
+    """The gradient of x needs the window sums at other positions than that of k does."""
+    program = Case(window_sums).program(float32)
+    for wrt in (None, ("x",)):
+        derivative = vjp(program, wrt)
+        (saved,) = derivative.saved
+        names = {n.names for n in derivative.backward.nodes() if isinstance(n, Read) and n.param == saved}
+        assert len(names) == 2
+        sums = [n for n in derivative.backward.nodes() if isinstance(n, Reduce) and n.over == ("r",)]
+        assert all(any(isinstance(m, At) and m.along == ("t'",) for m in topological([n])) for n in sums)

@@ -28,6 +28,7 @@ from typing import Any
 
 from tilewright.autograd.solving import windows
 from tilewright.dsl.axes import PAIR, base
+from tilewright.dsl.namesakes import Namesakes
 from tilewright.dsl.program import (
     At,
     Const,
@@ -141,16 +142,21 @@ class Prices:
         return self.streamed[root]
 
 
-def kept_values(program: Program, gradients: Sequence[Node], marks: Marks | None = None) -> tuple[Node, ...]:
-    """The forward values that the backward should read, besides operands: those at which the cut runs."""
+def kept_values(
+    program: Program, gradients: Sequence[Node], marks: Marks, namesakes: Namesakes
+) -> tuple[Node, ...]:
+    """The forward values that the backward should read, besides operands: those at which the cut runs.
+
+    A forward value under other names for its axes is that value.
+    """
     import networkx
 
-    marks = marks or Marks()
     prices = Prices(program)
-    forward = set(program.nodes())
-    backward = topological(gradients)
-    needed = [n for n in backward if n in forward]
-    asked = {a for n in backward if n not in forward for a in n.args} | set(gradients)
+    forward = {namesakes.form(n): n for n in program.nodes()}
+    backward = {n: forward.get(namesakes.form(n)) for n in topological(gradients)}
+    needed = dict.fromkeys(value for value in backward.values() if value is not None)
+    asked = {backward[a] for n, value in backward.items() if value is None for a in n.args}
+    asked.update(backward[root] for root in gradients)
     graph = networkx.DiGraph()
     graph.add_edge(SOURCE, SINK, price=0.0)
     for node in topological(needed):

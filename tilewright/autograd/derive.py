@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.autograd.backward_pass import BackwardPass
 from tilewright.autograd.operands import close, declared_axes, fresh_name
-from tilewright.autograd.residuals import Emit, Saved, as_results, choose, log_sums, without_marks
+from tilewright.autograd.residuals import Saved, Write, as_results, choose, log_sums, without_marks
 from tilewright.autograd.scans import push_forward_scan
 from tilewright.autograd.transpose import push_forward
 from tilewright.dsl.algebra import Collector, Emitter, Polynomials, Recogniser, collect
@@ -101,17 +101,17 @@ def _seeds(program: Program, taken: set[str]) -> tuple[tuple[Result, Param], ...
     return tuple((r, Param(fresh_name(f"d_{r.name}", taken), r.axes, r.dtype)) for r in outputs)
 
 
-def _emission(program: Program, raw: tuple[Node, ...], polynomials: Polynomials) -> Emit:
+def _emission(program: Program, raw: tuple[Node, ...], polynomials: Polynomials) -> Write:
     """Writes the raw gradients in terms of the forward's values."""
     collector = Collector(topological((*(r.node for r in program.results), *log_sums(program))), polynomials)
     forms = [collector.form(node) for node in raw]
 
-    def emit(saved: Sequence[Saved]) -> tuple[Node, ...]:
+    def write(saved: Sequence[Saved]) -> tuple[Node, ...]:
         exact = [s.node for s in saved if not s.narrowed]
         emitter = Emitter(Recogniser(collector, [s.node for s in saved], exact))
         return tuple(emitter.form(form, node.dtype) for form, node in zip(forms, raw, strict=True))
 
-    return emit
+    return write
 
 
 def _distinct(params: tuple[Param, ...]) -> tuple[Param, ...]:

@@ -9,6 +9,8 @@
 4. Except that one function that jumps never sees two versions of a value, one read and one computed again
    (`dsl.jumps`): then what would be read is computed again as well.
 
+A value under other names for its axes (`dsl.namesakes`) is that value: it is read under those names.
+
 `tw.checkpoint` overrides 1 and 2: a marked value is never kept, or (`keep=True`) always.
 """
 
@@ -20,6 +22,7 @@ from dataclasses import replace as replace_field
 
 from tilewright.autograd.cut import Marks, Prices, is_contraction, kept_values
 from tilewright.dsl.jumps import depends_on_order, jumps
+from tilewright.dsl.namesakes import Namesakes
 from tilewright.dsl.program import (
     Cast,
     Map,
@@ -33,13 +36,14 @@ from tilewright.dsl.program import (
     rewrite,
     topological,
 )
+from tilewright.dsl.renaming import rename
 
 NARROW = 1.05
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A forward value that the backward reads: `node` stands for the param `param` wherever it occurs."""
+    """A forward value that the backward reads: the param `param` stands for `node` wherever it occurs."""
 
     param: Param
     node: Node
@@ -54,8 +58,42 @@ class Saved:
         return replace_field(self, param=replace_field(self.param, name=name))
 
 
-Emit = Callable[[Sequence[Saved]], tuple[Node, ...]]
+Write = Callable[[Sequence[Saved]], tuple[Node, ...]]
 """Writes the gradients in terms of these values."""
+
+
+class Emission:
+    """The gradients as they are written with one choice of values to read or another."""
+
+    def __init__(self, program: Program, write: Write):
+        self.write = write
+        self.namesakes = Namesakes(program)
+
+    def gradients(self, saved: Sequence[Saved]) -> tuple[Node, ...]:
+        """With each value of `saved` read, under whatever names."""
+        roots = self.write(saved)
+        table = {
+            node: rename(value.stand_in, self.namesakes.names(value.node, node))
+            for node, value in self.occurrences(roots, saved).items()
+        }
+        return tuple(replace(root, table) for root in roots)
+
+    def used(self, saved: Sequence[Saved]) -> tuple[Saved, ...]:
+        """Those that the gradients then read."""
+        present = self.forms(self.gradients(saved))
+        return tuple(s for s in saved if self.form(s.stand_in) in present)
+
+    def occurrences(self, roots: Iterable[Node], saved: Iterable[Saved]) -> dict[Node, Saved]:
+        """The nodes below `roots` that are values of `saved`, and which."""
+        values = {self.form(s.node): s for s in reversed(tuple(saved))}
+        return {n: values[self.form(n)] for n in topological(roots) if self.form(n) in values}
+
+    def form(self, node: Node) -> int:
+        return self.namesakes.form(node)
+
+    def forms(self, roots: Iterable[Node]) -> dict[int, Node]:
+        """The nodes below `roots`, one of each form."""
+        return {self.form(n): n for n in topological(roots)}
 
 
 @dataclass(frozen=True)
@@ -81,34 +119,35 @@ def without_marks(program: Program) -> tuple[Program, Marks]:
     return plain, Marks(frozenset(found["kept"]), frozenset(found["recomputed"]))
 
 
-def choose(program: Program, emit: Emit, name: Callable[[str], str], marks: Marks) -> Choice:
+def choose(program: Program, write: Write, name: Callable[[str], str], marks: Marks) -> Choice:
     """The gradients with the results and residuals that they read; `name` makes a new name for a residual."""
+    emission = Emission(program, write)
     while True:
-        saved = _chosen(program, emit, marks)
-        torn = _torn(emit(saved), saved)
+        saved = _chosen(program, emission, marks)
+        torn = _torn(emission, saved)
         if not torn:
             break
         marks = Marks(marks.kept - torn, marks.recomputed | torn)
     given = {r.name for r in program.results}
     saved = tuple(s if s.param.name in given else s.renamed(name("saved_{}")) for s in saved)
-    return Choice(_emitted(emit, saved), saved)
+    return Choice(emission.gradients(saved), saved)
 
 
-def _chosen(program: Program, emit: Emit, marks: Marks) -> tuple[Saved, ...]:
+def _chosen(program: Program, emission: Emission, marks: Marks) -> tuple[Saved, ...]:
     """What the backward reads at the least cost; residuals are called #0, #1, …"""
     readable = tuple(s for s in result_values(program) if s.node not in marks.recomputed)
-    saved = _worthwhile(readable, emit, Prices(program, beside=False))
-    gradients = _emitted(emit, saved)
-    extra = kept_values(program, gradients, marks)
+    saved = _worthwhile(readable, emission, Prices(program, beside=False))
+    gradients = emission.gradients(saved)
+    extra = kept_values(program, gradients, marks, emission.namesakes)
     if extra:
-        saved = _with_residuals(program, emit, marks, saved, extra)
-        gradients = _emitted(emit, saved)
+        saved = _with_residuals(program, emission, marks, saved, extra)
+        gradients = emission.gradients(saved)
     used = {n.param for n in topological(gradients) if isinstance(n, Read)}
     return tuple(s for s in saved if s.param.name in used)
 
 
 def _with_residuals(
-    program: Program, emit: Emit, marks: Marks, saved: tuple[Saved, ...], extra: tuple[Node, ...]
+    program: Program, emission: Emission, marks: Marks, saved: tuple[Saved, ...], extra: tuple[Node, ...]
 ) -> tuple[Saved, ...]:
     """`saved` with the values at the cut; sums of exponentials as their logarithms where that suffices."""
     plain = tuple(n for n in extra if not (isinstance(n, Reduce) and not is_contraction(n)))
@@ -116,38 +155,38 @@ def _with_residuals(
     added: tuple[Saved, ...] = ()
     for values in ((*plain, *logarithms), extra):
         added = tuple(Saved(Param(f"#{k}", _ordered(program, n), n.dtype), n) for k, n in enumerate(values))
-        if not kept_values(program, _emitted(emit, (*saved, *added)), marks):
+        gradients = emission.gradients((*saved, *added))
+        if not kept_values(program, gradients, marks, emission.namesakes):
             break
-    return (*saved, *_used(added, _emitted(emit, (*saved, *added))))
+    used = emission.used((*saved, *added))
+    return (*saved, *(s for s in added if s in used))
 
 
-def _torn(gradients: Iterable[Node], saved: tuple[Saved, ...]) -> frozenset[Node]:
+def _torn(emission: Emission, saved: tuple[Saved, ...]) -> frozenset[Node]:
     """The values to be read of which a function that jumps would see a computed version as well.
 
     A value in full precision differs from what is computed again if it depends on the order of a sum; a
     narrowed one differs from everything that goes back to the same operand.
     """
-    read = {s.node: s for s in saved}
+    gradients = emission.write(saved)
+    read = emission.occurrences(gradients, saved)
     found: set[Node] = set()
-    for node in _outside(gradients, read):
-        if not jumps(node):
-            continue
-        computed = set(_outside(node.args, read))
-        there = {a for n in (node, *computed) for a in n.args if a in read}
-        for value in there:
-            if read[value].narrowed:
-                others = computed.union(*(topological([v]) for v in there - {value}))
-                torn = any(isinstance(n, Read) for n in others.intersection(topological([value])))
-            else:
-                torn = any(depends_on_order(n) for n in computed.intersection(topological([value])))
-            if torn:
-                found.add(value)
+    for node in topological(gradients, known=(read,)):
+        if jumps(node):
+            outside = topological(node.args, known=(read,))
+            there = {read[a] for n in (node, *outside) for a in n.args if a in read}
+            computed = {emission.form(n): n for n in outside}
+            found.update(value.node for value in there if _is_torn(emission, value, there, computed))
     return frozenset(found)
 
 
-def _outside(roots: Iterable[Node], read: Mapping[Node, Saved]) -> tuple[Node, ...]:
-    """What is computed for `roots` when the values in `read` are there."""
-    return topological(roots, known=(read,))
+def _is_torn(emission: Emission, value: Saved, there: set[Saved], computed: Mapping[int, Node]) -> bool:
+    """Whether a value that is read goes back to what a function sees computed, or read narrowed, besides."""
+    below = emission.forms([value.node]).keys()
+    if not value.narrowed:
+        return any(depends_on_order(computed[form]) for form in computed.keys() & below)
+    others = {**computed, **emission.forms(v.node for v in there if v is not value)}
+    return any(isinstance(others[form], Read) for form in others.keys() & below)
 
 
 def result_values(program: Program) -> tuple[Saved, ...]:
@@ -164,29 +203,18 @@ def result_values(program: Program) -> tuple[Saved, ...]:
     return tuple(found.values())
 
 
-def _worthwhile(readable: tuple[Saved, ...], emit: Emit, prices: Prices) -> tuple[Saved, ...]:
+def _worthwhile(readable: tuple[Saved, ...], emission: Emission, prices: Prices) -> tuple[Saved, ...]:
     """The readable values that lower the cost, dropped one by one."""
-    gradients = _emitted(emit, readable)
-    kept = _used(readable, gradients)
-    best = _cost(gradients, kept, prices)
+    kept = emission.used(readable)
+    best = _cost(emission.gradients(readable), kept, prices)
     for candidate in kept:
         fewer = tuple(s for s in kept if s.param.name != candidate.param.name)
         if len(fewer) == len(kept):
             continue
-        without = _cost(_emitted(emit, fewer), fewer, prices)
+        without = _cost(emission.gradients(fewer), fewer, prices)
         if without < best:
             best, kept = without, fewer
     return kept
-
-
-def _emitted(emit: Emit, saved: tuple[Saved, ...]) -> tuple[Node, ...]:
-    table = {s.node: s.stand_in for s in saved}
-    return tuple(replace(root, table) for root in emit(saved))
-
-
-def _used(saved: Iterable[Saved], gradients: Iterable[Node]) -> tuple[Saved, ...]:
-    present = set(topological(gradients))
-    return tuple(s for s in saved if s.stand_in in present)
 
 
 def _cost(gradients: tuple[Node, ...], saved: tuple[Saved, ...], prices: Prices) -> float:

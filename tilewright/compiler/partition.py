@@ -28,12 +28,12 @@ from tilewright.compiler.boundaries import (
 from tilewright.compiler.chunks import chunks_axis, rows_axis
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.grouping import Group, Shape, Target, merge
-from tilewright.compiler.namesakes import Namesakes
 from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split, needed
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import base, union
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.jumps import chooses, depends_on_order, jumps
+from tilewright.dsl.namesakes import Namesakes
 from tilewright.dsl.program import (
     At,
     Const,
@@ -146,7 +146,7 @@ class _Partitioner:
             reduction.combine, (axis,), Read(partial.buffer, (axis, *reduction.axes), reduction.dtype)
         )
         table: dict[Node, Node] = {
-            found: rename(finisher, dict(zip(reduction.axes, found.axes, strict=True)))
+            found: rename(finisher, self.namesakes.names(reduction, found))
             for found in topological([node])
             if isinstance(found, Reduce) and self.namesakes.form(found) == form
         }
@@ -428,7 +428,7 @@ class _Partitioner:
         lead = group.lead
         reads = {b: _read_of(b, buffers) for b in group.boundaries}
         for node, first in group.borrowed.items():
-            reads[node] = rename(_read_of(first, buffers), dict(zip(first.axes, node.axes, strict=True)))
+            reads[node] = rename(_read_of(first, buffers), self.namesakes.names(first, node))
         outputs: list[Output] = []
         contraction, own = None, None
         if lead.contraction:

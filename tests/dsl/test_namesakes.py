@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import tilewright as tw
 from tests.support.checks import assert_close, assert_right, backward_of, extents_of, with_cotangents
-from tilewright.compiler.namesakes import Namesakes
 from tilewright.compiler.pipeline import lower
+from tilewright.dsl.namesakes import Namesakes
 from tilewright.dsl.program import Program, Reduce
+from tilewright.errors import InternalError
 
 
 @tw.op
@@ -109,3 +111,21 @@ def test_which_axis_is_which_matters():
     program, _ = bound(sums, normal(4, 4), normal(4, 4))
     namesakes = Namesakes(program)
     assert len({namesakes.form(r.node) for r in program.results}) == 3
+
+
+def test_products_are_the_same_either_way_round():
+    """And each axis of one is the right axis of the other."""
+
+    @tw.op
+    def products(x: tw.Tile["i d"], k: tw.Tile["d"], z: tw.Tile["i j"]):
+        return tw.sum(x * k, "d"), tw.sum(k * x["j d"], "d"), x * k, k * x["j d"], z - x["j d"] * k, z - k * x
+
+    program, _ = bound(products, normal(4, 4), normal(4), normal(4, 4))
+    namesakes = Namesakes(program)
+    sums, swapped, whole, renamed, one, other = (r.node for r in program.results)
+    assert namesakes.form(sums) == namesakes.form(swapped)
+    assert namesakes.names(whole, renamed) == {"i": "j", "d": "d"}
+    assert namesakes.form(one) != namesakes.form(other)
+    with pytest.raises(InternalError, match="differ in more than"):
+        namesakes.names(sums, whole)
+    check(products, normal(4, 4), normal(4), normal(4, 4))

@@ -2,8 +2,9 @@
 
     centred["n e"] · centred           the mean of centred, along d and along e, is one buffer
 
-Two nodes are namesakes if they are the same expression with other names for its axes, and each name stands
-for an axis of the same extent as the other's: an axis of the same operand, or one that was declared alike.
+Two nodes are namesakes if they are the same expression with other names for its axes (a · b and b · a are the
+same), and each name stands for an axis of the same extent as the other's: an axis of the same operand, or one
+that was declared alike.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ from tilewright.dsl.program import (
     Size,
     topological,
 )
+from tilewright.errors import InternalError
+
+COMMUTATIVE = frozenset({"add", "mul", "and", "or", "eq", "ne"})
 
 
 class Namesakes:
-    """Nodes by what they are apart from the names of their axes.
-
-    The axes of a node come in an order that follows from its structure, so namesakes correspond axis by axis.
-    """
+    """Nodes by what they are apart from the names of their axes."""
 
     def __init__(self, program: Program):
         self.extents = _extent_classes(program)
         self.numbers: dict[Any, int] = {}
         self.forms: dict[Node, int] = {}
+        self.orders: dict[Node, tuple[str, ...]] = {}
         for declared in program.extents:
             self.extents.setdefault(declared.axis, ("declared", self.form(declared.size)))
 
@@ -48,40 +50,47 @@ class Namesakes:
         """The same number for namesakes, another one for anything else."""
         if root not in self.forms:
             for node in topological([root], known=[self.forms]):
-                self.forms[node] = self.numbers.setdefault(self._key(node), len(self.numbers))
+                axes = _Numbers()
+                key = self._key(node, axes)
+                extents = tuple(self._extent(axis) for axis in axes.known)
+                self.forms[node] = self.numbers.setdefault((key, extents), len(self.numbers))
+                self.orders[node] = tuple(axis for axis in axes.known if axis in node.axes)
         return self.forms[root]
+
+    def names(self, node: Node, namesake: Node) -> dict[str, str]:
+        """What `namesake` calls each axis of `node`: both meet their axes in the same order."""
+        if self.form(node) != self.form(namesake):
+            raise InternalError(f"{node} and {namesake} differ in more than the names of axes")
+        return dict(zip(self.orders[node], self.orders[namesake], strict=True))
 
     def _extent(self, axis: str) -> Any:
         return self.extents.get(base(axis), base(axis))
 
-    def _key(self, node: Node) -> Any:
+    def _key(self, node: Node, axes: _Numbers) -> Any:
         match node:
             case Const():
                 return node
             case Size():
                 return Size, self._extent(node.axis)
             case Index():
-                return Index, self._extent(node.axis)
+                return Index, axes.of((node.axis,))
             case Read():
-                numbers = _Numbers()
-                return Read, node.param, node.type, numbers.of(node.names), self._extents(numbers)
+                return Read, node.param, node.type, axes.of(node.names)
             case At():
-                return self._key_of_indexing(node)
-        numbers = _Numbers()
-        args = tuple((self.forms[a], numbers.of(a.axes)) for a in node.args)
-        own = _own_fields(node, numbers)
-        return type(node), own, args, self._extents(numbers)
+                return self._key_of_indexing(node, axes)
+        args = node.args
+        if isinstance(node, Map) and node.function in COMMUTATIVE:
+            args = tuple(sorted(args, key=self.forms.__getitem__))
+        operands = tuple((self.forms[a], axes.of(self.orders[a])) for a in args)
+        return type(node), _own_fields(node, axes), operands
 
-    def _key_of_indexing(self, node: At) -> Any:
+    def _key_of_indexing(self, node: At, axes: _Numbers) -> Any:
         """The axes in `along` are bound: positions may run along others of the same name."""
-        numbers = _Numbers()
-        positions = tuple((self.forms[p], numbers.of(p.axes)) for p in node.positions)
-        free = tuple(a for a in node.arg.axes if a not in node.along)
-        along = tuple(node.arg.axes.index(a) for a in node.along)
-        return At, self.forms[node.arg], along, positions, numbers.of(free), self._extents(numbers)
-
-    def _extents(self, numbers: _Numbers) -> tuple:
-        return tuple(self._extent(axis) for axis in numbers.known)
+        order = self.orders[node.arg]
+        positions = tuple((self.forms[p], axes.of(self.orders[p])) for p in node.positions)
+        free = tuple(a for a in order if a not in node.along)
+        along = tuple(order.index(a) for a in node.along)
+        return At, self.forms[node.arg], along, positions, axes.of(free)
 
 
 class _Numbers:
@@ -95,7 +104,7 @@ class _Numbers:
 
 
 def _own_fields(node: Node, numbers: _Numbers) -> tuple:
-    """What a node is besides its operands."""
+    """What a node is besides its operands; the axes that it runs over are numbered before theirs."""
     match node:
         case Map():
             return (node.function,)
