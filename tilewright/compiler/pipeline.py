@@ -90,7 +90,7 @@ def compile_program(program: Program, target: str = "cpu") -> Executable:
 
         return InterpreterExecutable(plan)
     if target.startswith("cuda"):
-        from tilewright.compiler.targets.triton.executable import CudaExecutable
+        from tilewright.compiler.targets.triton.on_device import CudaExecutable
 
         return CudaExecutable(plan, target)
     raise TargetError(

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.compiler.triton.fake_cuda import (
+from tests.support.fake_cuda import (
     ILLEGAL_ADDRESS,
     NO_BINARY,
     NO_DEVICE,
@@ -32,27 +32,21 @@ from tilewright.errors import (
     TargetError,
 )
 from tilewright.runtime import cuda
-
-
-def forget_devices():
-    cuda._devices.clear()
-    cuda._probe.cache_clear()
-    cuda._initialised_in = None
-    cuda.launches.names.clear()
+from tilewright.runtime.cuda import arrays, cards, pinned
+from tilewright.runtime.cuda import driver as cuda_driver
 
 
 @pytest.fixture
-def install(monkeypatch):
+def install():
     """Puts a fake driver in place of the real one, and everything back afterwards."""
 
     def use(fake: FakeCuda) -> FakeCuda:
-        forget_devices()
-        monkeypatch.setattr(cuda, "_bindings_override", fake)
+        cuda.use_bindings(fake)
         return fake
 
     yield use
     gc.collect()
-    forget_devices()
+    cuda.use_bindings(None)
 
 
 @pytest.fixture
@@ -103,28 +97,28 @@ def test_without_a_driver_the_reason_is_given(install):
     with pytest.raises(
         TargetError, match=r"no CUDA device: there is no NVIDIA driver .*not found\), or use the CPU"
     ):
-        cuda.device()
+        cuda.card()
 
 
 def test_without_the_package_the_remedy_is_given(monkeypatch):
-    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None)
-    forget_devices()
+    monkeypatch.setattr(cuda_driver.importlib.util, "find_spec", lambda name: None)
+    cuda.use_bindings(None)
     with pytest.raises(
         TargetError, match=r"cuda-bindings is not installed; install .*tilewright\[cuda\].*use the CPU"
     ):
         cuda.bindings()
-    forget_devices()
+    cuda.use_bindings(None)
 
 
 def test_a_broken_package_is_not_fatal(monkeypatch):
     def broken():
         raise ImportError("wrong version")
 
-    monkeypatch.setattr(cuda, "_import_bindings", broken)
-    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: object())
-    forget_devices()
+    monkeypatch.setattr(cuda_driver, "import_bindings", broken)
+    monkeypatch.setattr(cuda_driver.importlib.util, "find_spec", lambda name: object())
+    cuda.use_bindings(None)
     assert "cannot be imported (wrong version)" in cuda.unavailable_reason()
-    forget_devices()
+    cuda.use_bindings(None)
 
 
 def test_no_device_is_unavailable(install):
@@ -141,24 +135,24 @@ def test_availability_is_asked_once(fake):
 
 
 def test_properties(fake):
-    properties = cuda.device().properties
+    properties = cuda.card().properties
     assert properties.name == "Fake GPU"
     assert properties.capability == (9, 0)
     assert properties.target == "cuda:90"
     assert properties.memory_bytes_per_second == pytest.approx(3.35e12, rel=0.01)
-    assert cuda.device() is cuda.device(0)
+    assert cuda.card() is cuda.card(0)
 
 
 def test_devices_that_do_not_exist(fake):
     with pytest.raises(TargetError, match="no CUDA device 3: there are 1, counted from 0"):
-        cuda.device(3)
+        cuda.card(3)
 
 
 def test_forked_children_are_told(fake, monkeypatch):
-    cuda.device()
-    monkeypatch.setattr(cuda.os, "getpid", lambda: -1)
+    cuda.card()
+    monkeypatch.setattr(cards.os, "getpid", lambda: -1)
     with pytest.raises(TargetError, match=r'forked .*get_context\("spawn"\)'):
-        cuda.device()
+        cuda.card()
 
 
 # Memory
@@ -168,69 +162,74 @@ def test_forked_children_are_told(fake, monkeypatch):
 def test_arrays_travel_there_and_back(fake, dtype):
     x = np.arange(24).reshape(2, 3, 4).astype(dtype)
     for array in (x, x.transpose(2, 0, 1), x[:, ::-1], x[:0], x[1, 2, 3]):
-        buffer = cuda.DeviceBuffer.from_numpy(np.asarray(array))
+        buffer = arrays.from_numpy(np.asarray(array))
         assert buffer.is_contiguous
         np.testing.assert_array_equal(buffer.to_numpy(), array)
 
 
 def test_views_read_what_they_show(fake):
     x = np.arange(24, dtype=np.float32).reshape(4, 6)
-    buffer = cuda.DeviceBuffer.from_numpy(x)
+    buffer = arrays.from_numpy(x)
     part = x[1:3, ::-2]
-    view = buffer.view(part.shape, part.strides, part.ctypes.data - x.ctypes.data)
+    view = buffer[1:3, ::-2]
     assert not view.is_contiguous
     np.testing.assert_array_equal(view.to_numpy(), part)
-    assert buffer.view((3, 4), (0, 4)).to_numpy().shape == (3, 4)
+    assert buffer.laid_out((3, 4), (0, 4)).to_numpy().shape == (3, 4)
 
 
 def test_views_stay_inside(fake):
-    buffer = cuda.DeviceBuffer.empty((4,), np.float32)
-    for shape, strides, offset in [((5,), (4,), 0), ((4,), (4,), 4), ((2,), (-4,), 0), ((2,), (16,), 0)]:
+    buffer = arrays.empty((4,), np.float32)
+    for shape, strides, first in [((5,), (4,), 0), ((4,), (4,), 1), ((2,), (-4,), 0), ((2,), (16,), 0)]:
         with pytest.raises(TargetError, match="reaches outside"):
-            buffer.view(shape, strides, offset)
+            buffer[first:].laid_out(shape, strides)
 
 
 def test_memory_is_freed_with_its_last_view(fake):
-    buffer = cuda.DeviceBuffer.empty((8,), np.float32)
-    view = buffer.view((4,), (8,))
+    buffer = arrays.empty((8,), np.float32)
+    view = buffer[::2]
     del buffer
     gc.collect()
+    assert cuda.memory_stats().live_bytes == 512
     assert len(fake.memory) == 1
     del view
     gc.collect()
+    assert cuda.memory_stats().live_bytes == 0
+    assert cuda.memory_stats().cached_bytes == 512
+    cuda.empty_cache()
     assert not fake.memory
 
 
 def test_devices_without_pools_allocate_plainly(install):
     fake = install(FakeCuda(MEMORY_POOLS_SUPPORTED=0))
-    cuda.DeviceBuffer.empty((8,), np.float32)
+    arrays.empty((8,), np.float32)
     gc.collect()
     assert "cuMemAlloc" in fake.calls
     assert "cuMemAllocAsync" not in fake.calls
+    cuda.empty_cache()
     assert not fake.memory
 
 
 def test_filling(fake):
-    buffer = cuda.DeviceBuffer.empty((3,), np.float32)
+    buffer = arrays.empty((3,), np.float32)
     buffer.fill_bytes(255)
     assert np.isnan(buffer.to_numpy()).all()
     with pytest.raises(TargetError, match="contiguous"):
-        buffer.view((2,), (8,)).fill_bytes(0)
+        buffer[::2].fill_bytes(0)
 
 
 def test_wrong_copies_are_refused(fake):
-    buffer = cuda.DeviceBuffer.empty((3,), np.float32)
-    with pytest.raises(TargetError, match=r"float64\[3\] into a contiguous buffer float32\[3\]"):
+    buffer = arrays.empty((3,), np.float32)
+    with pytest.raises(TargetError, match=r"float64\[3\] into a contiguous array float32\[3\]"):
         buffer.write(np.zeros(3))
     with pytest.raises(TargetError, match="cannot copy"):
         buffer.write(np.zeros(4, np.float32))
 
 
 def test_exhausted_memory_says_how_much(fake):
-    cuda.device()
+    cuda.card()
     fake.failing["cuMemAllocAsync"] = OUT_OF_MEMORY
-    with pytest.raises(MemoryLimitError, match=r"allocating 4.* on CUDA device 0: .*free arrays"):
-        cuda.DeviceBuffer.empty((2**30,), np.float32)
+    with pytest.raises(MemoryLimitError, match=r"cannot allocate 4.0 GiB on cuda:0: .*Delete Tensors"):
+        arrays.empty((2**30,), np.float32)
 
 
 def test_streams_events_and_other_libraries(fake):
@@ -239,8 +238,8 @@ def test_streams_events_and_other_libraries(fake):
     end.record(stream.handle)
     stream.synchronize()
     assert end.milliseconds_since(begin) == 1.25
-    assert cuda.device().memory_info() == (70 * 2**30, 80 * 2**30)
-    buffer = cuda.DeviceBuffer.empty((2, 3), np.float32)
+    assert cuda.memory_info() == (80 * 2**30, 80 * 2**30)
+    buffer = arrays.empty((2, 3), np.float32)
     assert buffer.__cuda_array_interface__["data"] == (buffer.address, False)
     assert "float32[2, 3]" in repr(buffer)
 
@@ -259,7 +258,7 @@ def test_parameters_are_packed_in_slots():
 def test_a_launch_passes_everything(fake):
     fake.parameter_count = 5
     kernel = LoadedKernel(artefact())
-    x = cuda.DeviceBuffer.empty((16,), np.float32)
+    x = arrays.empty((16,), np.float32)
     kernel.launch((7, 2), [x, -3, 0.5], stream=11)
     (launch,) = fake.launches
     assert (launch.function, launch.grid, launch.block) == ("add", (7, 2, 1), (128, 1, 1))
@@ -299,7 +298,7 @@ def test_scratch_memory_is_given_and_taken_back(fake):
     kernel.launch((3,), [1, 2, 3.0])
     assert fake.launches[0].slots[3] != 0
     assert fake.launches[0].slots[4] == 0
-    assert not fake.memory
+    assert cuda.memory_stats().live_bytes == 0
 
 
 def test_large_shared_memory_is_asked_for(fake):
@@ -359,7 +358,7 @@ def test_failures_that_show_later_name_the_kernels(fake):
     fake.parameter_count = 5
     LoadedKernel(artefact()).launch((1,), [1, 2, 3.0])
     fake.failing["cuCtxSynchronize"] = ILLEGAL_ADDRESS
-    with pytest.raises(LaunchError, match=r"waiting for CUDA device 0: .*launched last: add"):
+    with pytest.raises(LaunchError, match=r"waiting for cuda:0: .*launched last: add"):
         cuda.synchronize()
 
 
@@ -400,7 +399,7 @@ def test_addresses_of_other_libraries_arrays():
 def card():
     if not cuda.is_available():
         pytest.skip(cuda.unavailable_reason())
-    return cuda.device().properties.target
+    return cuda.card().properties.target
 
 
 @pytest.mark.gpu
@@ -413,10 +412,10 @@ def test_addition_on_the_card(card):
         ADD, "add", signature=signature, constexprs={"BLOCK": 512}, target=card, options=exact
     )
     kernel = LoadedKernel(Artefact.from_sections(compiled.sections()))
-    out = cuda.DeviceBuffer.empty((n,), np.float32)
+    out = arrays.empty((n,), np.float32)
     out.fill_bytes(255)
     kernel.launch(
-        (-(-n // 512),), [cuda.DeviceBuffer.from_numpy(x), cuda.DeviceBuffer.from_numpy(y), out, n, 0.5]
+        (-(-n // 512),), [arrays.from_numpy(x), arrays.from_numpy(y), out, n, 0.5]
     )
     np.testing.assert_array_equal(out.to_numpy(), x + np.float32(0.5) * y)
     cuda.synchronize()
@@ -430,12 +429,12 @@ def test_row_softmax_on_the_card(card):
     compiled = compile_source(
         SOFTMAX, "softmax", signature=signature, constexprs={"BLOCK": 1024}, target=card
     )
-    out = cuda.DeviceBuffer.empty(x.shape, x.dtype)
+    out = arrays.empty(x.shape, x.dtype)
     stream = cuda.Stream()
-    given = cuda.DeviceBuffer.from_numpy(x, stream=stream.handle)
+    given = arrays.from_numpy(x, stream=stream)
     LoadedKernel(compiled).launch((64,), [given, out, 1000, 1000, 1], stream.handle)
     e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
-    np.testing.assert_allclose(out.to_numpy(stream.handle), e / e.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(out.to_numpy(stream), e / e.sum(1, keepdims=True), rtol=1e-5)
 
 
 @pytest.mark.gpu
@@ -453,8 +452,8 @@ def test_matmul_with_much_shared_memory_on_the_card(card):
         divisible_by_16=("a", "b", "c", "m", "n", "k"),
     )  # fmt: skip
     assert compiled.shared_bytes > driver.SHARED_WITHOUT_ASKING
-    c = cuda.DeviceBuffer.empty((m, n), np.float32)
-    given = [cuda.DeviceBuffer.from_numpy(v) for v in (a, b)]
+    c = arrays.empty((m, n), np.float32)
+    given = [arrays.from_numpy(v) for v in (a, b)]
     begin, end = cuda.Event(), cuda.Event()
     begin.record()
     LoadedKernel(compiled).launch((4, 4), [*given, c, m, n, k])

@@ -22,6 +22,9 @@ import numpy as np
 from tilewright.compiler.targets.triton.toolchain import Artefact
 from tilewright.errors import ArgumentError, InternalError, ResourceError, TargetError
 from tilewright.runtime import cuda
+from tilewright.runtime.cuda import launches
+from tilewright.runtime.cuda.pool import scratch
+from tilewright.runtime.cuda.streams import DEFAULT_STREAM
 
 # How `struct` packs a parameter of each Triton type; each stands at the start of a slot of eight bytes.
 PACKING = {
@@ -63,7 +66,7 @@ def packing(signature: Sequence[tuple[str, str]], hidden_parameters: int) -> str
 
 
 def address_of(value: Any) -> int:
-    """The device address of an array: a `DeviceBuffer`, an integer, or what other libraries have."""
+    """The device address of an array: a `DeviceArray`, an integer, or what other libraries have."""
     if isinstance(value, int):
         return value
     if hasattr(value, "data_ptr"):
@@ -106,14 +109,14 @@ class LoadedKernel:
 
     def __init__(self, artefact: Artefact, ordinal: int = 0):
         self.artefact = artefact
-        self.device = cuda.device(ordinal)
+        self.card = cuda.card(ordinal)
         self._check_fits()
         self._layout = packing(artefact.signature, artefact.hidden_parameters)
         self._parameters = _Parameters(self._layout)
         self._pointers = tuple(i for i, (_, kind) in enumerate(artefact.signature) if kind.startswith("*"))
         self._bfloat16 = tuple(i for i, (_, kind) in enumerate(artefact.signature) if kind == "bf16")
         self._driver = cuda.bindings()
-        self.device.activate()
+        self.card.activate()
         loaded = self._driver.cuModuleLoadData(artefact.binary)
         self._module = cuda.check(loaded, f"loading kernel {artefact.entry!r}")
         found = self._driver.cuModuleGetFunction(self._module, artefact.entry.encode())
@@ -125,7 +128,7 @@ class LoadedKernel:
 
     def _check_fits(self) -> None:
         """Refuse what this device cannot run, in words, before the driver does so in numbers."""
-        artefact, properties = self.artefact, self.device.properties
+        artefact, properties = self.artefact, self.card.properties
         kind, _, architecture = artefact.target.partition(":")
         if kind != "cuda":
             raise TargetError(f"kernel {artefact.entry!r} is for {artefact.target}; this is an NVIDIA device")
@@ -165,7 +168,7 @@ class LoadedKernel:
         )
 
     def launch(
-        self, grid: Sequence[int], arguments: Sequence[Any], stream: int = cuda.DEFAULT_STREAM
+        self, grid: Sequence[int], arguments: Sequence[Any], stream: int = DEFAULT_STREAM
     ) -> None:
         """Queue the kernel on a stream and return; a grid with a zero runs nothing.
 
@@ -180,8 +183,8 @@ class LoadedKernel:
             hidden = self._hidden(stack, extents, stream) if artefact.hidden_parameters else ()
             parameters = self._parameters
             self._pack(parameters.slots, arguments, hidden)
-            self.device.activate()
-            cuda.launches.names.append(artefact.entry)
+            self.card.activate()
+            launches.kernel(artefact.entry)
             block = (artefact.threads, 1, 1)
             code = self._start(
                 self.function,
@@ -223,7 +226,7 @@ class LoadedKernel:
         sizes = [artefact.global_scratch_bytes, artefact.profile_scratch_bytes]
         sizes += [0] * (artefact.hidden_parameters - len(sizes))
         return tuple(
-            stack.enter_context(cuda.scratch(size * programs, self.device.ordinal, stream)) if size else 0
+            stack.enter_context(scratch(self.card, size * programs, stream)) if size else 0
             for size in sizes[: artefact.hidden_parameters]
         )
 

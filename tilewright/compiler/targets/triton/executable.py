@@ -1,8 +1,7 @@
-"""Running a Plan with Triton: interpreted on NumPy arrays, or on a CUDA device; and its source."""
+"""Running a Plan with Triton, interpreted on NumPy arrays; and its source. `on_device` runs it on a device."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import Run
 from tilewright.compiler.ranking import without_orders
 from tilewright.compiler.targets.triton.binaries import compile_step
-from tilewright.compiler.targets.triton.driver import LoadedKernel
 from tilewright.compiler.targets.triton.interpreter import interpret
 from tilewright.compiler.targets.triton.launch import (
     POINTER,
@@ -25,7 +23,6 @@ from tilewright.compiler.targets.triton.launch import (
 )
 from tilewright.compiler.targets.triton.parameters import Parameter
 from tilewright.compiler.targets.triton.toolchain import Target
-from tilewright.runtime import cuda
 from tilewright.runtime.precision import get_matmul_precision
 from tilewright.runtime.recent import Recent
 
@@ -35,7 +32,7 @@ MAX_RECIPES = 256
 Arrays = Mapping[str, np.ndarray]
 
 
-class _Executable:
+class TritonExecutable:
     """What interpreted and launched Plans share: recipes by shapes and strides."""
 
     def __init__(self, plan: Plan, target: Target | str = DEFAULT_TARGET):
@@ -79,7 +76,7 @@ class _Executable:
         return arrays, recipe
 
 
-class InterpreterExecutable(_Executable):
+class InterpreterExecutable(TritonExecutable):
     """A Program in Triton's interpreter: the same text as for a GPU, on NumPy arrays, accesses checked."""
 
     def run(
@@ -98,70 +95,6 @@ class InterpreterExecutable(_Executable):
         return results if out is None else deliver(results, out)
 
 
-class CudaExecutable(_Executable):
-    """A Program on a CUDA device; kernels are compiled for it once and kept in the build cache."""
-
-    def __init__(self, plan: Plan, device: str):
-        self.ordinal = int(device.partition(":")[2] or 0)
-        super().__init__(plan, cuda.device(self.ordinal).properties.target)
-        self._loaded: dict[tuple, LoadedKernel] = {}
-
-    def run(
-        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None, out: Out | None = None
-    ) -> tuple[np.ndarray, ...]:
-        """The results for NumPy operands, which are copied to the device with the strides that they have."""
-        arrays, recipe = self.recipe(arguments)
-        held = {name: _on_device(a, self.ordinal) for name, a in arrays.items()}
-        addresses = {name: address for name, (_, address) in held.items()}
-        results = self.launch(recipe, addresses, scalars or {})
-        arrays = tuple(r.to_numpy() for r in results)
-        return arrays if out is None else deliver(arrays, out)
-
-    def launch(
-        self, recipe: Recipe, addresses: Mapping[str, int], scalars: Mapping[str, float | int],
-        stream: int = cuda.DEFAULT_STREAM,
-    ) -> tuple[cuda.DeviceBuffer, ...]:  # fmt: skip
-        """Queue all kernels on a stream for operands at these addresses; the results are new buffers."""
-        places = dict(addresses)
-        buffers = {}
-        for buffer, shape in recipe.buffers:
-            held = cuda.DeviceBuffer.empty(shape, buffer.dtype.numpy, ordinal=self.ordinal, stream=stream)
-            buffers[buffer.name] = held
-            places[buffer.name] = held.address
-        for step in recipe.steps:
-            values = [_value(p, step, places, scalars) for p in step.parameters]
-            self._kernel(step, places).launch((step.grid,), values, stream)
-        return tuple(buffers[b.name] for b in self.plan.results)
-
-    def _kernel(self, step: Step, places: Mapping[str, int]) -> LoadedKernel:
-        aligned = frozenset(name for name in step.operands if places[name] % 16 == 0)
-        key = (step.emitted.text, step.schedule, step.divisible_by_16(aligned))
-        found = self._loaded.get(key)
-        if found is None:
-            artefact = compile_step(step, self.target, aligned)
-            found = self._loaded[key] = LoadedKernel(artefact, self.ordinal)
-        return found
-
-
-def _on_device(array: np.ndarray, ordinal: int) -> tuple[cuda.DeviceBuffer, int]:
-    """The memory of an array on a device, gaps included, and where its first element lies there."""
-    if not array.size:
-        empty = cuda.DeviceBuffer.empty((1,), np.uint8, ordinal=ordinal)
-        return empty, empty.address
-    low, high = np.lib.array_utils.byte_bounds(array)
-    span = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
-    held = cuda.DeviceBuffer.from_numpy(span, ordinal=ordinal)
-    return held, held.address + array.__array_interface__["data"][0] - low
-
-
-def _value(
-    parameter: Parameter, step: Step, places: Mapping[str, int], scalars: Mapping[str, float | int]
-) -> float | int:
-    if parameter.kind == POINTER:
-        return places[parameter.of]
-    return scalars[parameter.of] if parameter.kind == SCALAR else step.integers[parameter.name]
-
-
 def source(
     plan: Plan, arrays: Arrays, target: str = DEFAULT_TARGET, language: str = "triton"
 ) -> dict[str, str]:
@@ -169,7 +102,7 @@ def source(
 
     `language` is "triton", or a stage of the compiler: "ttir", "ttgir", "llir", "ptx" or "amdgcn".
     """
-    executable = _Executable(plan, target)
+    executable = TritonExecutable(plan, target)
     _, recipe = executable.recipe(arrays)
     if language == "triton":
         return {step.kernel.name: step.emitted.text for step in recipe.steps}

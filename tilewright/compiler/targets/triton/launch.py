@@ -6,12 +6,14 @@ all start from the same steps.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
+from tilewright.compiler.in_place import replaceable
 from tilewright.compiler.nest import Buffer, Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.ranking import without_orders
@@ -41,6 +43,7 @@ from tilewright.runtime.precision import get_matmul_precision
 from tilewright.runtime.recent import Recent
 
 Shapes = Mapping[str, tuple[int, ...]]
+NOWHERE: Shapes = {}
 
 MAX_TEXTS = 1024  # that are remembered of a Plan
 NARROW_LIMIT = 2**31 - 2**20  # positions and offsets below this, and those of masked lanes, fit int32
@@ -87,6 +90,8 @@ class Recipe:
 
     steps: tuple[Step, ...]
     buffers: tuple[tuple[Buffer, tuple[int, ...]], ...]
+    replaceable: frozenset[tuple[str, str]] = frozenset()
+    """(result, operand) where the one may be written over the other."""
 
 
 class Recipes:
@@ -98,13 +103,20 @@ class Recipes:
         self._texts: Recent[tuple, Emitted] = Recent(MAX_TEXTS)
         self._empty: dict[Program, Recipes] = {}
 
-    def recipe(self, shapes: Shapes, strides: Shapes) -> Recipe:
-        """The launches for operands with these shapes and strides (in elements). Raises `ShapeError`."""
+    @functools.cached_property
+    def replaceable(self) -> frozenset[tuple[str, str]]:
+        return replaceable(self.plan)
+
+    def recipe(self, shapes: Shapes, strides: Shapes, places: Shapes = NOWHERE) -> Recipe:
+        """The launches for operands with these shapes and strides (in elements). Raises `ShapeError`.
+
+        `places` are the strides of results that do not lie in C order.
+        """
         definition = self.plan.definition
         extents = bind_extents(definition, {p.name: shapes[p.name] for p in definition.tiles})
         nonempty = without_empty_axes(definition, extents)
         if nonempty != definition:
-            return self._for_empty_axes(nonempty).recipe(shapes, strides)
+            return self._for_empty_axes(nonempty).recipe(shapes, strides, places)
         extents |= chunk_extents(self.plan, extents)
         buffers = tuple(
             (b, tuple(extents[base(a)] for a in b.axes))
@@ -113,9 +125,9 @@ class Recipes:
         all_shapes, all_strides = dict(shapes), dict(strides)
         for buffer, shape in buffers:
             all_shapes[buffer.name] = shape
-            all_strides[buffer.name] = contiguous_strides(shape)
+            all_strides[buffer.name] = places.get(buffer.name) or contiguous_strides(shape)
         steps = [self._step(n, k, all_shapes, all_strides, extents) for n, k in enumerate(self.plan.kernels)]
-        return Recipe(tuple(s for s in steps if s.grid), buffers)
+        return Recipe(tuple(s for s in steps if s.grid), buffers, self.replaceable)
 
     def _for_empty_axes(self, program: Program) -> Recipes:
         found = self._empty.get(program)
