@@ -57,6 +57,9 @@ from tilewright.op.mapped import vmap as vmap
 from tilewright.op.shapes import Typed as Typed
 from tilewright.op.shapes import shapes as shapes
 from tilewright.runtime import memory as memory
+from tilewright.runtime.devices import device as device
+from tilewright.runtime.devices import get_default_device as get_default_device
+from tilewright.runtime.devices import set_default_device as set_default_device
 from tilewright.runtime.precision import get_matmul_precision as get_matmul_precision
 from tilewright.runtime.precision import set_matmul_precision as set_matmul_precision
 from tilewright.runtime.threads import get_num_threads as get_num_threads
@@ -68,7 +71,7 @@ from tilewright.tensor import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-_LAZY = ("nn", "optim")
+_LAZY = {"nn": "nn", "optim": "optim", "cuda": "runtime.cuda"}
 
 
 def __getattr__(name: str) -> object:
@@ -76,5 +79,5 @@ def __getattr__(name: str) -> object:
     if name in _LAZY:
         import importlib
 
-        return importlib.import_module(f"tilewright.{name}")
+        return importlib.import_module(f"tilewright.{_LAZY[name]}")
     raise AttributeError(f"module 'tilewright' has no attribute {name!r}")

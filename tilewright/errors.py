@@ -39,6 +39,10 @@ class DerivativeError(UserError):
     """A derivative was asked for that does not exist."""
 
 
+class DeviceError(UserError, RuntimeError):
+    """Operands lie on different devices, or on one that something cannot be done on."""
+
+
 class OverlapError(UserError, ValueError):
     """A result would be written through memory that overlaps itself or an operand."""
 

@@ -1,4 +1,4 @@
-"""The CUDA driver as far as the library uses it, made of host memory, so that Tensors on "cuda:0" can be tested.
+"""The CUDA driver as far as the library uses it, made of host memory: Tensors on "cuda:0" without one.
 
 What would go wrong on a card goes wrong here: device addresses are not the host's (reading one is a fault),
 copies and kernels must stay inside of what is allocated, memory that is new or freed is poisoned, streams run
@@ -127,6 +127,7 @@ class FakeCuda:
         """Part of the name of a kernel that reads where nothing is."""
         self.CUdevice_attribute = SimpleNamespace(**{f"CU_DEVICE_ATTRIBUTE_{n}": n for n in self.attributes})
         self.CUmemPool_attribute = SimpleNamespace(CU_MEMPOOL_ATTR_RELEASE_THRESHOLD=4)
+        self.CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL=9)
         self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
 
     def __getattribute__(self, name: str) -> Any:
@@ -137,7 +138,9 @@ class FakeCuda:
         def call(*arguments: Any) -> Any:
             self.calls.append(name)
             code = self.failing.get(name)
-            if code is None and not name.startswith(("cuGetError", "cuInit", "cuDriver", "cuCtxSet", "cuuint", "cuDevice")):
+            if code is None and not name.startswith(
+                ("cuGetError", "cuInit", "cuDriver", "cuCtxSet", "cuuint", "cuDevice")
+            ):
                 code = self.card.error or None  # sticks to the context
             return value(*arguments) if code is None else (code, None)
 
@@ -247,6 +250,9 @@ class FakeCuda:
         block.bytes[...] = POISON
         card.freed[address] = block.size
 
+    def cuPointerGetAttribute(self, attribute: int, address: int):
+        return SUCCESS, (address - FIRST_ADDRESS) // DEVICE_APART
+
     def cuMemHostAlloc(self, size: int, flags: int):
         block = ctypes.create_string_buffer(size)
         self.pinned[ctypes.addressof(block)] = block
@@ -339,7 +345,7 @@ class FakeCuda:
 
     def compiled(self, step: Step, target: Target, aligned: frozenset[str]) -> Artefact:
         """A launch's kernel without a binary; takes the place of the compiler."""
-        image = repr((step.emitted.text, step.schedule, sorted(step.divisible_by_16(aligned)))).encode()
+        image = repr((step.emitted.text, step.signature, step.schedule, aligned, step.integers)).encode()
         found = self.images.get(image)
         if found is None:
             self.steps[image] = step
@@ -390,7 +396,9 @@ class FakeCuda:
 
     def _run(self, card: Card, image: bytes, grid: tuple[int, ...], slots: list[bytes]) -> None:
         step, artefact = self.steps[image], self.images[image]
-        values = [_argument(card, slot, kind) for slot, (_, kind) in zip(slots, artefact.signature, strict=False)]
+        values = [
+            _argument(card, slot, kind) for slot, (_, kind) in zip(slots, artefact.signature, strict=False)
+        ]
         kinds = {p.name: p.type for p in step.parameters if not p.type.startswith("*")}
         try:
             if self.breaking is not None and self.breaking in artefact.entry:

@@ -21,20 +21,22 @@ def _write(tensor: Tensor, values: Any) -> Tensor:
     return tensor
 
 
+def _drawn(op: Any, tensor: Tensor, generator: Generator | None, *numbers: float) -> Tensor:
+    place = tensor.device
+    values = draws.draw(op, tensor.shape, generator, *numbers, dtype=tensor.dtype, device=place)
+    return _write(tensor, values)
+
+
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform between a and b."""
-    return _write(
-        tensor, draws.draw(draws.uniform, tensor.shape, generator, float(a), float(b), dtype=tensor.dtype)
-    )
+    return _drawn(draws.uniform, tensor, generator, float(a), float(b))
 
 
 def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
 ) -> Tensor:
     """Normal with this mean and standard deviation."""
-    return _write(
-        tensor, draws.draw(draws.normal, tensor.shape, generator, float(mean), float(std), dtype=tensor.dtype)
-    )
+    return _drawn(draws.normal, tensor, generator, float(mean), float(std))
 
 
 def trunc_normal_(
@@ -43,7 +45,7 @@ def trunc_normal_(
 ) -> Tensor:  # fmt: skip
     """Normal, under the condition that it lies in a … b."""
     drawn = draws.truncated_randn(
-        a, b, tensor.shape, mean=mean, std=std, dtype=tensor.dtype, generator=generator
+        a, b, tensor.shape, mean=mean, std=std, dtype=tensor.dtype, generator=generator, device=tensor.device
     )
     return _write(tensor, drawn)
 

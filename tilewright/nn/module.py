@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 from tilewright.autograd.tape import HookHandle, no_grad
-from tilewright.dsl.dtypes import as_dtype
 from tilewright.errors import ArgumentError, UserError
 from tilewright.nn.parameter import Parameter
 from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.exchange import Portable, named_targets
 from tilewright.tensor.gradients import clear_gradient
 from tilewright.tensor.operators import convert
 from tilewright.tensor.tensor import Tensor
@@ -38,7 +38,7 @@ class Incompatible(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Module:
+class Module(Portable):
     """Base of everything with parameters: subclass it, call `super().__init__()`, and define `forward`.
 
     Attributes that are `Parameter`s or `Module`s are registered under their names; `register_buffer` adds
@@ -234,17 +234,18 @@ class Module:
         for parameter in self.parameters():
             clear_gradient(parameter, set_to_none)
 
-    def to(self, target: Any = None, *, dtype: Any = None) -> Self:
-        """Convert floating parameters and buffers to a dtype, in place: parameters keep their identity."""
-        wanted = [t for t in (target, dtype) if t is not None and t != "cpu"]
-        if not wanted:
-            return self
-        kind = as_dtype(wanted[-1])
-        if not kind.is_float:
+    def to(self, *targets: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> Self:
+        """Bring parameters and buffers to a device, floating ones to a dtype, in place: parameters keep their
+        identity, so an optimizer goes on with them.
+
+        `module.to("cuda")`, `module.to(tw.bfloat16)`, `module.to("cuda:1", tw.float16)`, `module.to(tensor)`.
+        Raises `TargetError` where there is no such device, `MemoryLimitError`, `ArgumentError`.
+        """
+        place, kind = named_targets(targets, device, dtype)
+        if kind is not None and not kind.is_float:
             raise ArgumentError(f"a module's parameters are floating-point, not {kind.name}")
         for _, tensor in (*self.named_parameters(), *self.named_buffers()):
-            if tensor.dtype.is_float:
-                _convert_in_place(tensor, kind)
+            _bring(tensor, place, kind if tensor.dtype.is_float else None, non_blocking)
         return self
 
     # fmt: off
@@ -324,14 +325,17 @@ class Module:
         return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
 
 
-def _convert_in_place(tensor: Tensor, dtype: Any) -> None:
+def _bring(tensor: Tensor, device: Any, dtype: Any, non_blocking: bool) -> None:
+    """Another device or dtype for a tensor in place, its gradient with it."""
     gradient = tensor.grad
     with no_grad():
-        converted = convert(tensor.detach(), dtype)
-        new_gradient = None if gradient is None else convert(gradient.detach(), dtype)
+        brought = tensor.detach().to(device=device, dtype=dtype, non_blocking=non_blocking)
+        if brought._array is tensor._array:
+            return
+        new_gradient = None if gradient is None else gradient.detach().to(brought)
     if tensor.grad is not None:
         tensor.grad = None
-    tensor._array, tensor._version = converted._array, converted._version
+    tensor._array, tensor._version = brought._array, brought._version
     if new_gradient is not None:
         tensor.grad = new_gradient
 

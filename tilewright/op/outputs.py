@@ -23,8 +23,10 @@ from tilewright.errors import (
     ShapeError,
     TargetError,
 )
+from tilewright.op import storage
 from tilewright.op.binding import where
 from tilewright.op.pairs import from_pairs_of
+from tilewright.runtime.devices import Array
 
 Shape = tuple[int, ...]
 Arrays = tuple[np.ndarray, ...]
@@ -82,7 +84,7 @@ def checked(
     for array, result, shape in zip(given, program.results, shapes, strict=True):
         if array is None:
             continue
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, (np.ndarray, Array)):
             kind = type(array).__qualname__
             raise ArgumentError(f"{where(op_name)}: out= is an array where the operands are, not a {kind}")
         check(op_name, array, result, shape)
@@ -100,7 +102,7 @@ def one_for_each(op_name: str, out: Any, count: int) -> tuple[Any, ...]:
     return given
 
 
-def check(op_name: str, array: np.ndarray, result: Result, shape: Shape) -> None:
+def check(op_name: str, array: Any, result: Result, shape: Shape) -> None:
     """Whether a result may be written to an array. Raises `DTypeError`, `ShapeError` or `OverlapError`."""
     told = f"the result {result.name}"
     if of_array(array) != result.dtype:
@@ -139,13 +141,17 @@ def _write(
     shapes: tuple[Sequence[Shape], Sequence[Shape]],
     run: Callable[[Out], Arrays],
 ) -> Arrays:
-    straight = [
-        None if array is None or not array.flags.c_contiguous else array.reshape(inside)
-        for array, inside in zip(out, shapes[0], strict=True)
-    ]
+    straight = [_seen_as(inside, array) for array, inside in zip(out, shapes[0], strict=True)]
     delivered = []
     for array, place, result, outside in zip(out, straight, run(straight), shapes[1], strict=True):
         if array is not None and place is None:
-            np.copyto(array, result.reshape(outside))
+            storage.write(array, result.reshape(outside))
         delivered.append(result.reshape(outside) if array is None else array)
     return tuple(delivered)
+
+
+def _seen_as(shape: Shape, array: Any) -> Any:
+    """An array that kernels can write to as the result that they know; None where they cannot."""
+    if isinstance(array, Array):
+        return array.reshaped(shape)
+    return None if array is None or not array.flags.c_contiguous else array.reshape(shape)

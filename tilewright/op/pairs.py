@@ -18,16 +18,20 @@ from tilewright.dsl.axes import PAIR
 from tilewright.dsl.complex_numbers import Complex, from_pairs
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.trace import Signature
+from tilewright.runtime.devices import Array
 
 REAL_OF = {np.dtype(np.complex64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.float64)}
 
 
 def is_complex_array(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, np.generic)) and value.dtype in REAL_OF
+    return isinstance(value, (np.ndarray, np.generic, Array)) and value.dtype in REAL_OF
 
 
 def as_pairs(array: Any) -> np.ndarray:
     """The same memory as real numbers along one more, last dimension."""
+    if isinstance(array, Array):
+        real = REAL_OF[array.dtype]
+        return array.laid_out((*array.shape, 2), (*array.strides, real.itemsize), real)
     array = np.asarray(array)
     real = REAL_OF[array.dtype]
     return np.lib.stride_tricks.as_strided(array.real, (*array.shape, 2), (*array.strides, real.itemsize))
@@ -36,6 +40,8 @@ def as_pairs(array: Any) -> np.ndarray:
 def from_pairs_of(array: np.ndarray) -> np.ndarray:
     """What runs along pairs, last, as complex numbers."""
     wide = np.complex64 if array.dtype == np.float32 else np.complex128
+    if isinstance(array, Array):  # a kernel's result, which lies in order
+        return array.laid_out(array.shape[:-1], array.strides[:-1], wide)
     return np.ascontiguousarray(array).view(wide)[..., 0]
 
 

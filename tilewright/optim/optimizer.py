@@ -30,6 +30,7 @@ class Optimizer:
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
         self._updates: dict[tuple[Tensor, Op], Update] = {}
+        self._places: dict[Tensor, type] = {}
         if isinstance(params, (Tensor, Mapping)):
             kind = type(params).__qualname__
             raise ArgumentError(f"params is an iterable of tensors or of groups, not one {kind}: [tensor]")
@@ -84,8 +85,17 @@ class Optimizer:
                     gradient = param.grad
                     if gradient is not None:
                         state = self.state.setdefault(param, {})
+                        if self._places.get(param) is not type(param._array):
+                            self._follow(param, state)
                         self.update(param, gradient, state, group)
         return loss
+
+    def _follow(self, param: Tensor, state: dict[str, Any]) -> None:
+        """Bring a parameter's state to where the parameter went."""
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                state[name] = value.to(param.device)
+        self._places[param] = type(param._array)
 
     def update(self, param: Tensor, gradient: Tensor, state: dict[str, Any], group: Group) -> None:
         """Move one parameter, in place."""
@@ -138,7 +148,7 @@ class Optimizer:
         self.state = state
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_updates": {}}  # what is kept ready is of this process
+        return {**self.__dict__, "_updates": {}, "_places": {}}  # what is kept ready is of this process
 
     def __repr__(self) -> str:
         lines = []
@@ -151,7 +161,7 @@ class Optimizer:
 def _loaded(name: str, value: Any, param: Tensor) -> Any:
     if not isinstance(value, (Tensor, np.ndarray)):
         return value
-    tensor = as_tensor(value).detach().clone()
+    tensor = as_tensor(value, device=param.device).detach().clone()
     if tensor.ndim and tensor.shape != param.shape:
         raise ShapeError(f"the saved {name} has shape {tensor.shape}, the parameter {param.shape}")
     return tensor

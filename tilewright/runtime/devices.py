@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright.errors import ArgumentError
 
@@ -33,7 +33,9 @@ class Device:
         found = PATTERN.fullmatch(name) if isinstance(name, str) else None
         if found is None or (index is not None and (found[2] is not None or index < 0)):
             given = repr(name) if index is None else f"{name!r}, {index!r}"
-            raise ArgumentError(f'there is no device {given}; devices are "cpu", "cuda", "cuda:0", "cuda:1", …')
+            raise ArgumentError(
+                f'there is no device {given}; devices are "cpu", "cuda", "cuda:0", "cuda:1", …'
+            )
         self = object.__new__(cls)
         number = found[2] if index is None else index
         object.__setattr__(self, "type", found[1])
@@ -64,6 +66,10 @@ class Device:
 
     def __exit__(self, *details: object) -> None:
         _thread.chosen = _thread.chosen[:-1]
+
+
+device = Device
+"""Under the name that users know: `tw.device("cuda:0")`."""
 
 
 class _Thread(threading.local):
@@ -105,3 +111,7 @@ class Array:
     """In bytes, as NumPy has them."""
     dtype: Any
     device: Device
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...

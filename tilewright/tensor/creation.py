@@ -8,7 +8,9 @@ import numpy as np
 
 from tilewright.dsl.dtypes import ALL, COMPLEX, as_stored_dtype, float32, stored
 from tilewright.errors import ArgumentError, DTypeError
+from tilewright.op import storage
 from tilewright.runtime import memory
+from tilewright.runtime.devices import CPU
 from tilewright.tensor.record import Value
 from tilewright.tensor.tensor import Tensor, _shape
 
@@ -23,7 +25,7 @@ def as_array(data: Any, dtype: Any = None, copy: bool = False) -> np.ndarray:
     """
     wanted = None if dtype is None else as_stored_dtype(dtype).numpy
     if isinstance(data, Value):
-        array = data._array
+        array = storage.host(data._array)
     elif isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
     else:
@@ -58,7 +60,7 @@ def _plain(data: Any) -> Any:
     """Lists of Tensors as lists of arrays."""
     if isinstance(data, (list, tuple)):
         return [_plain(item) for item in data]
-    return data._array if isinstance(data, Value) else data
+    return storage.host(data._array) if isinstance(data, Value) else data
 
 
 def _holds_wide(data: Any) -> bool:
@@ -68,18 +70,52 @@ def _holds_wide(data: Any) -> bool:
     return isinstance(array, (np.ndarray, np.generic)) and array.dtype in _WIDE
 
 
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """A Tensor with a copy of `data`: an array, nested lists, or a number."""
-    return Tensor(data, dtype, requires_grad)
+def copied_to(data: Any, dtype: Any, device: Any) -> Any:
+    """A copy of `data` as an array on a device: where it lies, or where new Tensors do, unless told."""
+    source = _on_device(data)
+    if source is None:
+        place = storage.wanted_device(device)
+        return storage.moved(as_array(data, dtype, copy=place is CPU), place)
+    there = source if dtype is None else source.to(dtype)
+    place = there.device if device is None else storage.wanted_device(device)
+    moved = storage.moved(there._array, place)
+    return storage.copied(moved) if moved is source._array else moved
 
 
-def as_tensor(data: Any, dtype: Any = None) -> Tensor:
-    """`data` as a Tensor, sharing memory where the dtype allows; Tensors of that dtype are returned as
-    they are.
-    """
+def _on_device(data: Any) -> Tensor | None:
+    """`data` as a Tensor, if it lies on a device: one, or another library's array."""
     if isinstance(data, Tensor):
-        return data if dtype is None else data.to(dtype)
-    return Tensor._make(as_array(data, dtype))
+        return data.detach() if data.is_cuda else None
+    if isinstance(data, (np.ndarray, np.generic, bool, int, float, complex, list, tuple)):
+        return None
+    if hasattr(data, "__cuda_array_interface__") or _lies_on_cuda(data):
+        from tilewright.runtime.cuda import dlpack
+
+        return Tensor._make(dlpack.array_of(data))
+    return None
+
+
+def _lies_on_cuda(data: Any) -> bool:
+    return hasattr(data, "__dlpack_device__") and int(data.__dlpack_device__()[0]) == 2
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+    """A Tensor with a copy of `data`: an array, nested lists, or a number.
+
+    It lies where `device` says, else where `data` does, if that is a device, else where new Tensors do.
+    """
+    return Tensor(data, dtype, requires_grad, device)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """`data` as a Tensor, sharing memory where dtype and device allow; Tensors that are so already are
+    returned as they are.
+    """
+    found = data if isinstance(data, Tensor) else _on_device(data)
+    if found is None:
+        array = as_array(data, dtype)
+        return Tensor._make(storage.moved(array, storage.wanted_device(device)))
+    return found.to(device=device, dtype=dtype)
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
@@ -92,69 +128,89 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 
 def from_dlpack(source: Any) -> Tensor:
-    """A Tensor that shares the memory of another library's array or tensor on the CPU."""
-    return Tensor._make(as_array(np.from_dlpack(source)))
+    """A Tensor that shares the memory of another library's array or tensor, on the CPU or a CUDA device."""
+    found = _on_device(source)
+    return Tensor._make(as_array(np.from_dlpack(source))) if found is None else found
 
 
 # --- filled -----------------------------------------------------------------------------------------------
+# `device` says where the Tensor lies; without it where new Tensors do (`tw.set_default_device`).
 
 
-def _made(array: np.ndarray, requires_grad: bool) -> Tensor:
+def _made(array: Any, requires_grad: bool) -> Tensor:
     made = Tensor._make(array)
     return made.requires_grad_() if requires_grad else made
 
 
-def empty(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def _filled(shape: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    kind = as_stored_dtype(dtype).numpy
+    return _made(storage.filled(shape, value, kind, storage.wanted_device(device)), requires_grad)
+
+
+def empty(*shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A Tensor whose elements are whatever the memory held."""
-    return _made(memory.empty(_shape(shape), as_stored_dtype(dtype).numpy), requires_grad)
+    kind = as_stored_dtype(dtype).numpy
+    return _made(storage.empty(_shape(shape), kind, storage.wanted_device(device)), requires_grad)
 
 
-def zeros(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    return _made(memory.filled(_shape(shape), 0, as_stored_dtype(dtype).numpy), requires_grad)
+def zeros(*shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False) -> Tensor:
+    return _filled(_shape(shape), 0, dtype, device, requires_grad)
 
 
-def ones(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    return _made(memory.filled(_shape(shape), 1, as_stored_dtype(dtype).numpy), requires_grad)
+def ones(*shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False) -> Tensor:
+    return _filled(_shape(shape), 1, dtype, device, requires_grad)
 
 
-def full(shape: Any, value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full(
+    shape: Any, value: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None
+) -> Tensor:
     """A Tensor of one value; without `dtype`, of the dtype that `tw.tensor(value)` has."""
     element = as_array(value, dtype)
-    return _made(memory.filled(_shape((shape,)), element, element.dtype), requires_grad)
+    return _filled(_shape((shape,)), element, element.dtype, device, requires_grad)
 
 
-def zeros_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    return zeros(other.shape, dtype=dtype or other.dtype, requires_grad=requires_grad)
+# As another Tensor is, and where it is, unless told.
 
 
-def ones_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    return ones(other.shape, dtype=dtype or other.dtype, requires_grad=requires_grad)
+def zeros_like(other: Tensor, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+    return _filled(other.shape, 0, dtype or other.dtype, device or other.device, requires_grad)
 
 
-def empty_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    return empty(other.shape, dtype=dtype or other.dtype, requires_grad=requires_grad)
+def ones_like(other: Tensor, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+    return _filled(other.shape, 1, dtype or other.dtype, device or other.device, requires_grad)
 
 
-def full_like(other: Tensor, value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    return full(other.shape, value, dtype or other.dtype, requires_grad)
+def empty_like(other: Tensor, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+    kind, place = dtype or other.dtype, device or other.device
+    return empty(other.shape, dtype=kind, device=place, requires_grad=requires_grad)
 
 
-def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
+def full_like(
+    other: Tensor, value: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None
+) -> Tensor:
+    return _filled(other.shape, value, dtype or other.dtype, device or other.device, requires_grad)
+
+
+def _brought(array: np.ndarray, device: Any) -> Tensor:
+    return Tensor._make(storage.moved(array, storage.wanted_device(device)))
+
+
+def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, device: Any = None) -> Tensor:
     """start, start + step, … below stop: int64 for integers, float32 otherwise."""
     first, last = (0, start) if stop is None else (start, stop)
     if dtype is None and any(isinstance(v, float) for v in (first, last, step)):
         dtype = float32
     array = np.arange(first, last, step)
-    return Tensor._make(array.astype(as_stored_dtype(dtype or "int64").numpy, copy=False))
+    return _brought(array.astype(as_stored_dtype(dtype or "int64").numpy, copy=False), device)
 
 
-def linspace(start: float, stop: float, count: int, dtype: Any = float32) -> Tensor:
+def linspace(start: float, stop: float, count: int, dtype: Any = float32, device: Any = None) -> Tensor:
     """`count` evenly spaced values from `start` to `stop`, both included."""
-    return Tensor._make(np.linspace(start, stop, count).astype(as_stored_dtype(dtype).numpy))
+    return _brought(np.linspace(start, stop, count).astype(as_stored_dtype(dtype).numpy), device)
 
 
-def eye(rows: int, columns: int | None = None, dtype: Any = float32) -> Tensor:
-    return Tensor._make(np.eye(rows, columns, dtype=as_stored_dtype(dtype).numpy))
+def eye(rows: int, columns: int | None = None, dtype: Any = float32, device: Any = None) -> Tensor:
+    return _brought(np.eye(rows, columns, dtype=as_stored_dtype(dtype).numpy), device)
 
 
 __all__ = [

@@ -15,8 +15,10 @@ from tilewright.dsl.draws import floating, shares_between
 from tilewright.dsl.dtypes import DType, as_dtype, bool_, float32, float64, int64
 from tilewright.dsl.scalars import normal_quantile
 from tilewright.errors import ArgumentError
+from tilewright.op import storage
 from tilewright.op.binding import where
 from tilewright.op.traced import TracedOp, op
+from tilewright.runtime.devices import CPU
 from tilewright.tensor.generator import Generator, seed_from
 from tilewright.tensor.tensor import Tensor, _shape
 
@@ -66,12 +68,19 @@ def coins_of(p: Tile["..."], seed: Tile[""]):
 
 
 def draw(
-    draw_op: TracedOp, shape: tuple[int, ...], generator: Generator | None, *numbers: float, dtype: DType
-) -> np.ndarray:
-    """The array of this shape that an op draws with a generator's next seed and these numbers."""
-    like = np.broadcast_to(np.zeros((), np.bool_), shape)
-    operands = (np.asarray(n, np.float64 if isinstance(n, float) else np.int64) for n in numbers)
-    return draw_op(like, seed_from(generator), *operands, dtype=dtype)
+    draw_op: TracedOp, shape: tuple[int, ...], generator: Generator | None, *numbers: float, dtype: DType,
+    device: Any = CPU,
+) -> Any:  # fmt: skip
+    """The array of this shape that an op draws with a generator's next seed and these numbers.
+
+    The numbers are the same on every device.
+    """
+    place = storage.wanted_device(device)
+    like = storage.repeated(False, shape, np.dtype(np.bool_), place)
+    operands = [np.asarray(n, np.float64 if isinstance(n, float) else np.int64) for n in numbers]
+    if place is CPU:
+        return draw_op(like, seed_from(generator), *operands, dtype=dtype)
+    return draw_op(Tensor._make(like), seed_from(generator), *operands, dtype=dtype)._array
 
 
 # --- as they are called -----------------------------------------------------------------------------------
@@ -83,35 +92,41 @@ def _made(array: np.ndarray, requires_grad: bool) -> Tensor:
 
 
 def rand(
-    *shape: Any, dtype: Any = float32, generator: Generator | None = None, requires_grad: bool = False
-) -> Tensor:
+    *shape: Any, dtype: Any = float32, generator: Generator | None = None, requires_grad: bool = False,
+    device: Any = None,
+) -> Tensor:  # fmt: skip
     """Uniform in [0, 1)."""
     wanted = floating(dtype, "rand")
-    return _made(draw(uniform, _shape(shape), generator, 0.0, 1.0, dtype=wanted), requires_grad)
+    drawn = draw(uniform, _shape(shape), generator, 0.0, 1.0, dtype=wanted, device=device)
+    return _made(drawn, requires_grad)
 
 
 def randn(
-    *shape: Any, dtype: Any = float32, generator: Generator | None = None, requires_grad: bool = False
-) -> Tensor:
+    *shape: Any, dtype: Any = float32, generator: Generator | None = None, requires_grad: bool = False,
+    device: Any = None,
+) -> Tensor:  # fmt: skip
     """Normal with mean 0 and variance 1."""
     wanted = floating(dtype, "randn")
-    return _made(draw(normal, _shape(shape), generator, 0.0, 1.0, dtype=wanted), requires_grad)
+    drawn = draw(normal, _shape(shape), generator, 0.0, 1.0, dtype=wanted, device=device)
+    return _made(drawn, requires_grad)
 
 
 def truncated_randn(
     low: float, high: float, *shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = float32,
-    generator: Generator | None = None, requires_grad: bool = False,
+    generator: Generator | None = None, requires_grad: bool = False, device: Any = None,
 ) -> Tensor:  # fmt: skip
     """Normal with this mean and standard deviation, under the condition that it lies in low … high."""
     wanted = floating(dtype, "truncated_randn")
     first, end = shares_between((low - mean) / std, (high - mean) / std)
     numbers = (first, end, float(low), float(high), float(mean), float(std))
-    return _made(draw(truncated_normal, _shape(shape), generator, *numbers, dtype=wanted), requires_grad)
+    drawn = draw(truncated_normal, _shape(shape), generator, *numbers, dtype=wanted, device=device)
+    return _made(drawn, requires_grad)
 
 
 def randint(
-    low: int, high: int, *shape: Any, dtype: Any = int64, generator: Generator | None = None
-) -> Tensor:
+    low: int, high: int, *shape: Any, dtype: Any = int64, generator: Generator | None = None,
+    device: Any = None,
+) -> Tensor:  # fmt: skip
     """Whole numbers from `low` to `high` - 1."""
     wanted = as_dtype(dtype)
     least, largest = wanted.range if wanted.is_integer else int64.range
@@ -120,26 +135,29 @@ def randint(
             f"{where('randint')}: numbers from {low} to below {high} need low < high and a dtype that holds "
             f"them, not {wanted.name}"
         )
-    return Tensor._make(draw(integers, _shape(shape), generator, low, high, dtype=wanted))
+    return Tensor._make(draw(integers, _shape(shape), generator, low, high, dtype=wanted, device=device))
 
 
-def bernoulli(p: Any, *shape: Any, dtype: Any = bool_, generator: Generator | None = None) -> Tensor:
+def bernoulli(
+    p: Any, *shape: Any, dtype: Any = bool_, generator: Generator | None = None, device: Any = None
+) -> Tensor:
     """True with probability `p`: a number and a shape, or a Tensor or array of probabilities."""
     wanted = as_dtype(dtype)
     if isinstance(p, (Tensor, np.ndarray)):
         if shape:
             raise ArgumentError(f"{where('bernoulli')}: a Tensor of probabilities has the shape already")
-        found = coins_of(p._array if isinstance(p, Tensor) else p, seed_from(generator))
-        return Tensor._make(found).to(wanted)
+        chances = p.detach() if isinstance(p, Tensor) else Tensor._make(p)
+        return coins_of(chances, seed_from(generator)).to(dtype=wanted, device=device)
     if not 0 <= p <= 1:
         raise ArgumentError(f"{where('bernoulli')}: a probability lies between 0 and 1, got {p}")
-    return Tensor._make(draw(coins, _shape(shape), generator, float(p), dtype=wanted))
+    return Tensor._make(draw(coins, _shape(shape), generator, float(p), dtype=wanted, device=device))
 
 
-def randperm(count: int, generator: Generator | None = None) -> Tensor:
+def randperm(count: int, generator: Generator | None = None, device: Any = None) -> Tensor:
     """0 … count - 1 in random order: that of 64 random bits each."""
     keys = draw(integers, (count,), generator, -(2**63), 2**63 - 1, dtype=int64)
-    return Tensor._make(np.argsort(keys, kind="stable"))
+    order = np.argsort(keys, kind="stable")
+    return Tensor._make(storage.moved(order, storage.wanted_device(device)))
 
 
 DRAWS = {f.__name__: f for f in (rand, randn, truncated_randn, randint, bernoulli)}

@@ -60,8 +60,8 @@ def _array(name: str, value: Any) -> np.ndarray:
     return np.asarray(as_array(value), order="C")
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name.
+def load(path: str | os.PathLike[str], device: Any = "cpu") -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on a device.
 
     Raises `ArgumentError` where the file is none, or is damaged.
     """
@@ -73,7 +73,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         entries = deserialize(data)
     except SafetensorError as error:
         raise ArgumentError(f"{os.fspath(path)} is no safetensors file, or is damaged: {error}") from None
-    return {name: _tensor(name, entry) for name, entry in entries}
+    return {name: _tensor(name, entry).to(device=device) for name, entry in entries}
 
 
 def _tensor(name: str, entry: Mapping[str, Any]) -> Tensor:

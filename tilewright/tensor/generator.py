@@ -14,6 +14,7 @@ import numpy as np
 
 from tilewright.dsl.philox import WORD, philox
 from tilewright.errors import ArgumentError
+from tilewright.op import storage
 from tilewright.op.binding import where
 from tilewright.tensor.tensor import Tensor
 
@@ -55,7 +56,7 @@ class Generator:
 
     def set_state(self, state: Any) -> None:
         """Go on from what `get_state` gave."""
-        values = np.asarray(state._array if isinstance(state, Tensor) else state)
+        values = np.asarray(storage.host(state._array) if isinstance(state, Tensor) else state)
         if values.shape != (2,) or values.dtype != np.int64 or values[1] < 0:
             raise ArgumentError(
                 f"{where('set_state')}: this is no state of a generator; pass what get_state gave"

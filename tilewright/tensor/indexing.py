@@ -2,6 +2,7 @@
 
 What arrays of indices select is found by NumPy once, on the numbers of the elements (or of the rows, if one
 array indexes the first dimension); reading there is an op, so its gradient adds up where an index repeats.
+Indices that lie on a device come to the CPU for that, and are waited for.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.dsl import language
 from tilewright.dsl.axes import TileSpec
+from tilewright.dsl.dtypes import stored
 from tilewright.errors import ShapeError
+from tilewright.op import storage
 from tilewright.op.traced import TracedOp
-from tilewright.tensor.families import made_op
+from tilewright.runtime.devices import Array
+from tilewright.tensor.families import convert, made_op
 from tilewright.tensor.record import Shape, Value, call
 from tilewright.tensor.views import Reshape, Slice, View, apply_view
 
@@ -53,7 +58,7 @@ def as_arrays(index: Any) -> Any:
     """An index with arrays in the place of Tensors."""
     if isinstance(index, tuple):
         return tuple(as_arrays(part) for part in index)
-    return index._array if isinstance(index, Value) else index
+    return storage.host(index._array) if isinstance(index, Value) else index
 
 
 def taken(array: np.ndarray, index: Any) -> np.ndarray:
@@ -72,12 +77,17 @@ def selected(value: Value, index: Any) -> Any:
         numbers = taken(np.arange(shape[0] if shape else 0), first)
         rest = shape[1:]
         rows = apply_view(value, Reshape((shape[0], math.prod(rest))))
-        found = call(reading(("n", "d")), (rows, numbers.reshape(-1)))[0]
+        found = call(reading(("n", "d")), (rows, _beside(value._array, numbers)))[0]
         return apply_view(found, Reshape((*numbers.shape, *rest)))
     numbers = taken(np.arange(value._array.size).reshape(shape), index)
     elements = apply_view(value, Reshape((value._array.size,)))
-    found = call(reading(("n",)), (elements, numbers.reshape(-1)))[0]
+    found = call(reading(("n",)), (elements, _beside(value._array, numbers)))[0]
     return apply_view(found, Reshape(numbers.shape))
+
+
+def _beside(array: Any, numbers: np.ndarray) -> Any:
+    """Numbers of elements, in one dimension, on the device of the array that they are of."""
+    return storage.moved(numbers.reshape(-1), storage.device_of(array))
 
 
 @functools.cache
@@ -88,3 +98,51 @@ def reading(axes: tuple[str, ...]) -> TracedOp:
         return x.at(n=i)
 
     return made_op(read, "read", {"x": TileSpec(axes, False), "i": TileSpec(("m",), False)})
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def write(array: Any, value: Any) -> None:
+    """`array[...] = value`, wherever both lie: broadcast and converted. Raises `ShapeError`."""
+    if not isinstance(array, Array):
+        storage.write(array, value if isinstance(value, Array) else np.asarray(value))
+        return
+    if not isinstance(value, Array):
+        value = np.asarray(value).astype(array.dtype, copy=False)
+    elif value.dtype != array.dtype:
+        there = Value.kind._make(storage.moved(value, array.device))
+        value = call(convert, (there,), constants={"dtype": stored(there._array)})[0]._array
+    storage.write(array, value)
+
+
+def assign(array: Any, index: Any, value: Any) -> None:
+    """`array[index] = value`: basic indices, arrays, lists and masks of them."""
+    if not isinstance(array, Array):
+        array[as_arrays(index)] = storage.host(value) if isinstance(value, Array) else value
+        return
+    plain = basic_index(index, array.ndim)
+    if plain is not None:
+        there: Any = array
+        write(sliced(plain, array.shape).array(there), value)
+        return
+    # Where each element comes from: the last value that is written there, or -1 for itself.
+    sources = np.full(math.prod(array.shape), -1)
+    numbers = taken(np.arange(sources.size).reshape(array.shape), as_arrays(index))
+    sources[numbers.reshape(-1)] = np.arange(numbers.size)
+    values = storage.empty(numbers.shape, array.dtype, array.device)
+    write(values, value)
+    given = (storage.in_order(array), values, storage.moved(sources.reshape(array.shape), array.device))
+    flat = tuple(Value.kind._make(each.reshape(each.size)) for each in given)
+    storage.write(array, call(replacing(), flat)[0]._array.reshape(array.shape))
+
+
+@functools.cache
+def replacing() -> TracedOp:
+    """The op that gives x, with v at the positions s where those are not negative."""
+
+    def replace(x: Any, v: Any, s: Any) -> Any:
+        return language.where(s >= 0, v.at(m=s), x)
+
+    axes = {"x": ("n",), "v": ("m",), "s": ("n",)}
+    return made_op(replace, "replace", {name: TileSpec(axis, False) for name, axis in axes.items()})

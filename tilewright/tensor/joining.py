@@ -17,7 +17,7 @@ import numpy as np
 from tilewright.autograd.tape import Node, Source, mode
 from tilewright.dsl.dtypes import DType, complex64, complex128, float64, promote, stored
 from tilewright.errors import ArgumentError, ShapeError
-from tilewright.runtime import memory
+from tilewright.op import storage
 from tilewright.tensor.operators import convert
 from tilewright.tensor.record import Shape, Value, Version
 
@@ -48,9 +48,11 @@ class Cut:
 
     def whole(self, parts: Mapping[int, np.ndarray], dtype: Any) -> np.ndarray:
         """The parts put together; 0 where one is missing."""
-        made = memory.empty(self.shape, dtype)
+        device = storage.device_of(next(iter(parts.values())))
+        made = storage.empty(self.shape, dtype, device)
         for number in range(self.count):
-            self.part(made, number)[...] = parts.get(number, 0)
+            part = self.part(made, number)
+            storage.write(part, parts[number] if number in parts else np.zeros((), dtype))
         return made
 
 
@@ -71,7 +73,8 @@ class PartsNode(Node):
         if not record:
             return (self.cut.whole(cotangents, self.dtype),)
         shapes = (self.cut.part(np.broadcast_to(0, self.cut.shape), n).shape for n in range(self.cut.count))
-        zeros = (Value.kind._make(np.broadcast_to(np.zeros((), self.dtype), shape)) for shape in shapes)
+        device = storage.device_of(next(iter(cotangents.values()))._array)
+        zeros = (Value.kind._make(storage.repeated(0, shape, self.dtype, device)) for shape in shapes)
         return (joined([cotangents.get(n, zero) for n, zero in enumerate(zeros)], self.cut),)
 
     def is_fresh(self, position: int) -> bool:
@@ -164,6 +167,7 @@ def _values(what: str, tensors: Sequence[Any]) -> list[Any]:
     for tensor in tensors:
         if not isinstance(tensor, Value):
             raise ArgumentError(f"{what} takes a list of Tensors, not of {type(tensor).__qualname__}")
+    storage.common_target(what, [(f"tensor {n}", each._array, True) for n, each in enumerate(tensors)])
     dtypes = [dtype for tensor in tensors if (dtype := stored(tensor._array)) is not None]
     meeting = functools.reduce(_meeting, dtypes)
     return [convert(tensor, meeting) for tensor in tensors]

@@ -18,13 +18,21 @@ from tilewright.dsl.axes import PAIR, base
 from tilewright.dsl.dtypes import DType, of_array, promote
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
-from tilewright.errors import ArgumentError, DerivativeError, ShapeError
-from tilewright.op import outputs
+from tilewright.errors import (
+    ArgumentError,
+    DerivativeError,
+    DeviceError,
+    MemoryLimitError,
+    ShapeError,
+    TargetError,
+)
+from tilewright.op import outputs, storage
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derived import DerivedOp
 from tilewright.op.direct import DirectOp
 from tilewright.op.op import Arguments, Call, Op, constants_key
 from tilewright.op.pairs import as_real, complex_names, is_complex_array
+from tilewright.tensor.families import convert
 from tilewright.tensor.site import Gradient, Shape, Site, closed_backward, inside, outside, zeros
 
 NOTHING: Mapping[str, Any] = {}
@@ -48,6 +56,7 @@ class Value:
     """The class of results: `Tensor`, which registers itself here."""
 
     _array: np.ndarray
+    """NumPy's, or a `DeviceArray` (`op.storage`), which has the same names."""
     _version: Version
     _origin: Origin | None
     _result: int
@@ -55,7 +64,7 @@ class Value:
 
     @classmethod
     def _make(
-        cls, array: np.ndarray, version: Version | None = None, origin: Origin | None = None, result: int = 0
+        cls, array: Any, version: Version | None = None, origin: Origin | None = None, result: int = 0
     ) -> Any:
         self = object.__new__(cls)
         self._array = array
@@ -142,7 +151,7 @@ class ProgramNode(Node):
             shapes = [array.shape for array, _, _, _ in operands]
             expected = [g.given for g in site.gradients]
             second = site.second[tracked] = Site(
-                program, shapes, [g for _, _, g, _ in operands], expected, tracked
+                program, shapes, [g for _, _, g, _ in operands], expected, tracked, site.target
             )
         versions = [v for _, _, _, v in operands]
         gradients = run(
@@ -197,7 +206,7 @@ def _repeated(cotangent: np.ndarray, gradient: Gradient) -> np.ndarray:
     assert gradient.through is not None
     through = inside(cotangent, gradient.through.shape)
     if through.shape != gradient.shape:
-        through = np.broadcast_to(through, gradient.shape)
+        through = storage.broadcast(through, gradient.shape)
     return outside(through, gradient.given, gradient.paired)
 
 
@@ -283,7 +292,10 @@ def call(
         given = [inside(array, shape) for array, shape in zip(given, site.shapes, strict=True)]
     if out is not None:
         return _run_into(op, site, functools.partial(forward, given, scalars), out)
-    results = forward(given, scalars)
+    try:
+        results = forward(given, scalars)
+    except (TargetError, MemoryLimitError) as error:
+        raise outputs.named(op.name, error) from None
     if site.lies:
         make = Value.kind._make
         return [make(result) for result in results]
@@ -313,9 +325,10 @@ def _find_site(
     for operand in operands:
         if isinstance(operand, Value):
             array = operand._array
-            key += (array.shape, array.strides, array.dtype, recording and operand._origin is not None)
+            tracked = recording and operand._origin is not None
+            key += (type(array), array.shape, array.strides, array.dtype, tracked)
         elif (array := operand) is not None:
-            key += (array.shape, array.strides, array.dtype)
+            key += (type(array), array.shape, array.strides, array.dtype)
         else:
             key.append(None)
         arrays.append(array)
@@ -343,6 +356,11 @@ def _run_into(op: Op, site: Site, forward: Callable[..., tuple[np.ndarray, ...]]
             raise ArgumentError(f"{where(op.name)}: out= is a Tensor where an operand is one, not a {kind}")
         if tensor is not None:
             tensor._writable(f"{op.name} with out=", None)  # type: ignore[attr-defined]
+            if storage.target_of(tensor._array) != site.target:
+                raise DeviceError(
+                    f"{where(op.name)}: the operands lie on {site.target}, out= on "
+                    f"{storage.target_of(tensor._array)}; pass a Tensor there"
+                )
     arrays = [None if tensor is None else tensor._array for tensor in tensors]
     results = outputs.results(op.name, site.program, forward, (site.result_shapes, site.expected), arrays)
     for tensor in tensors:
@@ -371,6 +389,13 @@ def prepared_into(
     return repeated([inside(array, shape) for array, shape in zip(given, site.shapes, strict=True)], places)
 
 
+def on_array(op: Op, array: Any) -> Any:
+    """The one result of an op on an array, wherever it lies; nothing is recorded."""
+    if isinstance(array, np.ndarray):
+        return op(array)
+    return call(op, (Value.kind._make(array),))[0]._array
+
+
 def _site(
     op: Op,
     operands: Sequence[Any],
@@ -379,7 +404,9 @@ def _site(
     scalars: Mapping[str, Any],
 ) -> tuple[Site, tuple[int, ...]]:
     names = [t.name for t in op.tiles]
-    bound = _bound(op, Arguments(dict(zip(names, arrays, strict=True)), dict(scalars), dict(constants)))
+    target = _target(op.name, names, operands, arrays)
+    layouts = dict(zip(names, map(storage.stand_in, arrays), strict=True))
+    bound = _bound(op, Arguments(layouts, dict(scalars), dict(constants)))
     program = bound.program
     positions = tuple(names.index(p.name) for p in program.tiles)
     shapes = [bound.arrays[p.name].shape for p in program.tiles]
@@ -389,7 +416,14 @@ def _site(
         mode.recording and isinstance(operands[n], Value) and operands[n]._origin is not None
         for n in positions
     ]
-    return Site(program, shapes, [arrays[n].shape for n in positions], expected, tracked), positions
+    given = [arrays[n].shape for n in positions]
+    return Site(program, shapes, given, expected, tracked, target), positions
+
+
+def _target(op_name: str, names: Sequence[str], operands: Sequence[Any], arrays: Sequence[Any]) -> str:
+    """The device that all operands lie on. Raises `DeviceError`."""
+    kinds = [isinstance(operand, Value) for operand in operands]
+    return storage.common_target(op_name, list(zip(names, arrays, kinds, strict=True)))
 
 
 def _bound(op: Op, arguments: Arguments) -> Call:
@@ -438,7 +472,11 @@ def apply_to_operands(op: DirectOp, operands: tuple[Any, ...]) -> Any:
 def _call_derivative(op: DerivedOp, arguments: Arguments, out: Any) -> list[Any]:
     """A vjp or jvp op, whose further operands have the names that its derivative gives them."""
     arrays = {n: v._array if isinstance(v, Value) else v for n, v in arguments.tiles.items()}
-    bound = _bound(op, Arguments(arrays, arguments.scalars, arguments.constants))
+    target = _target(op.name, list(arrays), list(arguments.tiles.values()), list(arrays.values()))
+    if target != "cpu":  # in order, so that every view of them is one
+        arrays = {name: array if array is None else storage.in_order(array) for name, array in arrays.items()}
+    layouts = {name: storage.stand_in(array) for name, array in arrays.items()}
+    bound = _bound(op, Arguments(layouts, arguments.scalars, arguments.constants))
     owners = {param: arguments.tiles[argument] for param, argument in bound.owners.items()}
     params = bound.program.tiles
     given = [np.shape(a._array if isinstance(a := owners[p.name], Value) else a) for p in params]
@@ -460,10 +498,20 @@ def _call_derivative(op: DerivedOp, arguments: Arguments, out: Any) -> list[Any]
     shapes = [bound.arrays[p.name].shape for p in params]
     extents = bind_extents(bound.program, {p.name: s for p, s in zip(params, shapes, strict=True)})
     expected = _expected(bound, extents)
-    site = Site(bound.program, shapes, given, expected, tracked)
+    site = Site(bound.program, shapes, given, expected, tracked, target)
+    operands = {n: _actual(view, arrays[bound.owners[n]]) for n, view in bound.arrays.items()}
     if out is not None:
-        return _run_into(op, site, functools.partial(site.executable.run, bound.arrays, bound.scalars), out)
-    return run(site, [bound.arrays[p.name] for p in params], sources, versions, bound.scalars)
+        return _run_into(op, site, functools.partial(site.executable.run, operands, bound.scalars), out)
+    return run(site, [operands[p.name] for p in params], sources, versions, bound.scalars)
+
+
+def _actual(view: np.ndarray, array: Any) -> Any:
+    """The operand that a view of an array's stand-in stands for."""
+    if isinstance(array, np.ndarray):
+        return view
+    if array.dtype != view.dtype:
+        array = call(convert, (Value.kind._make(array),), constants={"dtype": of_array(view)})[0]._array
+    return inside(array, view.shape)
 
 
 def _ready(value: Any, name: str, op: Op, operands: Mapping[str, Any]) -> Any:

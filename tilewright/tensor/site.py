@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from tilewright.dsl.dtypes import DType
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents, result_shapes
 from tilewright.dsl.program import Program, Read, reads
+from tilewright.op import storage
 from tilewright.op.derivatives import vjp
 from tilewright.op.derived import without_saved
 from tilewright.op.pairs import as_pairs, from_pairs_of, is_complex_array
@@ -35,7 +37,7 @@ def inside(array: np.ndarray, shape: Shape) -> np.ndarray:
     """A user's array as a Program's operand of this shape."""
     if is_complex_array(array):
         array = as_pairs(array)
-    return array if array.shape == shape else array.reshape(shape)
+    return array if array.shape == shape else storage.reshaped(array, shape)
 
 
 def outside(array: np.ndarray, shape: Shape, paired: bool) -> np.ndarray:
@@ -49,6 +51,10 @@ def zeros(shape: Shape, dtype: DType) -> np.ndarray:
     return np.broadcast_to(np.zeros((), dtype.numpy), shape)
 
 
+def _place(array: Any) -> int:
+    return address(array) if isinstance(array, np.ndarray) else array.address
+
+
 @functools.lru_cache(maxsize=2048)
 def closed_backward(derivative: Derivative) -> Program:
     return without_saved(derivative)
@@ -60,14 +66,16 @@ class Site:
     `shapes` are those of the operands in the Program, `given` those that the caller knows them by;
     `expected` are the shapes in which the caller wants the results. `as_given` and `as_expected`: whether
     operands and results are as the Program has them. `lies`: whether `forward` takes operands as they are
-    given, and gives results as they are expected, for all that differs is their shapes.
+    given, and gives results as they are expected, for all that differs is their shapes. `target` is the
+    device that the operands lie on.
     """
 
     def __init__(
         self, program: Program, shapes: Sequence[Shape], given: Sequence[Shape], expected: Sequence[Shape],
-        tracked: Sequence[bool],
+        tracked: Sequence[bool], target: str = "cpu",
     ):  # fmt: skip
         self.program = program
+        self.target = target
         self.names = tuple(p.name for p in program.tiles)
         self.shapes = tuple(shapes)
         self.given = tuple(given)
@@ -81,11 +89,11 @@ class Site:
         if self.recorded:
             self._prepare_backward(wrt)
         else:
-            self.executable = compile_program(program)
+            self.executable = compile_program(program, target)
 
     def _prepare_backward(self, wrt: tuple[str, ...]) -> None:
         derivative = self.derivative = vjp(without_empty_axes(self.program, self._extents()), wrt)
-        self.executable = compile_program(derivative.forward)
+        self.executable = compile_program(derivative.forward, self.target)
         self.count = len(self.program.results)
         results = [r.name for r in derivative.forward.results]
         self.has_residuals = any(name not in results[: self.count] for name in derivative.saved)
@@ -133,13 +141,13 @@ class Site:
         """Make `forward`, for operands that lie as these do."""
         operands = [inside(array, shape) for array, shape in zip(arrays, self.shapes, strict=True)]
         pairs = zip(arrays, operands, strict=True)
-        same = all(a.dtype == o.dtype and address(a) == address(o) for a, o in pairs)
+        same = all(a.dtype == o.dtype and _place(a) == _place(o) for a, o in pairs)
         self.lies = same and not self.recorded and not any(self.paired)
         self.forward = self.executable.prepared(operands, self.expected if self.lies else None)
 
     @functools.cached_property
     def backward(self) -> Executable:
-        return compile_program(self.derivative.backward)
+        return compile_program(self.derivative.backward, self.target)
 
     def run_backward(
         self, operands: Sequence[np.ndarray], scalars: Mapping[str, float | int]

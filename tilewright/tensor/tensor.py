@@ -14,10 +14,20 @@ from tilewright.autograd import tape
 from tilewright.autograd.tape import HookHandle, Leaf, Source, mode
 from tilewright.dsl import dtypes
 from tilewright.dsl.dtypes import DType, stored
-from tilewright.errors import ArgumentError, DerivativeError, DTypeError, OverlapError, ShapeError
+from tilewright.errors import (
+    ArgumentError,
+    DerivativeError,
+    DeviceError,
+    DTypeError,
+    OverlapError,
+    ShapeError,
+)
+from tilewright.op import storage
 from tilewright.op.binding import where as whose
+from tilewright.runtime.devices import Array
 from tilewright.tensor import joining, operators
-from tilewright.tensor.indexing import as_arrays, basic_index, selected, sliced, taken
+from tilewright.tensor.exchange import Exchange
+from tilewright.tensor.indexing import as_arrays, assign, basic_index, selected, sliced, taken, write
 from tilewright.tensor.operators import along, convert, pointwise, reduce
 from tilewright.tensor.record import Value, Version, apply, apply_to_operands
 from tilewright.tensor.views import Copy, Permute, Reshape, apply_view
@@ -41,14 +51,14 @@ class TensorLeaf(Leaf):
             return
         if self.grad is None:
             own = fresh and gradient.flags.c_contiguous
-            self.grad = Tensor._make(gradient if own else gradient.copy(order="C"))
+            self.grad = Tensor._make(gradient if own else storage.copied(gradient))
             return
         before = self.grad
         total = pointwise("add", before.detach(), Tensor._make(gradient))._array
         if before.requires_grad or not (before._array.flags.writeable and before._array.flags.c_contiguous):
             self.grad = Tensor._make(total)
             return
-        np.copyto(before._array, total)
+        storage.write(before._array, total)
         before._version.count += 1
 
 
@@ -86,7 +96,7 @@ def _described(value: Any) -> str:
     return f"a {type(value).__qualname__}"
 
 
-class Tensor(Value):
+class Tensor(Exchange):
     """An n-dimensional array whose operators run generated kernels and record what they do for `backward`.
 
     `Tensor(data)` copies; `tw.from_numpy(array)` shares. Results of views (`reshape`, `permute`, `x[1:]`,
@@ -98,10 +108,10 @@ class Tensor(Value):
     __tilewright_apply__ = staticmethod(apply)
     __tilewright_call__ = staticmethod(apply_to_operands)
 
-    def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
-        from tilewright.tensor.creation import as_array
+    def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None):
+        from tilewright.tensor.creation import copied_to
 
-        self._array = as_array(data, dtype, copy=True)
+        self._array = copied_to(data, dtype, device)
         self._version = Version()
         self._origin = None
         self._result = 0
@@ -123,10 +133,6 @@ class Tensor(Value):
     @property
     def ndim(self) -> int:
         return self._array.ndim
-
-    @property
-    def device(self) -> str:
-        return "cpu"
 
     @property
     def version(self) -> int:
@@ -196,6 +202,11 @@ class Tensor(Value):
     def grad(self, value: Tensor | None) -> None:
         if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape):
             raise ShapeError(f"grad is None or a Tensor of shape {self.shape}, not {_described(value)}")
+        if value is not None and value.device != self.device:
+            raise DeviceError(
+                f"grad lies where the tensor does, on {self.device}, not on {value.device}; write "
+                f'grad.to("{self.device}")'
+            )
         if value is not None and value.dtype != self.dtype:
             raise DTypeError(f"grad has the tensor's dtype {self.dtype.name}, not {value.dtype.name}")
         if not isinstance(self._origin, TensorLeaf):
@@ -248,70 +259,7 @@ class Tensor(Value):
     def data(self) -> Tensor:
         return self.detach()
 
-    # --- to and from other libraries ------------------------------------------------------------------------
-
-    def numpy(self) -> np.ndarray:
-        """The array, sharing memory. Raises `DerivativeError` while the tensor requires a gradient."""
-        if self._origin is not None:
-            raise DerivativeError(
-                "numpy() of a tensor that requires a gradient would let NumPy change or use "
-                "values behind the tape's "
-                "back; write x.detach().numpy()"
-            )
-        return self._array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            if copy is False:
-                raise ValueError("a conversion to another dtype needs a copy")
-            return array.astype(dtype)
-        return array.copy() if copy else array
-
-    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
-        """`np.exp(tensor)` and `array + tensor`: the language's function of that name, on Tensors."""
-        found = operators.of_numpy(function.__name__) if method == "__call__" and not keywords else None
-        if found is None:
-            raise ArgumentError(
-                f"np.{function.__name__} works on arrays: write it with tw functions, or pass "
-                f"x.detach().numpy()"
-            )
-        return found(*inputs)
-
-    def __dlpack__(self, **keywords: Any) -> Any:
-        return self.numpy().__dlpack__(**keywords)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._array.__dlpack_device__()
-
-    def item(self) -> Any:
-        """The value of a tensor of one element, as a Python number."""
-        if self._array.size != 1:
-            raise ShapeError(
-                f"item() needs a tensor of one element, this one has shape {self.shape}; use tolist()"
-            )
-        return self._array.item() if self._array.dtype.kind != "V" else float(self._array.reshape(()))
-
-    def tolist(self) -> Any:
-        return self._array.tolist()
-
-    def __bool__(self) -> bool:
-        if self._array.size != 1:
-            raise ShapeError(
-                f"the truth value of a tensor of shape {self.shape} is ambiguous; write x.any() or x.all()"
-            )
-        return bool(self._array.reshape(()))
-
-    def __float__(self) -> Any:
-        return float(self.item())
-
-    def __int__(self) -> Any:
-        return int(self.item())
-
-    def __index__(self) -> Any:
-        if self.dtype.is_float or self.dtype.is_bool:
-            raise DTypeError(f"only integer tensors are indices, this one is {self.dtype.name}")
-        return int(self.item())
+    # --- as a sequence ------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -323,42 +271,7 @@ class Tensor(Value):
 
     __hash__ = object.__hash__
 
-    def __repr__(self) -> str:
-        text = np.array2string(self._array, separator=", ", prefix="tensor(", threshold=1000, precision=4)
-        notes = (
-            "" if self.dtype in (dtypes.float32, dtypes.int64, dtypes.bool_) else f", dtype={self.dtype!r}"
-        )
-        if isinstance(self._origin, Leaf):
-            notes += ", requires_grad=True"
-        elif self._origin is not None:
-            notes += f", grad_fn={self._origin!r}"
-        empty = f", shape={self.shape}" if self._array.size == 0 else ""
-        return f"tensor({text}{empty}{notes})"
-
-    def __reduce__(self) -> Any:
-        return (_rebuilt, (type(self), self._array, isinstance(self._origin, Leaf)))
-
-    def __copy__(self) -> Any:
-        return _rebuilt(type(self), self._array, isinstance(self._origin, Leaf))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        if not self.is_leaf:
-            raise DerivativeError("only leaves can be deep-copied; use y.detach().clone()")
-        copied = memo[id(self)] = _rebuilt(type(self), self._array.copy(), self.requires_grad)
-        return copied
-
     # --- dtypes ---------------------------------------------------------------------------------------------
-
-    def to(self, target: Any = None, *, dtype: Any = None) -> Tensor:
-        """This tensor in another dtype (differentiable); "cpu" and other tensors' dtypes are targets as
-        well.
-        """
-        for wanted in (target, dtype):
-            if isinstance(wanted, Tensor):
-                self = convert(self, wanted.dtype)
-            elif wanted is not None and wanted != "cpu":
-                self = convert(self, wanted)
-        return self
 
     # fmt: off
     def astype(self, dtype: Any) -> Tensor: return convert(self, dtype)
@@ -370,7 +283,6 @@ class Tensor(Value):
     def long(self) -> Tensor: return convert(self, dtypes.int64)
     def int(self) -> Tensor: return convert(self, dtypes.int32)
     def bool(self) -> Tensor: return convert(self, dtypes.bool_)
-    def cpu(self) -> Tensor: return self
 
     # --- parts of complex numbers ---------------------------------------------------------------------------
 
@@ -650,23 +562,21 @@ class Tensor(Value):
             return apply_view(self, sliced(plain, self.shape))
         if self.requires_grad and mode.recording:
             return selected(self, index)
+        if isinstance(self._array, Array):
+            return selected(self, index)
         return Tensor._make(taken(self._array, as_arrays(index)))
 
     # --- in place -------------------------------------------------------------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._writable("x[index] = value", value)
-        self._array[as_arrays(index)] = value._array if isinstance(value, Tensor) else value
+        assign(self._array, index, value._array if isinstance(value, Tensor) else value)
         self._version.count += 1
 
     def copy_(self, value: Any) -> Tensor:
         """Overwrite the elements with those of `value`, broadcast and converted."""
         self._writable("copy_", value)
-        source = value._array if isinstance(value, Tensor) else np.asarray(value)
-        try:
-            np.copyto(self._array, source, casting="unsafe")
-        except ValueError:
-            raise ShapeError(f"copy_: shape {source.shape} does not broadcast to {self.shape}") from None
+        write(self._array, value._array if isinstance(value, Tensor) else value)
         self._version.count += 1
         return self
 
@@ -726,11 +636,6 @@ class Tensor(Value):
 Value.kind = Tensor
 
 
-def _rebuilt(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Any:
-    rebuilt = kind._make(array)
-    return rebuilt.requires_grad_() if requires_grad else rebuilt
-
-
 def _compared(row: str, first: Any, second: Any) -> Any:
     if second is None or isinstance(second, str):
         return NotImplemented
@@ -757,13 +662,22 @@ def start_of(output: Tensor, gradient: Any, what: str, record: bool) -> tuple[So
                 f"{what}: a gradient is that of a real number, this one is {output.dtype.name}; take its "
                 f"real, imag or abs(), or pass the gradient to start from"
             )
-        ones = np.ones(output._array.shape, output._array.dtype)
+        ones = storage.filled(output._array.shape, 1, output._array.dtype, output.device)
         return (output._origin, output._result), Tensor._make(ones) if record else ones
-    value = gradient if isinstance(gradient, Tensor) else Tensor._make(np.asarray(gradient))
+    value = gradient if isinstance(gradient, Tensor) else Tensor._make(_beside(output, np.asarray(gradient)))
+    if value.device != output.device:
+        raise DeviceError(
+            f"{what}: the gradient lies on {value.device}, the tensor on {output.device}; write "
+            f'gradient.to("{output.device}")'
+        )
     if value.shape != output.shape:
         raise ShapeError(f"{what}: the gradient has shape {value.shape}, the tensor {output.shape}")
     value = convert(value, output.dtype)
     return (output._origin, output._result), value if record else value._array
+
+
+def _beside(tensor: Tensor, array: np.ndarray) -> Any:
+    return storage.moved(array, tensor.device)
 
 
 # --- shapes and indices -----------------------------------------------------------------------------------

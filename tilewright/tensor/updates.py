@@ -47,7 +47,8 @@ class Update:
                 value._version.count += 1
             return
         self.op(*operands, **scalars, **constants, out=tuple(out))
-        self._prepare(operands, out, constants)
+        if all(type(array) is np.ndarray for array in arrays):
+            self._prepare(operands, out, constants)
 
     def _fits(
         self, arrays: Sequence[np.ndarray], scalars: Mapping[str, float], constants: Mapping[str, Any]
@@ -60,6 +61,8 @@ class Update:
         for number, (array, before) in enumerate(zip(arrays, self._arrays, strict=True)):
             if array is before:
                 continue
+            if type(array) is not np.ndarray:
+                return False
             if number >= self._operands or array.dtype != before.dtype or array.shape != before.shape:
                 return False
             if not (array.flags.c_contiguous and before.flags.c_contiguous) or self._is_written(array):

@@ -14,17 +14,19 @@ import numpy as np
 
 from tilewright.autograd.tape import Node, Source, mode
 from tilewright.dsl.dtypes import of_array
-from tilewright.runtime import memory
+from tilewright.op import storage
+from tilewright.runtime.devices import Array, Device
 from tilewright.tensor.families import copied, over_last_axes
-from tilewright.tensor.record import Shape, Value, Version
+from tilewright.tensor.record import Shape, Value, Version, on_array
 
 LARGE = 64 << 10  # bytes: from here on a kernel copies faster than NumPy what does not lie in order
 
 
 def in_order(array: np.ndarray) -> np.ndarray:
     """A C-contiguous copy."""
-    if array.flags.c_contiguous or not _is_large(array) or of_array(array) is None:
-        return memory.copy(array)
+    on_device = isinstance(array, Array)
+    if on_device or array.flags.c_contiguous or not _is_large(array) or of_array(array) is None:
+        return storage.copied(array)
     return copied(array)
 
 
@@ -51,8 +53,8 @@ class Reshape(View):
     shape: Shape
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        if array.flags.c_contiguous or not _is_large(array):
-            return array.reshape(self.shape)
+        if array.flags.c_contiguous or not _is_large(array) or isinstance(array, Array):
+            return storage.reshaped(array, self.shape)
         try:
             return np.reshape(array, self.shape, copy=False)
         except (ValueError, TypeError):  # no view has this shape, or NumPy is too old to say so
@@ -62,7 +64,7 @@ class Reshape(View):
         return Reshape(shape)
 
     def shares_memory(self, before: np.ndarray, after: np.ndarray) -> bool:
-        return before.flags.c_contiguous or np.may_share_memory(before, after)
+        return before.flags.c_contiguous or storage.may_share_memory(before, after)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Repeat(View):
     shape: Shape
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(array, self.shape)
+        return storage.broadcast(array, self.shape)
 
     def transposed(self, shape: Shape) -> View:
         return SumTo(shape)
@@ -101,9 +103,9 @@ class SumTo(View):
     def array(self, array: np.ndarray) -> np.ndarray:
         over = repeated_axes(self.shape, array.shape)
         if not over:
-            return array.reshape(self.shape)
+            return storage.reshaped(array, self.shape)
         kept = tuple(a for a in range(array.ndim) if a not in over)
-        return over_last_axes("sum", len(over))(array.transpose(kept + over)).reshape(self.shape)
+        return on_array(over_last_axes("sum", len(over)), array.transpose(kept + over)).reshape(self.shape)
 
     def transposed(self, shape: Shape) -> View:
         return Repeat(shape)
@@ -133,8 +135,8 @@ class Place(View):
     shape: Shape
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        placed = np.zeros(self.shape, array.dtype)
-        placed[self.index] = array
+        placed = storage.filled(self.shape, 0, array.dtype, storage.device_of(array))
+        storage.write(placed[self.index], array)
         return placed
 
     def transposed(self, shape: Shape) -> View:
@@ -153,6 +155,24 @@ class Copy(View):
 
     def transposed(self, shape: Shape) -> View:
         return Reshape(shape)
+
+    def shares_memory(self, before: np.ndarray, after: np.ndarray) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Move(View):
+    """The same elements on another device."""
+
+    target: Device
+    source: Device
+    non_blocking: bool = False
+
+    def array(self, array: np.ndarray) -> np.ndarray:
+        return storage.moved(array, self.target, self.non_blocking)
+
+    def transposed(self, shape: Shape) -> View:
+        return Move(self.source, self.target)
 
     def shares_memory(self, before: np.ndarray, after: np.ndarray) -> bool:
         return False
@@ -187,7 +207,7 @@ class ViewNode(Node):
         return (self.back.array(cotangents[0]),)
 
     def is_fresh(self, position: int) -> bool:
-        return isinstance(self.back, Place)
+        return isinstance(self.back, (Place, Move))
 
 
 def apply_view(value: Value, view: View) -> Any:

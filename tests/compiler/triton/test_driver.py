@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.compiler.triton.triton_samples import ADD, MATMUL, SOFTMAX
 from tests.support.fake_cuda import (
     ILLEGAL_ADDRESS,
     NO_BINARY,
@@ -19,7 +20,6 @@ from tests.support.fake_cuda import (
     OUT_OF_RESOURCES,
     FakeCuda,
 )
-from tests.compiler.triton.triton_samples import ADD, MATMUL, SOFTMAX
 from tilewright.compiler.targets.triton import driver
 from tilewright.compiler.targets.triton.driver import LoadedKernel, address_of, bfloat16_bits, packing
 from tilewright.compiler.targets.triton.toolchain import Artefact, compile_source
@@ -32,7 +32,7 @@ from tilewright.errors import (
     TargetError,
 )
 from tilewright.runtime import cuda
-from tilewright.runtime.cuda import arrays, cards, pinned
+from tilewright.runtime.cuda import arrays, cards
 from tilewright.runtime.cuda import driver as cuda_driver
 
 
@@ -414,9 +414,7 @@ def test_addition_on_the_card(card):
     kernel = LoadedKernel(Artefact.from_sections(compiled.sections()))
     out = arrays.empty((n,), np.float32)
     out.fill_bytes(255)
-    kernel.launch(
-        (-(-n // 512),), [arrays.from_numpy(x), arrays.from_numpy(y), out, n, 0.5]
-    )
+    kernel.launch((-(-n // 512),), [arrays.from_numpy(x), arrays.from_numpy(y), out, n, 0.5])
     np.testing.assert_array_equal(out.to_numpy(), x + np.float32(0.5) * y)
     cuda.synchronize()
 

@@ -44,7 +44,9 @@ class Allocation:
         self._start(stream)
         if size:
             back = self.card.pool.give_back
-            weakref.finalize(self, _given_back, os.getpid(), self._writer, self._readers, back, self.address, size)
+            weakref.finalize(
+                self, _given_back, os.getpid(), self._writer, self._readers, back, self.address, size
+            )
 
     def _start(self, stream: Stream) -> None:
         self._writer = [stream]
@@ -231,9 +233,7 @@ class DeviceArray(Array):
         """A copy on the host in C order, after everything that was written to the array."""
         return self.download(stream or stream_of(self.allocation.card), np.empty)
 
-    def download(
-        self, stream: Stream, empty: Callable[..., np.ndarray], wait: bool = True
-    ) -> np.ndarray:
+    def download(self, stream: Stream, empty: Callable[..., np.ndarray], wait: bool = True) -> np.ndarray:
         """A copy in host memory that `empty` makes; without `wait` it is there when the stream is."""
         if not self.size:
             return empty(self.shape, self.dtype)
@@ -265,7 +265,9 @@ class DeviceArray(Array):
         self.allocation.card.activate()
         self.allocation.write_on(stream)
         # The driver has taken the contents of memory that is not page-locked when this returns.
-        copied = import_bindings().cuMemcpyHtoDAsync(self.address, host_address(host), host.nbytes, stream.handle)
+        copied = import_bindings().cuMemcpyHtoDAsync(
+            self.address, host_address(host), host.nbytes, stream.handle
+        )
         check(copied, "copying to the device")
         if pinned.used(host, stream) and wait:
             stream.synchronize()
@@ -341,9 +343,7 @@ def array_type(ordinal: int) -> type[DeviceArray]:
 # --- making them ------------------------------------------------------------------------------------------
 
 
-def empty(
-    shape: Sequence[int], dtype: Any, *, ordinal: int = 0, stream: Stream | None = None
-) -> DeviceArray:
+def empty(shape: Sequence[int], dtype: Any, *, ordinal: int = 0, stream: Stream | None = None) -> DeviceArray:
     """A contiguous array with undefined contents. Raises `MemoryLimitError`."""
     queue = stream or stream_of(cards.card(ordinal))
     extents, kind = tuple(shape), np.dtype(dtype)

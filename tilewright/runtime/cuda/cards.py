@@ -69,8 +69,6 @@ class Card:
         """By their handles, those that something else owns."""
         self.spare_streams: list[Any] = []
         """Those that nothing uses any more."""
-        self.kernels: dict[Any, Any] = {}
-        """What has been loaded into the context, by whatever loads it."""
         self.constants: Recent[Any, Any] = Recent(MAX_CONSTANTS)
         """Numbers that lie on the device, by their bytes."""
         self.pool = Pool(self)

@@ -1,4 +1,4 @@
-"""The driver's functions (`cuda.bindings.driver`), found when they are first used, and its errors in words."""
+"""The driver's functions (`cuda.bindings.driver`), found when first used, and its errors in words."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,8 @@ def copy(target: DeviceArray, source: DeviceArray) -> None:
     if target.dtype in HALVES:
         target, source = _halves(target), _halves(source)
     shape, (to, of) = merged(target.shape, target.strides, source.strides)
-    program = _program(len(shape), of_array(target))
-    executable = compile_program(program, f"cuda:{target.ordinal}")
+    program = _program(len(shape), of_array(target))  # type: ignore[arg-type]
+    executable: Any = compile_program(program, f"cuda:{target.ordinal}")
     executable.run({"x": source.laid_out(shape, of)}, None, (target.laid_out(shape, to),))
 
 

@@ -167,9 +167,7 @@ class LoadedKernel:
             f"giving kernel {self.artefact.entry!r} {self.artefact.shared_bytes} bytes of shared memory",
         )
 
-    def launch(
-        self, grid: Sequence[int], arguments: Sequence[Any], stream: int = DEFAULT_STREAM
-    ) -> None:
+    def launch(self, grid: Sequence[int], arguments: Sequence[Any], stream: int = DEFAULT_STREAM) -> None:
         """Queue the kernel on a stream and return; a grid with a zero runs nothing.
 
         arguments: in the order of `artefact.signature`: arrays on the device (or their addresses) for

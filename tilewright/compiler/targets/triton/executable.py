@@ -1,4 +1,7 @@
-"""Running a Plan with Triton, interpreted on NumPy arrays; and its source. `on_device` runs it on a device."""
+"""Running a Plan with Triton, interpreted on NumPy arrays; and its source.
+
+`on_device` runs it on a device.
+"""
 
 from __future__ import annotations
 

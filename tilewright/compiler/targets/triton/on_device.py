@@ -46,6 +46,9 @@ class CudaExecutable(TritonExecutable):
         super().__init__(plan, cuda.card(self.ordinal).properties.target)
         self._names = tuple(p.name for p in plan.program.tiles)
         self._results = tuple(b.name for b in plan.results)
+        self._card: Any = None
+        self._kernels: dict[tuple, LoadedKernel] = {}
+        """Those that were loaded into the card's context."""
 
     def run(
         self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None, out: Out | None = None
@@ -102,11 +105,7 @@ class CudaExecutable(TritonExecutable):
     ) -> tuple[Any, ...]:
         held = {n: self._placed(operand) for n, operand in zip(self._names, operands, strict=True)}
         wanted = dict(zip(self._results, out or (), strict=False))
-        beside = {
-            name: _copied(array) if any(_in_the_way(recipe, n, given, name, array) for n, given in wanted.items())
-            else array
-            for name, array in held.items()
-        }  # fmt: skip
+        beside = {name: _beside(recipe, name, array, wanted) for name, array in held.items()}
         buffers = self.launch(recipe, beside, scalars, wanted)
         return tuple(buffers[name] for name in self._results)
 
@@ -144,7 +143,10 @@ class CudaExecutable(TritonExecutable):
 
     def _kernel(self, step: Step, addresses: Mapping[str, int]) -> LoadedKernel:
         aligned = frozenset(name for name in step.operands if addresses[name] % ALIGNMENT == 0)
-        kernels = cuda.card(self.ordinal).kernels
+        card = cuda.card(self.ordinal)
+        if self._card is not card:
+            self._card, self._kernels = card, {}
+        kernels = self._kernels
         key = (step.emitted.text, step.schedule, step.divisible_by_16(aligned))
         found = kernels.get(key)
         if found is None:
@@ -162,6 +164,12 @@ class CudaExecutable(TritonExecutable):
 
 def _on_host(out: Out | None) -> bool:
     return not any(isinstance(given, DeviceArray) for given in out or ())
+
+
+def _beside(recipe: Recipe, name: str, array: DeviceArray, wanted: Mapping[str, Any]) -> DeviceArray:
+    """An operand where no result that is written to what was wanted spoils it."""
+    spoiled = any(_in_the_way(recipe, result, given, name, array) for result, given in wanted.items())
+    return _copied(array) if spoiled else array
 
 
 def _in_the_way(recipe: Recipe, result: str, given: Any, operand: str, array: DeviceArray) -> bool:
