@@ -9,7 +9,7 @@ import pytest
 
 from tests.compiler.triton.emit_cases import FAMILIES, Family, call_of, check, derived
 from tests.support.layouts import LAYOUTS
-from tilewright.compiler.targets.triton.executable import CudaExecutable
+from tilewright.compiler.targets.triton.on_device import CudaExecutable
 
 pytestmark = pytest.mark.gpu
 on_device = functools.partial(CudaExecutable, device="cuda:0")
