@@ -34,13 +34,13 @@ from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
     bytes_of,
-    contiguous_strides,
     layout_of,
     normal_strides,
 )
 from tilewright.compiler.targets.cpu.recipe import (
     NOTHING,
     CompiledKernel,
+    Places,
     Recipe,
     Scalars,
     Step,
@@ -51,6 +51,7 @@ from tilewright.compiler.targets.cpu.recipe import (
 )
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
+from tilewright.compiler.targets.cpu.staged import staged
 from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
@@ -159,34 +160,34 @@ class CpuExecutable:
             for axis in kernel.axes():
                 if is_chunk_axis(axis):
                     extents[axis] = chunk_extent(axis, extents)
-        buffers = (*self.plan.results, *self.plan.intermediates)
-        shapes = {name: a.shape for name, a in zip(self._names, operands, strict=True)}
         dtypes = {p.name: p.dtype for p in self.plan.program.tiles}
-        strides = {
-            name: normal_strides(a.shape, a.strides, dtypes[name])
-            for name, a in zip(self._names, operands, strict=True)
-        }
-        for buffer in buffers:
-            shapes[buffer.name] = tuple(extents[base(a)] for a in buffer.axes)
-            strides[buffer.name] = contiguous_strides(shapes[buffer.name], buffer.dtype)
-        number = {name: n for n, name in enumerate(shapes)}
-        attempts = (
-            self._step(kernel, n, shapes, strides, extents, number, fresh)
-            for n, kernel in enumerate(self.plan.kernels)
-        )
-        steps = tuple(s for s in attempts if s is not None)
-        made = tuple((shapes[b.name], b.dtype.numpy) for b in buffers)
+        places = Places({}, {}, {}, [])
+        for name, operand in zip(self._names, operands, strict=True):
+            places.add(name, operand.shape, normal_strides(operand.shape, operand.strides, dtypes[name]))
+        for buffer in (*self.plan.results, *self.plan.intermediates):
+            places.add_buffer(buffer, extents)
+        steps: list[Step] = []
+        for n, kernel in enumerate(self.plan.kernels):
+            own = places
+            copied = staged(kernel, places.strides, extents)
+            if copied:
+                places.add_buffer(copied.buffer, extents)
+                own = places.instead(copied.param.name, copied.buffer.name, copied.order)
+                name = f"{n}: {copied.buffer.name}"
+                steps += self._step(copied.kernel(kernel.name), name, places, extents, fresh)
+            steps += self._step(kernel, str(n), own, extents, fresh)
+        made = tuple((places.shapes[b.name], b.dtype.numpy) for b in places.buffers)
         return Recipe(
-            steps,
+            tuple(steps),
             made,
             len(self.plan.results),
-            (*map(span, operands), *((0, bytes_of(shapes[b.name], b.dtype)) for b in buffers)),
+            (*map(span, operands), *((0, bytes_of(places.shapes[b.name], b.dtype)) for b in places.buffers)),
             frozenset(
-                (number[result.name], position)
+                (places.number[result.name], position)
                 for result in self.plan.results
                 for position, operand in enumerate(operands)
                 if (result.name, self._names[position]) in self._replaceable
-                and lies_as(operand, shapes[result.name], result.dtype)
+                and lies_as(operand, places.shapes[result.name], result.dtype)
             ),
             plain_entry(steps, len(operands), made),
         )
@@ -194,14 +195,14 @@ class CpuExecutable:
     def _step(
         self,
         kernel: Kernel,
-        position: int,
-        shapes: Mapping[str, tuple[int, ...]],
-        strides: Mapping[str, tuple[int, ...]],
+        position: str,
+        places: Places,
         extents: Mapping[str, int],
-        number: Mapping[str, int],
         fresh: bool,
-    ) -> Step | None:
-        call = joined(Call(reshaped(kernel, extents), shapes, strides, extents))
+    ) -> list[Step]:
+        """The step of a kernel, if it has anything to do."""
+        strides = places.strides
+        call = joined(Call(reshaped(kernel, extents), places.shapes, strides, extents))
         kernel, shapes, extents = call.kernel, call.shapes, call.extents
         layout = layout_of(kernel, shapes, strides, extents)
         compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, layout, shapes))
@@ -210,7 +211,7 @@ class CpuExecutable:
         workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
         items, sizes, workspace = _work_items(compiled, self.target, extents, workers)
         if items == 0:
-            return None
+            return []
         workers = max(1, min(workers, items))
         template[frame.THREADS], template[frame.ITEMS], template[frame.WORKSPACE_BYTES] = (
             workers,
@@ -224,13 +225,13 @@ class CpuExecutable:
             for dimension, stride in enumerate(strides[name]):
                 template[slot + 1 + dimension] = stride
         scalars = tuple((slots.scalar_slot[p.name], p.name, p.dtype) for p in kernel.scalars)
-        arrays = tuple(number[name] for name, _ in slots.operand_slot)
-        places = tuple(slots.operand_slot.values())
-        return Step(compiled, template, arrays, places, scalars, workspace * workers, workers)
+        arrays = tuple(places.number[name] for name, _ in slots.operand_slot)
+        filled = tuple(slots.operand_slot.values())
+        return [Step(compiled, template, arrays, filled, scalars, workspace * workers, workers)]
 
     # --- compiling --------------------------------------------------------------------------------
 
-    def _compiled(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
+    def _compiled(self, kernel: Kernel, position: str, layout: Layout, stream: bool) -> CompiledKernel:
         key = (position, kernel.row, kernel.single, layout.text(), stream)
         found = self._kernels.get(key)
         if found is None:
@@ -240,12 +241,12 @@ class CpuExecutable:
                     found = self._kernels[key] = self._compile(kernel, position, layout, stream)
         return found
 
-    def _compile(self, kernel: Kernel, position: int, layout: Layout, stream: bool) -> CompiledKernel:
+    def _compile(self, kernel: Kernel, position: str, layout: Layout, stream: bool) -> CompiledKernel:
         schedule = self.choose(kernel, layout, self.target, stream)
         openmp = loading.openmp() is not None
         material = {
             "program": self._text,
-            "kernel": str(position),
+            "kernel": position,
             "single": str(kernel.single),
             "layout": layout.text(),
             "schedule": repr(schedule),

@@ -30,6 +30,7 @@ from tilewright.dsl.program import At, Node, Read
 Range = tuple[Value, Value]
 Panel = Callable[[Scope, Value, Value, Range, Range], None]
 TOGETHER_BITS = TOGETHER.bit_length() - 1
+FEWEST_TURNED = 3  # summed positions that are worth a square which is not whole
 MERIT = {ONE: 0, TINY: 1, SHORT: 2, MEDIUM: 3, LONG: 4, WHOLE: 4}  # of a length as an inner loop
 
 
@@ -75,6 +76,7 @@ class Packing:
         self.size = size
         self.line = self.width * size
         self.together = together
+        self.turned = b.alloca(lanes * lanes * size)  # a square that is not whole
 
     def lines(self, positions: Value) -> Value:
         """How many lines of a panel hold these many summed positions."""
@@ -289,19 +291,49 @@ class Packing:
                 with b.loop(0, whole, lanes) as step:
                     here = {**self.summed.still, **run.coordinates, **order.inner(step.index)}
                     self._square_in_order(rows, order, here, column)
-                with b.loop(whole, run.count) as step:
-                    here = {**self.summed.still, **run.coordinates, **order.inner(step.index)}
-                    value = self._joined([piece.child(here) for piece in pieces])
-                    b.store(value, self._place(here, column))
+                rest = b.sub(run.count, whole)
+                with b.if_(b.cmp("ge", rest, FEWEST_TURNED)) as choice:
+                    here = {**self.summed.still, **run.coordinates, **order.inner(whole)}
+                    self._square_in_order(rows, order, here, column, rest)
+                    choice.otherwise()
+                    with b.loop(whole, run.count) as step:
+                        here = {**self.summed.still, **run.coordinates, **order.inner(step.index)}
+                        value = self._joined([piece.child(here) for piece in pieces])
+                        b.store(value, self._place(here, column))
 
-    def _square_in_order(self, rows: list[Scope], order: Group, here: Coordinates, column: Value) -> None:
-        first = here[order.last]
-        assert isinstance(first, Value)
-        places = [row.child({**here, order.last: Lanes(first)}) for row in rows]
-        for line in self.b.transpose([place.full(place.evaluate(self.node)) for place in places]):
-            self.b.store(line, self._place(here, column))
-            following = order.next([scalar(here[axis]) for axis in order.moving])
-            here = {**here, **dict(zip(order.moving, following, strict=True))}
+    def _square_in_order(
+        self, rows: list[Scope], order: Group, here: Coordinates, column: Value, count: Value | None = None
+    ) -> None:
+        """As many summed positions as lanes, or `count`, from `here` on."""
+        b = self.b
+        mask = None if count is None else b.first_lanes(count, self.lanes)
+        first = scalar(here[order.last])
+        places = [row.child({**here, order.last: Lanes(first)}, mask) for row in rows]
+        lines = b.transpose([place.full(place.evaluate(self.node)) for place in places])
+        if (
+            isinstance(self.node, Read) and order.outer
+        ):  # from one run to the next the machine foresees nothing
+            for place in places if count is not None else ():
+                place.prefetch(self.node, order.outer[-1])
+        at = [scalar(here[axis]) for axis in order.moving]
+        if count is None:
+            for line in lines:
+                self._store_in_order(line, order, at, here, column)
+                at = order.next(at)
+            return
+        size = self.lanes * self.size
+        for number, line in enumerate(lines):
+            b.store(line, b.offset(self.turned, number * size))
+        with b.loop(0, count, 1, at) as loop:
+            line = b.load(b.offset(self.turned, b.mul(loop.index, size)), lines[0].type)
+            self._store_in_order(line, order, loop.carried, here, column)
+            loop.yield_(*order.next(loop.carried))
+
+    def _store_in_order(
+        self, line: Value, order: Group, at: Sequence[Value], here: Coordinates, column: Value
+    ) -> None:
+        here = {**here, **dict(zip(order.moving, at, strict=True))}
+        self.b.store(line, self._place(here, column))
 
     def _place(self, coordinates: Coordinates, column: Value) -> Value:
         """Where the line of a summed position begins."""

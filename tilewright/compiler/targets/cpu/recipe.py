@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tilewright.compiler import nest
 from tilewright.compiler.in_place import Out, deliver
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu import frame
 from tilewright.compiler.targets.cpu.launch import Entry, Range, enter, has_openmp
-from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.layout import Layout, contiguous_strides
 from tilewright.compiler.targets.cpu.schedule import Schedule
+from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
 from tilewright.runtime import memory
 from tilewright.runtime.addresses import LIES_IN_FIELD, address
@@ -49,6 +51,34 @@ def direct_type(kernel: Kernel) -> type:
     scalars = [ctypes.c_double if p.dtype.is_float else ctypes.c_int64 for p in kernel.scalars]
     objects = [ctypes.py_object] * (1 + arrays)
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p, *objects, *scalars)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the kernels of a recipe read and write: shapes and strides by name, and the numbers by which
+    arrays are known, operands first, then buffers.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    strides: dict[str, tuple[int, ...]]
+    number: dict[str, int]
+    buffers: list[nest.Buffer]
+
+    def add(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        self.number[name] = len(self.number)
+        self.shapes[name], self.strides[name] = shape, strides
+
+    def add_buffer(self, buffer: nest.Buffer, extents: Mapping[str, int]) -> None:
+        shape = tuple(extents[base(axis)] for axis in buffer.axes)
+        self.add(buffer.name, shape, contiguous_strides(shape, buffer.dtype))
+        self.buffers.append(buffer)
+
+    def instead(self, name: str, copy: str, order: Sequence[int]) -> Places:
+        """The same for a kernel that reads a copy, whose dimensions are the original's in that order."""
+        lying = self.strides[copy]
+        strides = tuple(lying[order.index(dimension)] for dimension in range(len(order)))
+        changed = {**self.strides, name: strides}
+        return replace(self, strides=changed, number={**self.number, name: self.number[copy]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,27 +8,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
+from tilewright.compiler.nest import Contraction, Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
+from tilewright.compiler.targets.cpu.direct import readable
 from tilewright.compiler.targets.cpu.dot_products import dot_product
 from tilewright.compiler.targets.cpu.keep import kept_nodes
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
     ENDLESS,
+    LONG,
     NARROW,
     ONE,
     UNIT,
     VECTOR,
+    WHOLE,
     WIDEST,
     ZERO,
     Layout,
     elements_apart,
     last_axes,
 )
+from tilewright.compiler.targets.cpu.panels import summed_order
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Cast, Const, Map, Read, topological
+from tilewright.dsl.program import At, Cast, Const, Map, Read, topological
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
 BLOCKS_A_TILE = 64  # of short rows, as many as lanes each
@@ -231,7 +235,7 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     Extents are not known here, so an operand with one more axis is taken to be far larger.
     """
     if kernel.contraction:
-        return _contraction_lane_axis(kernel)
+        return _contraction_lane_axis(kernel.contraction, kernel.outputs[0].buffer.axes[-1], layout)
     candidates = lane_axes(kernel)
     candidates = tuple(a for a in candidates if layout.length(a) != ONE) or candidates
     candidates = tuple(a for a in candidates if a in kernel.row or base(a) not in layout.taps) or candidates
@@ -261,9 +265,13 @@ def _size(kernel: Kernel, axes: Sequence[str]) -> float:
     return LARGER_BY_AXIS ** sum(axis not in kernel.single for axis in axes)
 
 
-def _contraction_lane_axis(kernel: Kernel) -> str:
-    """Vectors run along the last axis of the first result if a side of the product owns it, else along n."""
-    assert kernel.contraction is not None
-    last = kernel.outputs[0].buffer.axes[-1]
-    owned = (*kernel.contraction.m, *kernel.contraction.n)
-    return last if last in owned else kernel.contraction.n[-1]
+def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) -> str:
+    """Vectors run along the last axis of the first result if a side of the product owns it, else along n; but
+    along the other side if that one's rows are windows that are read where they lie.
+    """
+    sides = (contraction.left, contraction.m), (contraction.right, contraction.n)
+    (other, others), (side, own) = sides if last not in contraction.m else sides[::-1]
+    summed = summed_order(contraction.k, (other, side), layout)[-1]
+    turned = isinstance(side, At) and readable(side, summed, contraction.root.dtype, layout)
+    lane = last if last in own else own[-1]
+    return others[-1] if turned and layout.length(summed) in (LONG, WHOLE) else lane

@@ -406,12 +406,19 @@ class Scope:
             self.b.store(value, pointer)
             return
         value = self.full(value)
-        if isinstance(step, Value):
+        if isinstance(step, Value) and self.mask is None:
+            self._write_apart(value, pointer, step)
+        elif isinstance(step, Value):
             self.b.scatter(value, pointer, step, mask=self.mask)
         elif self.mask is not None:
             self.b.store_masked(value, pointer, self.mask)
         else:
             self.b.store(value, pointer, nontemporal=self.stream)
+
+    def _write_apart(self, value: Value, pointer: Value, step: Value) -> None:
+        """Lane after lane: no slower than the instruction for it, on some machines several times faster."""
+        for lane in range(self.lanes):
+            self.b.store(self.b.extract(value, lane), self.b.offset(pointer, self.b.extract(step, lane)))
 
     def accumulate(self, name: str, dtype: DType, axes: tuple[str, ...], step: str, value: Value) -> None:
         """Combine a value into a buffer that this thread alone works on."""

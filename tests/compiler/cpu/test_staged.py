@@ -1,0 +1,122 @@
+"""Operands of windows that are copied for a contraction, and results that are stored across its lanes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.guarded import on_guard_pages
+from tests.support.indexing_ops import conv2d
+from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.targets.cpu.blocks import Walk
+from tilewright.compiler.targets.cpu.recipe import CompiledKernel
+
+
+@tw.op
+def added(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], b: tw.Tile["o"], z: tw.Tile["n o oh ow"]):
+    """An epilogue that reads operands along and across the lanes."""
+    oh, ow = tw.index("oh") + tw.index("r") - 1, tw.index("ow") + tw.index("s") - 1
+    return tw.maximum(tw.sum(x.at(h=oh, w=ow) * k, "c r s") + b + z, 0)
+
+
+@tw.op
+def shifted(x: tw.Tile["n c t"], k: tw.Tile["d c r"]):
+    """A window over what another kernel computes."""
+    hidden = x - tw.mean(x, "c")
+    a = tw.axis("a", tw.size("t") - tw.size("r") + 1)
+    return tw.sum(hidden.at(t=a + tw.index("r")) * k, "c r")
+
+
+def kernels_for(x: np.ndarray, k: np.ndarray, **constants: int) -> tuple[CompiledKernel, ...]:
+    call = conv2d.bind(conv2d.arguments((x, k), constants))
+    return compile_program(call.program).compiled(dict(call.arrays))
+
+
+def drawn(*shape: int) -> np.ndarray:
+    """Small whole numbers, whose sums are exact."""
+    return np.random.default_rng(0).integers(-4, 5, shape).astype(np.float32)
+
+
+def exact(x: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """The convolution of 3×3 windows, padded by 1."""
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return np.einsum("nchwrs,ocrs->nohw", windows, k.astype(np.float64))
+
+
+def test_short_lines_are_worth_a_copy():
+    """It lies along the channels: rows are read from it where they lie, vectors run along the filters."""
+    copy, contraction = kernels_for(np.zeros((2, 32, 7, 7), "f4"), np.zeros((40, 32, 3, 3), "f4"), pad=1)
+    assert copy.kernel.kind == "pointwise" and copy.kernel.outputs[0].buffer.axes[-1] == "c"
+    walk = Walk.of(contraction.kernel, contraction.schedule, contraction.layout)
+    assert walk.direct and contraction.schedule.lane_axis == "o"
+
+
+def test_others_are_not():
+    long_lines = np.zeros((2, 32, 6, 60), "f4")
+    few_channels = np.zeros((2, 8, 7, 7), "f4")
+    for x in (long_lines, few_channels):
+        (contraction,) = kernels_for(x, np.zeros((40, x.shape[1], 3, 3), "f4"), pad=1)
+        assert contraction.schedule.lane_axis == "ow"
+
+
+def test_what_lies_along_the_channels_needs_no_copy():
+    x = np.zeros((2, 7, 7, 32), "f4").transpose(0, 3, 1, 2)
+    (contraction,) = kernels_for(x, np.zeros((40, 32, 3, 3), "f4"), pad=1)
+    assert contraction.schedule.lane_axis == "o"
+
+
+def test_a_copy_is_made_of_the_operand_of_each_call():
+    """One op, operands of one shape in both orders: each has a recipe of its own."""
+    k = drawn(40, 32, 3, 3)
+    for factor in (1, 2):
+        x = factor * drawn(2, 32, 7, 7)
+        np.testing.assert_array_equal(conv2d(x, k, pad=1), exact(x, k))
+        lying = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(conv2d(lying, k, pad=1), exact(x, k))
+
+
+@pytest.mark.parametrize("edge", [3, 7, 13])
+def test_values_and_gradients(edge: int):
+    on_guard_pages(conv2d, (2, 17, edge, edge), (37, 17, 3, 3), pad=1)
+
+
+@pytest.mark.parametrize("constants", [{"stride": 2, "pad": 1}, {"pad": 2, "dilation": 2}, {}], ids=str)
+def test_strides_dilation_and_no_padding(constants: dict[str, int]):
+    on_guard_pages(conv2d, (3, 16, 9, 9), (19, 16, 3, 3), **constants)
+
+
+def test_epilogues():
+    on_guard_pages(added, (2, 16, 7, 7), (33, 16, 3, 3), (33,), (2, 33, 7, 7))
+
+
+def test_what_another_kernel_computes():
+    on_guard_pages(shifted, (3, 40, 9), (33, 40, 3))
+
+
+def test_float64():
+    on_guard_pages(conv2d, (2, 16, 6, 7), (21, 16, 3, 3), dtype="float64", pad=1)
+
+
+def test_results_over_their_operand():
+    """The copy is read, so what it was made of may be written over."""
+    x, k = drawn(2, 32, 7, 7), drawn(32, 32, 3, 3)
+    wanted = exact(x, k)
+    assert conv2d(x, k, pad=1, out=x) is x
+    np.testing.assert_array_equal(x, wanted)
+
+
+def test_the_same_bits_for_every_thread_count():
+    rng = np.random.default_rng(1)
+    x, k = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 64, 7, 7), (64, 64, 3, 3)))
+    before = tw.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            tw.set_num_threads(count)
+            results.append(conv2d(x, k, pad=1))
+    finally:
+        tw.set_num_threads(before)
+    for result in results[1:]:
+        np.testing.assert_array_equal(results[0], result)
