@@ -18,7 +18,8 @@ panel of columns is used up while it is in the second cache. How a side is packe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.builder import I1, I16, I64, PTR, Builder, Type, Value
@@ -91,6 +92,13 @@ class Blocks:
             b, walk.right, self.right, self.summed, self.lanes, self.columns, size, together
         )
         self._divide(workspace)
+        self.half = self._of_one_vector() if schedule.halved and not self.inner else None
+
+    def _of_one_vector(self) -> Blocks:
+        """These blocks for a last panel of one vector: half of their sums would be of nothing."""
+        half = copy(self)
+        half.columns = 1
+        return half
 
     def _divide(self, workspace: Value) -> None:
         """The workspace: coordinates of rows, zeros, right panels, left panels or addresses, waiting sums."""
@@ -213,17 +221,30 @@ class Blocks:
         self, scope: Scope, origin: tuple[Value, Value], rows: Range, columns: Range, k: Range
     ) -> None:
         b = self.b
-        depth = self.pack_right.lines(b.sub(k[1], k[0]))
         with b.loop(*columns, self.width) as column:
-            number = self._column_number(column.index, columns)
-            right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
-            finish = _Finish(self, scope, column.index, columns[1], rows)
-            if self.direct and self.inner:
-                here = column.index, columns[1]
-                self._inner_products(self.inner, self.direct, scope, finish, rows, here, k)
+            here = column.index, columns[1]
+            if self.half is None:
+                self._column_panel(scope, origin, rows, here, columns, k)
             else:
-                place = b.sub(column.index, origin[1])
-                self._register_blocks(finish, number, right, (origin[0], place), rows, k)
+                with b.if_(b.cmp("le", b.sub(columns[1], column.index), self.lanes)) as choice:
+                    self.half._column_panel(scope, origin, rows, here, columns, k)
+                    choice.otherwise()
+                    self._column_panel(scope, origin, rows, here, columns, k)
+
+    def _column_panel(
+        self, scope: Scope, origin: tuple[Value, Value], rows: Range, here: Range, columns: Range, k: Range
+    ) -> None:
+        """All rows of a chunk for the first panel of columns `here`, of those of a chunk."""
+        b = self.b
+        depth = self.pack_right.lines(b.sub(k[1], k[0]))
+        number = self._column_number(here[0], columns)
+        right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
+        finish = _Finish(self, scope, here[0], here[1], rows)
+        if self.direct and self.inner:
+            self._inner_products(self.inner, self.direct, scope, finish, rows, here, k)
+        else:
+            place = b.sub(here[0], origin[1])
+            self._register_blocks(finish, number, right, (origin[0], place), rows, k)
 
     def _register_blocks(
         self,
@@ -457,13 +478,16 @@ class _Finish:
         for first in firsts:
             self.steady = b.and_(self.steady, blocks.right.steady(first, blocks.lanes, high))
         inside = [b.minimum(first, b.sub(high, 1)) for first in firsts]
-        self.whole = [self._columns(scope, blocks.right.along(first), None) for first in inside]
+        whole = b.splat(self.steady, blocks.lanes)  # else lanes may be past the end of what is read
+        self.whole = [
+            replace(self._columns(scope, blocks.right.along(first), whole), mask=None) for first in inside
+        ]
         self.pieces = [
             [self._columns(scope, at, mask) for at, mask in blocks.right.stretches(first, blocks.lanes, high)]
             for first in firsts
         ]
 
-    def _columns(self, scope: Scope, coordinates: Coordinates, mask: Value | None) -> Scope:
+    def _columns(self, scope: Scope, coordinates: Coordinates, mask: Value) -> Scope:
         """Some columns, with all of the epilogue that is the same for every row."""
         found = scope.child(coordinates, mask)
         found.hoist([o.node for o in self.outputs], frozenset(self.blocks.left.axes))

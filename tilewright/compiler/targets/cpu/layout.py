@@ -58,7 +58,8 @@ class Layout:
     have one position. inside: the axes along which an operand read at computed positions is never left.
     outside: those along which it is left often, if a contraction reads it. chains: the dimensions of a
     contraction's operands that go on in the one behind them where that ends. narrow: the last axes of
-    those sides of a contraction that have no more positions than the widest vector. skinny: whether a
+    those sides of a contraction that have no more positions than the widest vector; halved: of those that
+    have more, and an odd number of vectors. skinny: whether a
     contraction's one side has few positions, and its sums have enough. taps: the extents of a window's
     axes. strips: how many positions of the axes that windows slide along are worked on together.
     """
@@ -69,6 +70,7 @@ class Layout:
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
     chains: Mapping[str, frozenset[int]] = field(default_factory=dict)
     narrow: frozenset[str] = frozenset()
+    halved: frozenset[str] = frozenset()
     skinny: bool = False
     taps: Mapping[str, int] = field(default_factory=dict)
     strips: Mapping[str, int] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Layout:
             f"{name} goes on at {sorted(found)}" for name, found in sorted(self.chains.items()) if found
         ]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
+        parts += [f"halved {axis}" for axis in sorted(self.halved)]
         parts += ["skinny"] * self.skinny
         parts += [f"{count} taps {axis}" for axis, count in sorted(self.taps.items())]
         parts += [f"strips of {count} {axis}" for axis, count in sorted(self.strips.items())]
@@ -143,7 +146,10 @@ def layout_of(
     sliding = sliding_axes(kernel) if taps and {base(axis) for axis in kernel.row} <= set(taps) else ()
     strips = {base(a): _strip(extents[base(a)], math.prod(taps.values())) for a in sliding}
     skinny = _skinny(kernel, extents)
-    return Layout(classes, lengths, inside, outside, chains, _narrow(kernel, extents), skinny, taps, strips)
+    vectors = _vectors_of_sides(kernel, extents)
+    narrow = frozenset(axis for axis, count in vectors.items() if count <= 1)
+    halved = frozenset(axis for axis, count in vectors.items() if count % 2) - narrow
+    return Layout(classes, lengths, inside, outside, chains, narrow, halved, skinny, taps, strips)
 
 
 def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
@@ -154,11 +160,10 @@ def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
     return min(m, n) <= SKINNY and k in DEEP
 
 
-def _narrow(kernel: Kernel, extents: Mapping[str, int]) -> frozenset[str]:
+def _vectors_of_sides(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
+    """How many of the widest vectors the positions of a contraction's sides are, by their last axes."""
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
-    return frozenset(
-        side[-1] for side in sides if side and math.prod(extents[base(axis)] for axis in side) <= WIDEST
-    )
+    return {side[-1]: -(-math.prod(extents[base(axis)] for axis in side) // WIDEST) for side in sides if side}
 
 
 def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:

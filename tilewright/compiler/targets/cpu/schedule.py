@@ -55,7 +55,8 @@ class Schedule:
     axis into whose next position vectors run on where the lane axis, a narrow one, ends. across: the axis
     along which operands of a pointwise kernel lie that are transposed in registers. short: the positions of
     rows that lie one after the other and have a lane each; 0 of others. beside: the number of scanned rows
-    that lie beside each other, if they are few.
+    that lie beside each other, if they are few. halved: whether the last columns of a contraction are
+    one vector.
     """
 
     lane_axis: str | None
@@ -72,6 +73,7 @@ class Schedule:
     across: str | None = None
     short: int = 0
     beside: int = 0
+    halved: bool = False
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
@@ -96,8 +98,23 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
     pairs = dot_product(kernel, target)
+    halved = columns > 1 and lanes >= WIDEST and axis in layout.halved
     return Schedule(
-        axis, lanes, unroll, tile, rows, columns, stream, segment, pairs, brief, outer, across, short, beside
+        axis,
+        lanes,
+        unroll,
+        tile,
+        rows,
+        columns,
+        stream,
+        segment,
+        pairs,
+        brief,
+        outer,
+        across,
+        short,
+        beside,
+        halved,
     )
 
 
