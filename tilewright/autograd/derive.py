@@ -10,9 +10,10 @@ what they write is then brought into the form that a person would write (`dsl.al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tilewright.autograd.backward_pass import BackwardPass
+from tilewright.autograd.derivative import Derivative
 from tilewright.autograd.operands import close, declared_axes, fresh_name
 from tilewright.autograd.residuals import Saved, Write, as_results, choose, log_sums, without_marks
 from tilewright.autograd.scans import push_forward_scan
@@ -22,22 +23,6 @@ from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.location import users_line
 from tilewright.dsl.program import Node, Param, Program, Read, Result, Scan, topological
 from tilewright.errors import DerivativeError
-
-
-@dataclass(frozen=True)
-class Derivative:
-    """A Program with its backward.
-
-    `saved` are the params of `backward` that are results of `forward` (of the original op, or residuals that
-    were added). `cotangents` pairs each floating result with its param `d_<result>` of `backward`, and
-    `gradients` each operand asked for with its result `d_<param>`; a name that is taken gets a number.
-    """
-
-    forward: Program
-    backward: Program
-    saved: tuple[str, ...]
-    cotangents: tuple[tuple[str, str], ...]
-    gradients: tuple[tuple[str, str], ...]
 
 
 def vjp(program: Program, wrt: tuple[str, ...] | None = None) -> Derivative:

@@ -14,15 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from tilewright.autograd.inversion import without_scatters
 from tilewright.compiler.in_place import Out
 from tilewright.compiler.nest import Plan
-from tilewright.compiler.partition import partition
-from tilewright.compiler.picking import pick
-from tilewright.compiler.sinking import sink
 from tilewright.dsl.program import Program
-from tilewright.dsl.simplify import simplify
-from tilewright.dsl.verify import verify
 from tilewright.errors import TargetError
 
 CHECKED = bool(os.environ.get("TILEWRIGHT_DEBUG"))
@@ -63,6 +57,13 @@ class Executable(Protocol):
 
 def lower(program: Program) -> Plan:
     """The kernels of a Program."""
+    # Half of what there is to import; `import tilewright` does without.
+    from tilewright.autograd.inversion import without_scatters
+    from tilewright.compiler.partition import partition
+    from tilewright.compiler.picking import pick
+    from tilewright.compiler.sinking import sink
+    from tilewright.dsl.simplify import simplify
+
     program = _checked(program, "derivation")
     solved = _checked(without_scatters(program), "solving for positions")
     simple = _checked(simplify(solved), "simplification")  # first: a sum that moved out is a kernel less
@@ -71,6 +72,8 @@ def lower(program: Program) -> Plan:
 
 
 def _checked(program: Program, step: str) -> Program:
+    from tilewright.dsl.verify import verify
+
     return verify(program, step) if CHECKED else program
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative
+from tilewright.autograd.derivative import Derivative
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.autograd.check import check_vjp
-from tilewright.autograd.derive import Derivative
+from tilewright.autograd.derivative import Derivative
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.axes import base, is_batch_axis
 from tilewright.dsl.dtypes import DType

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tilewright.autograd import derive
-from tilewright.autograd.derive import Derivative
+from tilewright.autograd.derivative import Derivative
 from tilewright.compiler.version import derivative_version
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
@@ -49,6 +48,8 @@ def _differentiable(program: Program) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=2048)
 def _vjp(program: Program, wrt: tuple[str, ...]) -> Derivative:
     def build() -> Sections:
+        from tilewright.autograd import derive
+
         return _as_text(derive.vjp(program, wrt or None))
 
     return _from_text(shared_cache().get_or_build(_material("vjp", program, wrt), build))
@@ -57,6 +58,8 @@ def _vjp(program: Program, wrt: tuple[str, ...]) -> Derivative:
 @functools.lru_cache(maxsize=2048)
 def _jvp(program: Program, wrt: tuple[str, ...]) -> Program:
     def build() -> Sections:
+        from tilewright.autograd import derive
+
         return {"program": to_text(derive.jvp(program, wrt or None)).encode()}
 
     return from_text(shared_cache().get_or_build(_material("jvp", program, wrt), build)["program"].decode())

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative, tangent_names
+from tilewright.autograd.derivative import Derivative
 from tilewright.dsl.axes import PAIR
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.expression import constant
@@ -217,4 +217,6 @@ class JvpOp(DerivedOp):
         return tuple((tangent, axes[operand]) for tangent, operand in self.like(program).items())
 
     def like(self, program: Program) -> dict[str, str]:
+        from tilewright.autograd.derive import tangent_names
+
         return {tangent: operand for operand, tangent in tangent_names(program).items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.autograd.derivation import derivation
-from tilewright.autograd.derive import Derivative
+from tilewright.autograd.derivative import Derivative
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.axes import is_batch_axis

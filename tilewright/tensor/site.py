@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autograd.derive import Derivative
+from tilewright.autograd.derivative import Derivative
 from tilewright.compiler.pipeline import Executable, Run, compile_program
 from tilewright.dsl.axes import PAIR
 from tilewright.dsl.dtypes import DType
