@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.tracing import inlined, meaning, traced
+from tilewright import op
 from tilewright.dsl import language as tw
 from tilewright.dsl.axes import Scalar, Tile
 from tilewright.dsl.dtypes import bfloat16, bool_, float16, float32, float64, int8, int64
@@ -97,6 +98,17 @@ def test_half_precision_is_computed_in_float32_and_narrowed_at_the_end(dtype):
     assert (squares.dtype, comparison.dtype, same.dtype) == (dtype, bool_, dtype)
     assert isinstance(squares.node, Cast) and squares.node.arg.dtype == float32
     assert isinstance(same.node, Read)
+
+
+def test_a_result_that_is_a_cast_is_not_narrowed():
+    @op
+    def widened(x: Tile["d"]):
+        return tw.cast(x * x, float32)
+
+    def f(x: Tile["d"]):
+        return tw.cast(x, float32), widened(x), tw.cast(x, float32) + x, tw.cast(tw.exp(x), float32)
+
+    assert [r.dtype for r in traced(f, float16).results] == [float32, float32, float16, float32]
 
 
 def test_two_halves_give_float32_and_a_wide_operand_wins():

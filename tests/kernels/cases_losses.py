@@ -59,8 +59,23 @@ def cross_entropy(draw, more=(), dtype=np.int64, **constants) -> Case:
 
 def pairs(op, torch, more=(), **constants) -> Case:
     return Case(
-        op, PAIRS, more=more, constants=constants, torch=torch, typical=constants["reduction"] == "mean"
+        op,
+        PAIRS,
+        more=more,
+        constants=constants,
+        absent=("weight",),
+        torch=torch,
+        typical=constants["reduction"] == "mean",
     )
+
+
+def weighed(torch_loss):
+    """torch's loss, whose weights have the shape of the input."""
+
+    def call(x, target, weight, **options):
+        return torch_loss(x, target, weight=weight.expand_as(x), **options)
+
+    return call
 
 
 def bce(absent=(), **fields) -> Case:
@@ -95,6 +110,23 @@ CASES = [
     pairs(K.huber, F.huber_loss, delta=1.0, reduction="mean"),
     pairs(K.huber, F.huber_loss, delta=0.5, reduction="sum"),
     pairs(K.huber, F.huber_loss, delta=2.0, reduction="none"),
+    *(
+        Case(
+            op,
+            PAIRS,
+            constants={"reduction": r},
+            draw={"weight": positive},
+            batch=b,
+            torch=weighed(peer),
+            rare=True,
+        )
+        for op, peer, b in (
+            (K.mse, F.mse_loss, {}),
+            (K.l1, F.l1_loss, {"weight": (4,)}),
+            (K.huber, F.huber_loss, {"weight": (3, 1)}),
+        )
+        for r in REDUCTIONS
+    ),
     *(bce(NO_WEIGHTS, constants={"reduction": r}, special=(1e4, -1e4)) for r in REDUCTIONS),
     bce(),
     bce(batch={"pos_weight": (4,)}),

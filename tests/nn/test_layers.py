@@ -76,6 +76,21 @@ def test_activations(name, options):
     compare(ours, theirs, draw((4, 3, 5), "float32", low=-4, high=4), relative=1e-5)
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmin"])
+@pytest.mark.parametrize(("dtype", "wanted"), [("float16", "float32"), ("float32", "float64")])
+def test_softmax_in_another_dtype(name, dtype, wanted):
+    """The input is cast first, so nothing is rounded to its dtype on the way."""
+    x, factor = draw((4, 5), dtype, low=-8, high=8), draw((4, 5), wanted, seed=1)
+    compare(
+        lambda x: getattr(F, name)(x, 0, dtype=wanted) * tw.tensor(factor),
+        lambda x: getattr(T, name)(x, 0, dtype=getattr(torch, wanted)) * to_torch(factor),
+        x,
+        relative=1e-3 if dtype == "float16" else 2e-5,
+    )
+    found = getattr(F, name)(tw.tensor(x), 0, dtype=wanted)
+    assert_close(found, getattr(T, name)(to_torch(x), 0, dtype=getattr(torch, wanted)), 1e-6)
+
+
 def test_functional_names_are_torchs():
     public = [n for n in vars(F) if not n.startswith("_") and callable(vars(F)[n]) and n.islower()]
     missing = [n for n in public if not hasattr(T, n) and n not in ("sigmoid", "tanh")]

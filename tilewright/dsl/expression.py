@@ -127,12 +127,15 @@ def in_place(axes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Expr:
-    """A value of the language: a node with operators, and an order for its axes."""
+    """A value of the language: a node with operators, and an order for its axes.
 
-    __slots__ = ("_order", "node", "trace")
+    `stated` is whether the formula itself says its dtype, by a cast around all of it.
+    """
 
-    def __init__(self, node: Node, order: tuple[str, ...] | None = None):
-        self.node = node
+    __slots__ = ("_order", "node", "stated", "trace")
+
+    def __init__(self, node: Node, order: tuple[str, ...] | None = None, stated: bool = False):
+        self.node, self.stated = node, stated
         self._order = order or node.axes
         current = scope.get()
         self.trace = current.draws if current else None  # a tile of one trace has no meaning in another
@@ -426,6 +429,16 @@ def cast(value: Any, dtype: Any) -> Expr:
     if target.is_bool:
         return apply(scalars.ne, (expression, 0))
     return Expr(Cast(expression.node, target), expression.axes)
+
+
+def stated_cast(value: Any, dtype: Any) -> Expr:
+    """`value` converted. Anything → bool is `value != 0`; int → int keeps the low bits.
+
+    float → int truncates towards zero; a value out of range gives the nearest limit, NaN gives 0. A result
+    that is a cast has that dtype, whatever those of the operands are.
+    """
+    found = cast(value, dtype)
+    return Expr(found.node, found.axes, stated=True) if isinstance(found, Expr) else found
 
 
 def _chooses_numbers(node: Node) -> bool:

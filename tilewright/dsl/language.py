@@ -37,7 +37,6 @@ from tilewright.dsl.dtypes import float32, int64
 from tilewright.dsl.expression import (
     Expr,
     axis_names,
-    cast,
     constant,
     lift,
     mention,
@@ -46,6 +45,7 @@ from tilewright.dsl.expression import (
     resolve_axes,
     scope,
 )
+from tilewright.dsl.expression import stated_cast as cast
 from tilewright.dsl.indexing import axis, scatter_add
 from tilewright.dsl.program import Index, Node, Size
 from tilewright.dsl.scanning import scan_of

@@ -246,7 +246,7 @@ def _results(signature: Signature, outcome: Any, params: tuple[Param, ...]) -> t
     results = []
     for position, (name, value) in enumerate(zip(names, values, strict=True)):
         expression = lift(halves_together(value), float32)
-        if low and expression.dtype == float32:
+        if low and expression.dtype == float32 and not expression.stated:
             expression = cast(expression, low)
         order = _axis_order(expression.axes, known, specs[position] if specs else None)
         results.append(Result(name, expression.node, order))
@@ -429,7 +429,8 @@ def _inline_results(
             dimensions = tuple(tuple(map(inner.caller_name, axes)) for axes in spec.dimensions)
             groups = {tuple(map(inner.caller_name, axes)): outer for axes, outer in whole.items()}
             node, order = join(node, order, dimensions, groups, inner)
-        results.append(_under_callers_names(signature, node, order, inner.copies))
+        named = _under_callers_names(signature, node, order, inner.copies)
+        results.append(Expr(named.node, named.axes, expression.stated))
     return tuple(results) if isinstance(outcome, (tuple, list)) else results[0]
 
 
@@ -438,7 +439,8 @@ def _at_first(value: Expr, units: Collection[str]) -> Expr:
     order = tuple(a for a in value.axes if a not in units)
     if order == value.axes:
         return value
-    return Expr(indexed(value.node, {a: Const(0, int64) for a in value.axes if a in units}), order)
+    at_first = indexed(value.node, {a: Const(0, int64) for a in value.axes if a in units})
+    return Expr(at_first, order, value.stated)
 
 
 def _under_callers_names(

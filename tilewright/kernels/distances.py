@@ -13,7 +13,7 @@ def length(x, axis, p=2.0):
     if p == 2:
         return _root(tw.sum(x * x, axis), tw.sqrt)
     if p == 0:
-        return tw.cast(tw.sum(x != 0, axis), size.dtype)
+        return tw.cast(tw.sum(x != 0, axis), x.dtype)
     if math.isinf(p):
         return tw.max(size, axis)
     return _root(tw.sum(size**p, axis), lambda total: total ** (1 / p))

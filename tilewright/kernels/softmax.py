@@ -1,24 +1,32 @@
-"""Softmax and its logarithms, along the last axis.
+"""Softmax and its logarithms, along the last axis, of x as it is or, with `dtype`, first cast to that.
 
 The largest element is subtracted first, so no exponential overflows. A row that holds NaN or inf, or nothing
 but -inf, gives NaN (`logsumexp` gives inf and -inf for the latter two).
 """
 
+from typing import Any
+
 import tilewright as tw
 
 
+def _as(x, dtype):
+    return x if dtype is None else tw.cast(x, dtype)
+
+
 @tw.op
-def softmax(x: tw.Tile["... d"]):
+def softmax(x: tw.Tile["... d"], *, dtype: Any = None):
     """exp(x) / Σ exp(x), along d."""
+    x = _as(x, dtype)
     e = tw.exp(x - tw.max(x, "d"))
-    return e / tw.sum(e, "d")
+    return _as(e / tw.sum(e, "d"), dtype)
 
 
 @tw.op
-def log_softmax(x: tw.Tile["... d"]):
+def log_softmax(x: tw.Tile["... d"], *, dtype: Any = None):
     """x - log Σ exp(x), along d."""
+    x = _as(x, dtype)
     shifted = x - tw.max(x, "d")
-    return shifted - tw.log(tw.sum(tw.exp(shifted), "d"))
+    return _as(shifted - tw.log(tw.sum(tw.exp(shifted), "d")), dtype)
 
 
 @tw.op
@@ -28,9 +36,9 @@ def logsumexp(x: tw.Tile["... d"]):
 
 
 @tw.op
-def softmin(x: tw.Tile["... d"]):
+def softmin(x: tw.Tile["... d"], *, dtype: Any = None):
     """exp(-x) / Σ exp(-x), along d."""
-    return softmax(-x)
+    return softmax(-x, dtype=dtype)
 
 
 @tw.op

@@ -13,3 +13,11 @@ def reduced(loss, reduction):
     if reduction == "none":
         return loss
     raise ArgumentError(f'reduction is "mean", "sum" or "none", not {reduction!r}')
+
+
+def weighted(loss, weight, reduction):
+    """`reduced`, each element counted by its weight: the mean divides by the sum of the weights."""
+    if weight is None:
+        return reduced(loss, reduction)
+    total = reduced(weight * loss, reduction)
+    return total / tw.mean(weight) if reduction == "mean" else total

@@ -3,27 +3,38 @@
 import math
 
 import tilewright as tw
-from tilewright.kernels.losses.reduction import reduced
+from tilewright.kernels.losses.reduction import reduced, weighted
 
 
 @tw.op
-def mse(x: tw.Tile["..."], target: tw.Tile["..."], *, reduction: str = "mean"):
-    """(x - target)²."""
-    return reduced(tw.square(x - target), reduction)
+def mse(x: tw.Tile["..."], target: tw.Tile["..."], weight: tw.Tile["..."] = None, *, reduction: str = "mean"):
+    """weight · (x - target)²; weights broadcast, and the mean divides by their sum."""
+    return weighted(tw.square(x - target), weight, reduction)
 
 
 @tw.op
-def l1(x: tw.Tile["..."], target: tw.Tile["..."], *, reduction: str = "mean"):
-    """|x - target|; the derivative where they are equal is 0."""
-    return reduced(tw.abs(x - target), reduction)
+def l1(x: tw.Tile["..."], target: tw.Tile["..."], weight: tw.Tile["..."] = None, *, reduction: str = "mean"):
+    """weight · |x - target|; weights as `mse` has them. The derivative where they are equal is 0."""
+    return weighted(tw.abs(x - target), weight, reduction)
 
 
 @tw.op
-def huber(x: tw.Tile["..."], target: tw.Tile["..."], *, delta: float = 1.0, reduction: str = "mean"):
-    """½ e² where |e| ≤ delta, else delta (|e| - ½ delta), with e = x - target (Huber, 1964)."""
+def huber(
+    x: tw.Tile["..."],
+    target: tw.Tile["..."],
+    weight: tw.Tile["..."] = None,
+    *,
+    delta: float = 1.0,
+    reduction: str = "mean",
+):
+    """weight · (½ e² where |e| ≤ delta, else delta (|e| - ½ delta)), with e = x - target (Huber, 1964).
+
+    Weights broadcast. The mean is over the elements, whatever they weigh, as torch has it for this loss.
+    """
     error = x - target
     size = tw.abs(error)
-    return reduced(tw.where(size <= delta, 0.5 * error * error, delta * (size - 0.5 * delta)), reduction)
+    loss = tw.where(size <= delta, 0.5 * error * error, delta * (size - 0.5 * delta))
+    return reduced(loss if weight is None else weight * loss, reduction)
 
 
 @tw.op

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from tilewright import kernels
+from tilewright.dsl.dtypes import as_dtype
 from tilewright.errors import ShapeError
 from tilewright.nn.functions.along import along, checked
 from tilewright.tensor import generator as generators
@@ -130,19 +132,24 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return kernels.glu(input[*before, :half], input[*before, half:])
 
 
-def softmax(input: Tensor, dim: int = -1) -> Tensor:
-    """exp(x) / Σ exp(x), along dim."""
-    return along(kernels.softmax, input, dim)
+def softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:
+    """exp(x) / Σ exp(x), along dim; with `dtype`, of the input in that dtype."""
+    return along(_in(dtype, kernels.softmax), input, dim)
 
 
-def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
-    """x - log Σ exp(x), along dim."""
-    return along(kernels.log_softmax, input, dim)
+def log_softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:
+    """x - log Σ exp(x), along dim; with `dtype`, of the input in that dtype."""
+    return along(_in(dtype, kernels.log_softmax), input, dim)
 
 
-def softmin(input: Tensor, dim: int = -1) -> Tensor:
-    """exp(-x) / Σ exp(-x), along dim."""
-    return along(kernels.softmin, input, dim)
+def softmin(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:
+    """exp(-x) / Σ exp(-x), along dim; with `dtype`, of the input in that dtype."""
+    return along(_in(dtype, kernels.softmin), input, dim)
+
+
+def _in(dtype: Any, op: Any) -> Any:
+    """The op with its `dtype`, one op for however that is written."""
+    return op if dtype is None else functools.partial(op, dtype=as_dtype(dtype))
 
 
 def gumbel_softmax(

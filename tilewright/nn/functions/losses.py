@@ -36,19 +36,24 @@ def _classes_last(input: Tensor) -> Tensor:
     return input if input.ndim <= 2 else input.permute(0, *range(2, input.ndim), 1)
 
 
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
-    """(x - target)²."""
-    return kernels.mse(input, target, reduction=reduction)
+def mse_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """weight · (x - target)²; the mean divides by the sum of the weights, which broadcast."""
+    return kernels.mse(input, target, weight, reduction=reduction)
 
 
-def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
-    """|x - target|."""
-    return kernels.l1(input, target, reduction=reduction)
+def l1_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """weight · |x - target|; the mean divides by the sum of the weights, which broadcast."""
+    return kernels.l1(input, target, weight, reduction=reduction)
 
 
-def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """½ e² where |e| ≤ delta, else delta (|e| - ½ delta), with e = x - target."""
-    return kernels.huber(input, target, reduction=reduction, delta=delta)
+def huber_loss(
+    input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
+) -> Tensor:
+    """weight · (½ e² where |e| ≤ delta, else delta (|e| - ½ delta)), with e = x - target.
+
+    Weights broadcast; the mean divides by the number of elements, as torch's does here.
+    """
+    return kernels.huber(input, target, weight, reduction=reduction, delta=delta)
 
 
 def binary_cross_entropy_with_logits(
