@@ -37,14 +37,14 @@ def test_without_a_device_the_remedy_is_given():
             lambda: tw.nn.LayerNorm(2).to("cuda:0"),
             tw.cuda.synchronize,
         ):
-            with pytest.raises(TargetError, match="no CUDA device: .* finds no device .*or use the CPU"):
+            with pytest.raises(TargetError, match=r"no CUDA device: .* finds no device .*or use the CPU"):
                 use()
 
 
 def test_an_old_driver_is_named():
-    with installed(FakeCuda(version=11040)):
-        with pytest.raises(TargetError, match=r"too old: it knows CUDA 11\.4, and 12\.0 is needed"):
-            tw.ones(2, device="cuda")
+    told = pytest.raises(TargetError, match=r"too old: it knows CUDA 11\.4, and 12\.0 is needed")
+    with installed(FakeCuda(version=11040)), told:
+        tw.ones(2, device="cuda")
     fake = FakeCuda()
     fake.failing["cuInit"] = 803
     with installed(fake), pytest.raises(TargetError, match="driver is too old for this library"):

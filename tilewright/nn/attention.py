@@ -11,7 +11,7 @@ from tilewright.nn import init
 from tilewright.nn.layers import Linear
 from tilewright.nn.module import Module
 from tilewright.nn.parameter import Parameter
-from tilewright.tensor.creation import as_tensor, empty, zeros
+from tilewright.tensor.creation import beside, empty, zeros
 from tilewright.tensor.generator import seed_from
 from tilewright.tensor.tensor import Tensor
 
@@ -102,7 +102,7 @@ class MultiheadAttention(Module):
         for mask, spread in ((padding, _of_keys), (given, self._of_scores)):
             if mask is None:
                 continue
-            mask = spread(as_tensor(mask)).expand(*shape)
+            mask = spread(beside(mask, q)).expand(*shape)
             if mask.dtype.is_float:
                 added = mask if added is None else added + mask
             else:

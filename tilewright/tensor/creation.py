@@ -118,6 +118,11 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     return found.to(device=device, dtype=dtype)
 
 
+def beside(data: Any, other: Tensor) -> Tensor:
+    """`data` as a Tensor to compute with beside another: lists and arrays are brought to where that lies."""
+    return data if isinstance(data, Tensor) else as_tensor(data, device=other.device)
+
+
 def from_numpy(array: np.ndarray) -> Tensor:
     """A Tensor that shares the array's memory; what NumPy writes there later is not seen by the tape."""
     if not isinstance(array, np.ndarray):

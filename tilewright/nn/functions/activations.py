@@ -10,7 +10,7 @@ from tilewright.dsl.dtypes import as_dtype
 from tilewright.errors import ShapeError
 from tilewright.nn.functions.along import along, checked
 from tilewright.tensor import generator as generators
-from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.creation import beside
 from tilewright.tensor.generator import Generator
 from tilewright.tensor.tensor import Tensor
 
@@ -162,5 +162,5 @@ def gumbel_softmax(
     if not hard:
         return soft
     chosen = soft.detach().argmax(dim, keepdim=True)
-    places = as_tensor(range(soft.shape[dim])).reshape(-1, *(1,) * (soft.ndim - 1 - dim % soft.ndim))
+    places = beside(range(soft.shape[dim]), soft).reshape(-1, *(1,) * (soft.ndim - 1 - dim % soft.ndim))
     return (chosen == places).to(soft.dtype) - soft.detach() + soft

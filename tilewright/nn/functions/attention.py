@@ -7,7 +7,7 @@ from typing import Any
 from tilewright import kernels
 from tilewright.errors import ShapeError
 from tilewright.tensor import generator as generators
-from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.creation import beside
 from tilewright.tensor.generator import Generator
 from tilewright.tensor.tensor import Tensor
 
@@ -25,7 +25,7 @@ def scaled_dot_product_attention(
     `softcap`, `slopes` and `key_mask` are those of `kernels.attention`, where a query that sees no key
     gives 0.
     """
-    mask = None if attn_mask is None else _full(as_tensor(attn_mask), query, key)
+    mask = None if attn_mask is None else _full(beside(attn_mask, query), query, key)
     heads = query.shape[:-2]
     if enable_gqa:
         query, key, value, mask = _grouped(query, key, value, mask)

@@ -9,7 +9,7 @@ import numpy as np
 from tilewright import kernels
 from tilewright.dsl.dtypes import float64
 from tilewright.errors import ArgumentError, DTypeError, ShapeError
-from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.creation import beside
 from tilewright.tensor.tensor import Tensor
 
 
@@ -36,9 +36,10 @@ def ctc_loss(
         )
     if not 0 <= blank < values.shape[2]:
         raise ArgumentError(f"ctc_loss: the blank {blank} is none of the {values.shape[2]} classes")
-    labels = _padded(as_tensor(targets), length)
-    found = _paths(values, labels, as_tensor(np.array(frames)), as_tensor(np.array(length)), blank)
-    loss = kernels.ctc_total(found, np.array(length), reduction=reduction, zero_infinity=zero_infinity)
+    labels = _padded(beside(targets, values), length).to(values.device)
+    counts, ends = beside(np.array(frames), values), beside(np.array(length), values)
+    found = _paths(values, labels, counts, ends, blank)
+    loss = kernels.ctc_total(found, ends, reduction=reduction, zero_infinity=zero_infinity)
     loss = loss.to(log_probs.dtype)
     return loss if log_probs.ndim == 3 or not loss.ndim else loss.squeeze(0)
 
@@ -69,7 +70,7 @@ def _values(log_probs: Tensor) -> Tensor:
 
 
 def _lengths(given: Any, values: Tensor, what: str) -> tuple[int, ...]:
-    array = np.asarray(given.detach() if isinstance(given, Tensor) else given)
+    array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"ctc_loss: {what}_lengths are whole numbers, not {array.dtype.name}")
     found = tuple(int(length) for length in array.reshape(-1))

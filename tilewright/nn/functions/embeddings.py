@@ -9,7 +9,7 @@ import numpy as np
 from tilewright import kernels
 from tilewright.autograd.tape import no_grad
 from tilewright.errors import ArgumentError, ShapeError
-from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.creation import as_tensor, beside
 from tilewright.tensor.tensor import Tensor
 
 
@@ -25,7 +25,7 @@ def embedding(
     row = _row(padding_idx, weight)
     _shorten(weight, input, max_norm, norm_type)
     padding = None if row is None else weight.detach()[row]
-    return kernels.embedding(weight, as_tensor(input), padding, padding_idx=row)
+    return kernels.embedding(weight, beside(input, weight), padding, padding_idx=row)
 
 
 def embedding_bag(
@@ -37,7 +37,7 @@ def embedding_bag(
 
     one after the other in a vector, each from its offset on. Elements equal to `padding_idx` do not count.
     """
-    ids, row = as_tensor(input), _row(padding_idx, weight)
+    ids, row = beside(input, weight), _row(padding_idx, weight)
     _shorten(weight, ids, max_norm, norm_type)
     if ids.ndim == 2:
         if offsets is not None:
@@ -47,7 +47,7 @@ def embedding_bag(
         raise ShapeError(
             f"embedding_bag: indices are a matrix of bags, or a vector with offsets; got shape {ids.shape}"
         )
-    begins = as_tensor(offsets)
+    begins = beside(offsets, weight)
     begins = begins[:-1] if include_last_offset else begins
     return kernels.embedding_bag_ragged(weight, ids, begins, per_sample_weights, mode=mode, padding_idx=row)
 
@@ -56,7 +56,7 @@ def _shorten(weight: Tensor, input: Any, max_norm: float | None, norm_type: floa
     """Rows of `weight` that are read, in place: no longer than `max_norm`."""
     if max_norm is None:
         return
-    rows = np.unique(as_tensor(input).numpy())
+    rows = np.unique(as_tensor(input).cpu().numpy())
     rows = rows[(rows >= 0) & (rows < weight.shape[0])]
     with no_grad():
         weight[rows] = kernels.shortened(weight[rows], max_norm=float(max_norm), norm=float(norm_type))

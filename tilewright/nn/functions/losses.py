@@ -6,7 +6,7 @@ from typing import Any
 
 from tilewright import kernels
 from tilewright.errors import ArgumentError
-from tilewright.tensor.creation import as_tensor
+from tilewright.tensor.creation import beside
 from tilewright.tensor.tensor import Tensor
 
 
@@ -18,7 +18,7 @@ def cross_entropy(
 
     Targets are class numbers, or distributions in the shape of the input.
     """
-    target = as_tensor(target)
+    target = beside(target, input)
     options = {"reduction": reduction, "label_smoothing": label_smoothing}
     if target.dtype.is_float and target.shape == input.shape:
         return kernels.soft_cross_entropy(_classes_last(input), _classes_last(target), weight, **options)
