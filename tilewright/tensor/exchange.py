@@ -133,7 +133,12 @@ class Exchange(Portable, Value):
             return self.numpy().__dlpack__(**keywords)
         from tilewright.runtime.cuda import dlpack
 
-        return dlpack.capsule(self._shared("__dlpack__"), keywords.get("stream"))
+        array, place = self._shared("__dlpack__"), keywords.get("dl_device")
+        if place is not None and tuple(place) != self.__dlpack_device__():
+            raise BufferError(f"this tensor lies on {self.device}; bring it to where it is wanted first")
+        return dlpack.capsule(
+            storage.copied(array) if keywords.get("copy") else array, keywords.get("stream")
+        )
 
     def __dlpack_device__(self) -> tuple[int, int]:
         if not isinstance(self._array, Array):

@@ -147,18 +147,20 @@ def _from_dlpack(source: Any) -> DeviceArray:
 
 
 def _dtype(code: int, bits: int, lanes: int) -> np.dtype:
-    names = {INT: f"i{bits // 8}", UINT: f"u{bits // 8}", FLOAT: f"f{bits // 8}", COMPLEX: f"c{bits // 8}"}
-    if lanes == 1 and code == BFLOAT and bits == 16:
+    """NumPy's dtype for one of DLPack's. Raises `DTypeError`."""
+    if lanes == 1 and (code, bits) == (BFLOAT, 16):
         import ml_dtypes
 
         return np.dtype(ml_dtypes.bfloat16)
-    if lanes == 1 and code == BOOL and bits == 8:
+    if lanes == 1 and (code, bits) == (BOOL, 8):
         return np.dtype(np.bool_)
-    if lanes != 1 or code not in names or bits not in (8, 16, 32, 64, 128):
-        raise DTypeError(
-            f"an array of DLPack's dtype ({code}, {bits} bits, {lanes} lanes) cannot be a tensor"
-        )
-    return np.dtype(names[code])
+    letter = {INT: "i", UINT: "u", FLOAT: "f", COMPLEX: "c"}.get(code)
+    try:
+        if lanes == 1 and letter is not None:
+            return np.dtype(f"{letter}{bits // 8}")
+    except TypeError:  # such as a float of 8 bits
+        pass
+    raise DTypeError(f"an array of DLPack's dtype ({code}, {bits} bits, {lanes} lanes) cannot be a tensor")
 
 
 def _from_interface(source: Any) -> DeviceArray:
