@@ -18,9 +18,10 @@ import numpy as np
 from tilewright.dsl import scalars
 from tilewright.dsl.axes import PAIR
 from tilewright.dsl.dtypes import DType, int64, promote
-from tilewright.dsl.expression import Expr, Halves, apply, cast, lift, merged, renamed, scope
+from tilewright.dsl.expression import Expr, Halves, apply, cast, lift, merged, renamed
 from tilewright.dsl.program import Const, Index, indexed
 from tilewright.dsl.scalars import ScalarFunction, where
+from tilewright.dsl.scope import scope
 from tilewright.errors import DTypeError, LanguageError
 
 

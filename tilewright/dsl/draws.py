@@ -20,9 +20,10 @@ import numpy as np
 from tilewright.dsl import scalars
 from tilewright.dsl.axes import ELLIPSIS
 from tilewright.dsl.dtypes import DType, as_dtype, bfloat16, float16, float32, float64, int64
-from tilewright.dsl.expression import Expr, axis_names, cast, constant, lift, mention, scope
+from tilewright.dsl.expression import Expr, cast, constant, lift
 from tilewright.dsl.philox import WORD
 from tilewright.dsl.program import Index, Size
+from tilewright.dsl.scope import axis_names, mention, scope
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError
 
 SIGNIFICANT_BITS = {float64: 53, float32: 24, float16: 11, bfloat16: 8}

@@ -6,104 +6,25 @@ typed: they take the dtype of the expression that they meet.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tilewright.dsl import scalars
-from tilewright.dsl.axes import ELLIPSIS, is_batch_axis, split_names, union
+from tilewright.dsl.axes import ELLIPSIS, union
 from tilewright.dsl.dtypes import DType, as_dtype, bool_, float32, int64, promote
-from tilewright.dsl.location import users_line
+from tilewright.dsl.foreign import OPERATORS, instead_of, instead_of_attribute, instead_of_numpy
 from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, reduced
 from tilewright.dsl.renaming import rename
 from tilewright.dsl.scalars import ScalarFunction
+from tilewright.dsl.scope import axis_names, caller_name, is_batch, is_unit, scope
 from tilewright.errors import AxisError, DTypeError, LanguageError
 
 # Set by the layer that knows arrays and Tensors: how `tw.exp(tensor)` works outside of an op.
 eager_apply: Callable[[ScalarFunction, tuple[Any, ...]], Any] | None = None
 eager_kind: type | None = None
 eager_cast: Callable[[Any, Any], Any] | None = None
-
-
-@dataclass
-class Scope:
-    """What axis names mean in the op whose body runs.
-
-    `batch` is what the op's `...` stands for, outermost first. Inside an op that is inlined into another,
-    `names` maps its own axis names to the caller's, `copies` are second names for one axis of the caller that
-    the inner op calls by two, and `taken` are the caller's names, which a new axis of the inner op must not
-    take. `mentioned` remembers the line on which `index` and `size` first named an axis, `seen` every name
-    that was used, and `extents` those of the axes that the body declares (an inlined op's are its caller's),
-    which `operand_axes` have from elsewhere. `beside` are the axes that stood in for another one in
-    `x.at(…)`: they take its place in the order of a result's axes. `draws` numbers the random draws of a
-    whole trace. `units` are axes that the op names and its operands lack, since they are 1 long.
-    """
-
-    names: dict[str, str] = field(default_factory=dict)
-    batch: tuple[str, ...] = ()
-    copies: dict[str, str] = field(default_factory=dict)
-    taken: set[str] | None = None
-    seen: set[str] = field(default_factory=set)
-    mentioned: dict[str, str | None] = field(default_factory=dict)
-    extents: dict[str, Node] = field(default_factory=dict)
-    operand_axes: frozenset[str] = frozenset()
-    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    draws: Iterator[int] = field(default_factory=itertools.count)
-    units: frozenset[str] = frozenset()
-
-    def caller_name(self, axis: str) -> str:
-        if axis == ELLIPSIS:
-            return axis
-        if self.taken is not None and axis not in self.names:
-            self.names[axis] = _unused(axis, self.taken)
-        name = self.names.get(axis, axis)
-        self.seen.add(name)
-        return name
-
-
-scope: ContextVar[Scope | None] = ContextVar("scope", default=None)
-
-
-def _unused(axis: str, taken: set[str]) -> str:
-    """`axis`, or `axis2`, `axis3` … where that name means something else already."""
-    name, number = axis, 1
-    while name in taken:
-        number += 1
-        name = f"{axis}{number}"
-    return name
-
-
-def axis_names(text: str) -> tuple[str, ...]:
-    """The axes that a text in an op's body names; those of an inlined op are its caller's."""
-    return tuple(map(caller_name, split_names(text)))
-
-
-def caller_name(axis: str) -> str:
-    current = scope.get()
-    return current.caller_name(axis) if current else axis
-
-
-def mention(axis: str) -> None:
-    """Remembers the user's line that names `axis`, for the message if nothing else has that axis."""
-    current = scope.get()
-    if current is not None and axis not in current.mentioned:
-        current.mentioned[axis] = users_line()
-
-
-def is_unit(axis: str) -> bool:
-    """Whether the op whose body runs has been given tiles that lack `axis`, since it is 1 long."""
-    current = scope.get()
-    return current is not None and axis in current.units
-
-
-def is_batch(axis: str) -> bool:
-    """Whether `...` stands for `axis` (among others) in the op whose body runs."""
-    current = scope.get()
-    return is_batch_axis(axis) or (current is not None and axis in current.batch)
 
 
 def merged(*groups: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,13 +38,6 @@ def merged(*groups: tuple[str, ...]) -> tuple[str, ...]:
             else:
                 result.insert(position, axis)
     return tuple(result)
-
-
-def in_place(axes: tuple[str, ...]) -> tuple[str, ...]:
-    """`axes`, each followed by those that positions along it brought in: (row d) → (row n d)."""
-    current = scope.get()
-    beside = current.beside if current else {}
-    return union(*((axis, *beside.get(axis, ())) for axis in axes))
 
 
 class Expr:
@@ -198,7 +112,7 @@ class Expr:
 
     @classmethod
     def __torch_function__(cls, function: Any, *args: Any, **keywords: Any) -> Any:
-        raise LanguageError(_use_instead_of("torch", function.__name__.strip("_"), "torch tensors"))
+        raise LanguageError(instead_of("torch", function.__name__.strip("_"), "torch tensors"))
 
     def __array__(self, *args: Any, **keywords: Any) -> Any:
         raise LanguageError(
@@ -206,10 +120,10 @@ class Expr:
         )
 
     def __array_function__(self, function: Any, *args: Any) -> Any:
-        raise LanguageError(_use_instead_of_numpy(function.__name__))
+        raise LanguageError(instead_of_numpy(function.__name__))
 
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
-        row = _OPERATORS.get(function.__name__)
+        row = OPERATORS.get(function.__name__)
         operands = tuple(o[()] if isinstance(o, np.ndarray) and not o.ndim else o for o in inputs)
         numbers = [o for o in operands if isinstance(o, np.generic)]
         if method == "__call__" and row and len(numbers) == 1 and not keywords:
@@ -218,12 +132,12 @@ class Expr:
             raise LanguageError(
                 "a NumPy array cannot be part of an op's formula; pass it as a Tile parameter"
             )
-        raise LanguageError(_use_instead_of_numpy(function.__name__))
+        raise LanguageError(instead_of_numpy(function.__name__))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise _AttributeError(_use_instead_of_attribute(name))
+        raise _AttributeError(instead_of_attribute(name))
 
     def __setitem__(self, names: Any, value: Any) -> None:
         raise LanguageError("a tile cannot be assigned to; write y = tw.where(condition, new, x)")
@@ -293,63 +207,6 @@ class Expr:
 
 
 _NO_MATMUL = "there is no `@`: a contraction is a product and a sum, as in tw.sum(a * b, 'k')"
-
-# NumPy's names for Python's operators: `np.float32(2) * x` arrives as one of these.
-_OPERATORS: Mapping[str, ScalarFunction] = {
-    "add": scalars.add,
-    "subtract": scalars.sub,
-    "multiply": scalars.mul,
-    "divide": scalars.div,
-    "floor_divide": scalars.floordiv,
-    "remainder": scalars.mod,
-    "power": scalars.power,
-    "equal": scalars.eq,
-    "not_equal": scalars.ne,
-    "less": scalars.lt,
-    "less_equal": scalars.le,
-    "greater": scalars.gt,
-    "greater_equal": scalars.ge,
-    "bitwise_and": scalars.and_,
-    "bitwise_or": scalars.or_,
-    "bitwise_xor": scalars.xor,
-    "left_shift": scalars.shl,
-    "right_shift": scalars.shr,
-}
-
-_NUMPY_NAMES = {"absolute": "abs", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2",
-                "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "rint": "round", "amax": "max",
-                "amin": "min"}  # fmt: skip
-
-
-def row_of_numpy(name: str) -> ScalarFunction | None:
-    """The row of the scalar table that means what the NumPy function `name` means."""
-    return _OPERATORS.get(name) or scalars.SCALARS.get(_NUMPY_NAMES.get(name, name))
-
-
-def _in_the_language(name: str) -> str | None:
-    from tilewright.dsl import language
-
-    name = _NUMPY_NAMES.get(name, name)
-    return name if name in language.__all__ else None
-
-
-def _use_instead_of_numpy(name: str) -> str:
-    return _use_instead_of("np", name, "arrays")
-
-
-def _use_instead_of(library: str, name: str, operands: str) -> str:
-    known = _in_the_language(name)
-    remedy = f"write tw.{known}" if known else "write it with tw functions, and pass what it reads as a Tile"
-    return f"{library}.{name} works on {operands}, not on the tiles of an op; {remedy}"
-
-
-def _use_instead_of_attribute(name: str) -> str:
-    if name == "shape":
-        return "a tile has no shape; the extent of an axis is tw.size('i')"
-    known = _in_the_language(name)
-    if known:
-        return f"a tile has no methods; write tw.{known}(x)"
-    return f"a tile has no attribute {name!r}; use operators and tw functions"
 
 
 class _AttributeError(LanguageError, AttributeError):

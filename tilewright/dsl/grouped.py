@@ -17,8 +17,9 @@ import numpy as np
 from tilewright.dsl.affine import shortest
 from tilewright.dsl.axes import TileSpec, grouped, union
 from tilewright.dsl.dtypes import int64
-from tilewright.dsl.expression import Expr, Scope
+from tilewright.dsl.expression import Expr
 from tilewright.dsl.program import Const, Index, Map, Node, Size, indexed
+from tilewright.dsl.scope import Scope
 from tilewright.errors import ArgumentError, AxisError
 
 FIRST = Const(0, int64)

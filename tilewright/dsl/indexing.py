@@ -17,17 +17,7 @@ from tilewright.dsl import scalars
 from tilewright.dsl.affine import shortest
 from tilewright.dsl.axes import ELLIPSIS, split_names, union
 from tilewright.dsl.dtypes import float32, int64
-from tilewright.dsl.expression import (
-    Expr,
-    apply,
-    axis_names,
-    caller_name,
-    cast,
-    lift,
-    merged,
-    resolve_axes,
-    scope,
-)
+from tilewright.dsl.expression import Expr, apply, cast, lift, merged, resolve_axes
 from tilewright.dsl.program import (
     Cast,
     Const,
@@ -40,6 +30,7 @@ from tilewright.dsl.program import (
     topological,
     within,
 )
+from tilewright.dsl.scope import axis_names, caller_name, scope
 from tilewright.errors import AxisError, DTypeError, LanguageError
 
 

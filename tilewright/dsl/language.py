@@ -34,22 +34,13 @@ from tilewright.dsl import complex_numbers, draws, ordering, scalars
 from tilewright.dsl.axes import ELLIPSIS
 from tilewright.dsl.complex_numbers import Complex
 from tilewright.dsl.dtypes import float32, int64
-from tilewright.dsl.expression import (
-    Expr,
-    axis_names,
-    constant,
-    lift,
-    mention,
-    reduce,
-    reduce_over,
-    resolve_axes,
-    scope,
-)
+from tilewright.dsl.expression import Expr, constant, lift, reduce, reduce_over, resolve_axes
 from tilewright.dsl.expression import stated_cast as cast
 from tilewright.dsl.indexing import axis, scatter_add
 from tilewright.dsl.program import Index, Node, Size
 from tilewright.dsl.scanning import scan_of
 from tilewright.dsl.scans import extreme_and_position, named_scan
+from tilewright.dsl.scope import axis_names, mention, scope
 from tilewright.errors import AxisError, LanguageError
 
 inf = math.inf

@@ -16,12 +16,13 @@ from typing import Any
 from tilewright.dsl.axes import PAIR, Scalar, ScalarSpec, TileSpec, base, batch_axes, fresh, union
 from tilewright.dsl.complex_numbers import halves_together
 from tilewright.dsl.dtypes import DType, float32, float64, int64, promote
-from tilewright.dsl.expression import Expr, Scope, cast, in_place, is_batch, lift, merged, scope
+from tilewright.dsl.expression import Expr, cast, lift, merged
 from tilewright.dsl.extents import known_axes, used_extents
 from tilewright.dsl.grouped import Splitter, join, stated_extents
 from tilewright.dsl.location import is_prebuilt, raising_line, users_line
 from tilewright.dsl.program import Const, Index, Node, Param, Program, Read, Result, Size, indexed
 from tilewright.dsl.renaming import rename
+from tilewright.dsl.scope import Scope, in_place, is_batch, scope
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError, UserError
 
 

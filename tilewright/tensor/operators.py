@@ -22,7 +22,7 @@ from tilewright.dsl.dtypes import (
     int64,
     stored,
 )
-from tilewright.dsl.expression import row_of_numpy
+from tilewright.dsl.foreign import row_of_numpy
 from tilewright.errors import ArgumentError, DTypeError, ShapeError
 from tilewright.op.binding import as_operand, where
 from tilewright.op.pairs import is_complex_array
