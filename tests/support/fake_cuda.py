@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 
-from tilewright.compiler.targets.triton import interpreter, memory_guard
+from tilewright.compiler.targets.triton import interpreter, interpreter_numerics, memory_guard
 from tilewright.compiler.targets.triton.driver import PACKING
 from tilewright.compiler.targets.triton.launch import Step
 from tilewright.compiler.targets.triton.toolchain import Artefact, Target
@@ -422,7 +422,7 @@ class FakeCuda:
 def _argument(card: Card, slot: bytes, kind: str) -> Any:
     """A parameter as the interpreter takes it: a pointer as an array from there to the end of its memory."""
     if kind.startswith("*"):
-        return _elements(card, int.from_bytes(slot, "little"), interpreter.NUMPY_NAMES[kind[1:]])
+        return _elements(card, int.from_bytes(slot, "little"), interpreter_numerics.NUMPY_NAMES[kind[1:]])
     if kind == "bf16":
         return float(np.frombuffer(slot[:2], np.uint16).astype(np.uint32) << 16).view(np.float32)
     code = PACKING[kind]
