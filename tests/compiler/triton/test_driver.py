@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import tilewright as tw
 from tests.compiler.triton.triton_samples import ADD, MATMUL, SOFTMAX
 from tests.support.fake_cuda import (
     ILLEGAL_ADDRESS,
@@ -390,6 +391,47 @@ def test_addresses_of_other_libraries_arrays():
             return {"data": (18, False)}
 
     assert [address_of(v) for v in (Torch(), Cupy(), 19, None)] == [17, 18, 19, 0]
+
+
+# What the fake stands for
+
+
+def test_a_plan_on_numpy_arrays_gives_numpy_arrays():
+    """Operands are copied with the strides and gaps that they have."""
+    from tests.support.fake_cuda import installed
+    from tilewright.compiler.pipeline import compile_program
+
+    @tw.op
+    def scaled(x: tw.Tile["... d"], w: tw.Tile["d"]):
+        return x * w - tw.mean(x, "d")
+
+    x = np.arange(48, dtype=np.float32).reshape(4, 12)[::2, ::-3]
+    w = np.float32([1, 2, 3, 4])
+    program = scaled.bind(scaled.arguments((x, w), {})).program
+    names = [p.name for p in program.tiles]
+    with installed(FakeCuda()):
+        executable = compile_program(program, "cuda:0")
+        out = np.empty((2, 4), np.float32)
+        (result,) = executable.run(dict(zip(names, (x, w), strict=True)))
+        executable.run(dict(zip(names, (x, w), strict=True)), None, (out,))
+        (again,) = executable.prepared([x, w])([x, w])
+    expected = x * w - x.mean(1, keepdims=True)
+    for found in (result, out, again):
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_fake_has_the_functions_that_the_driver_has():
+    real = pytest.importorskip("cuda.bindings.driver")
+    ours = {
+        name: value for name, value in vars(FakeCuda).items() if name.startswith("cu") and name[2].isupper()
+    }
+    assert len(ours) > 40
+    for name, function in ours.items():
+        told = getattr(real, name).__doc__.splitlines()[0]
+        given = told[told.index("(") + 1 : told.rindex(")")]
+        count = function.__code__.co_argcount - 1
+        assert len([part for part in given.split(",") if part.strip()]) == count, told
 
 
 # A real card

@@ -45,7 +45,10 @@ class Progress:
         place = self._places.get(stream)
         if place is None:
             return
-        code = import_bindings().cuStreamWriteValue32(stream, place, number % 2**32, 0)[0]
+        try:
+            code = import_bindings().cuStreamWriteValue32(stream, place, number % 2**32, 0)[0]
+        except Exception:  # the bindings do not find the function
+            code = -1
         if code:  # this driver has no such operations: go without
             self._words = 0
             self._places.clear()

@@ -55,7 +55,7 @@ class CudaExecutable(TritonExecutable):
     ) -> tuple[Any, ...]:
         """The results on the device; for operands that are all NumPy's, as arrays of NumPy's."""
         operands = [arguments[name] for name in self._names]
-        if any(isinstance(operand, DeviceArray) for operand in operands) or not _on_host(out):
+        if _on_device(operands) or _on_device(out or ()):
             return self._run(self._recipe_for(operands, out), operands, scalars or NOTHING, out)
         results = self._run(self._recipe_for(operands, None), operands, scalars or NOTHING, None)
         copies = tuple(result.to_numpy() for result in results)
@@ -63,6 +63,8 @@ class CudaExecutable(TritonExecutable):
 
     def prepared(self, operands: Sequence[Any], shapes: Sequence[tuple[int, ...]] | None = None) -> Run:
         """`run` for operands that lie as these do, in the order of the Program's."""
+        if not _on_device(operands):
+            return super().prepared(operands, shapes)
         like = [_layout_alone(operand) for operand in operands]
         known: dict[Any, Recipe] = {}
 
@@ -162,8 +164,9 @@ class CudaExecutable(TritonExecutable):
         return _with_gaps(operand, self.ordinal)
 
 
-def _on_host(out: Out | None) -> bool:
-    return not any(isinstance(given, DeviceArray) for given in out or ())
+def _on_device(arrays: Sequence[Any]) -> bool:
+    """Whether one of some arrays lies on a device."""
+    return any(isinstance(array, DeviceArray) for array in arrays)
 
 
 def _beside(recipe: Recipe, name: str, array: DeviceArray, wanted: Mapping[str, Any]) -> DeviceArray:
