@@ -23,6 +23,11 @@ def layer(x: tw.Tile["... d"], w: tw.Tile["d e"]):
 
 
 @tw.op
+def layer_of_rows(x: tw.Tile["d"], w: tw.Tile["d"]):
+    return tw.exp(x * w - tw.max(x, "d"))
+
+
+@tw.op
 def entropy(w: tw.Tile["d"]):
     return tw.sum(tw.exp(w) * w, "d")
 
@@ -96,6 +101,24 @@ def test_on_tensors(data):
     tensor = tw.tensor(x, requires_grad=True)
     tw.vmap(loss, {"w": None})(tensor, tw.tensor(w), tw.tensor(t)).sum().backward()
     assert_close(tensor.grad.numpy(), np.stack([loss.grad(a, w, b)[0] for a, b in zip(x, t, strict=True)]))
+
+
+def test_tensors_are_mapped_over_any_dimension():
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((4, 6)), rng.standard_normal(4)
+    mapped = tw.vmap(layer_of_rows, {"x": 1, "w": None})
+    cotangent = rng.standard_normal((6, 4))
+    tensor, weight = tw.tensor(x, requires_grad=True), tw.tensor(w, requires_grad=True)
+    found = mapped(tensor, weight)
+    assert_close(found.detach().numpy(), mapped(x, w))
+    assert_close(mapped(x, w), np.stack([layer_of_rows(x[:, n], w) for n in range(6)]))
+    found.backward(tw.tensor(cotangent))
+    each = [layer_of_rows.vjp(x[:, n], w, cotangent[n]) for n in range(6)]
+    assert_close(tensor.grad.numpy(), np.stack([e[0] for e in each], 1))
+    assert_close(weight.grad.numpy(), sum(e[1] for e in each))
+    for derivative in (mapped.vjp, mapped.jvp):
+        with pytest.raises(ArgumentError, match=r"another dimension than the first.*np\.moveaxis"):
+            derivative(x, w, cotangent, w)
 
 
 def test_jacobian_and_hessian_against_torch(data):

@@ -94,6 +94,12 @@ class DerivedOp(Op):
     def _bind(self, arguments: Arguments, further: dict[str, Any]) -> Call:
         """This level's call; what it takes from `further` is removed there."""
         of = self.of
+        if not self.root.leads:
+            raise ArgumentError(
+                f"{where(self.name)}: the op is mapped over another dimension than the first, in which its "
+                "derivatives are not written; bring it to the front, as in np.moveaxis(x, 1, 0), and map "
+                "over that one, or call the op on Tensors and use backward()"
+            )
         base = of._bind(arguments, further) if isinstance(of, DerivedOp) else of.bind(arguments)
         extents = bind_extents(base.program, {p.name: base.arrays[p.name].shape for p in base.program.tiles})
         of_base = without_empty_axes(base.program, extents)

@@ -20,7 +20,7 @@ from tilewright.dsl.program import Program
 from tilewright.errors import DerivativeError, TargetError
 from tilewright.op import costs, words
 from tilewright.op.derivatives import at_call, vjp
-from tilewright.op.op import Arguments, Call, Op
+from tilewright.op.op import Arguments, Call, Op, on_host
 
 WIDTH = 100
 LONGEST = 60  # steps of a derivation
@@ -42,8 +42,7 @@ def stand_ins(arguments: Arguments) -> Arguments:
 def _empty(value: Any) -> Any:
     if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
         return np.empty(value, np.float32)
-    as_array: Any = getattr(value, "numpy", None)
-    return value if as_array is None else as_array()
+    return on_host(value)
 
 
 @dataclass(frozen=True)

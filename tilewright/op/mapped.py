@@ -9,6 +9,7 @@ that are mapped: nothing else changes, and it is differentiated, compiled and ma
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +51,7 @@ class MappedOp(Op):
         self.scalars = of.scalars
         self.constants = of.constants
         self._mapped: Recent[tuple, Program] = Recent(MAX_PROGRAMS)
+        self.leads = all(self.axis(t.name) in (None, 0) for t in self.tiles)
         unknown = set(in_axes) - {t.name for t in of.tiles} if isinstance(in_axes, Mapping) else set()
         if unknown and not hasattr(of, "of"):
             raise ArgumentError(
@@ -58,7 +60,7 @@ class MappedOp(Op):
 
     def with_pairs(self, names: frozenset[str]) -> Op:
         """The halves come last, behind a dimension that is counted from the end."""
-        axes = {t.name: self._axis(t.name) for t in self.tiles}
+        axes = {t.name: self.axis(t.name) for t in self.tiles}
         moved = {n: a - 1 if a is not None and a < 0 and n in names else a for n, a in axes.items()}
         return MappedOp(self.of.with_pairs(names), moved)
 
@@ -68,12 +70,10 @@ class MappedOp(Op):
     def bind(self, arguments: Arguments) -> Call:
         arrays = as_operands(arguments.tiles, self.name)
         mapped = {
-            name: array
-            for name, array in arrays.items()
-            if array is not None and self._axis(name) is not None
+            name: array for name, array in arrays.items() if array is not None and self.axis(name) is not None
         }
         extent = self._extent(mapped)
-        moved = {name: np.moveaxis(array, self._axis(name) or 0, 0) for name, array in mapped.items()}
+        moved = {name: np.moveaxis(array, self.axis(name) or 0, 0) for name, array in mapped.items()}
         one = {name: _first(moved[name]) if name in moved else array for name, array in arrays.items()}
         inner = self.of.bind(Arguments(one, arguments.scalars, arguments.constants))
         owners = {p.name: inner.owners.get(p.name, p.name) for p in inner.program.tiles}
@@ -100,14 +100,21 @@ class MappedOp(Op):
             shapes,
         )
 
-    def _axis(self, name: str) -> int | None:
+    def axis(self, name: str) -> int | None:
+        """The dimension of an operand that is mapped over."""
         return self.in_axes.get(name, 0) if isinstance(self.in_axes, Mapping) else self.in_axes
+
+    @functools.cached_property
+    def leading(self) -> MappedOp:
+        """The same over the first dimension of the operands that are mapped."""
+        axes = {t.name: None if self.axis(t.name) is None else 0 for t in self.tiles}
+        return MappedOp(self.of, axes)
 
     def _extent(self, mapped: Mapping[str, np.ndarray]) -> int:
         """The extent of the mapped dimension, which all operands must agree on."""
         extents: dict[int, str] = {}
         for name, array in mapped.items():
-            axis = self._axis(name)
+            axis = self.axis(name)
             assert axis is not None
             if not -array.ndim <= axis < array.ndim:
                 raise ShapeError(

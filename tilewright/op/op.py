@@ -66,6 +66,8 @@ class Op:
     scalars: Mapping[str, Any]
     constants: Mapping[str, Any]
     scalar_dtypes: Mapping[str, DType] = {}
+    leads = True
+    """Whether a dimension that the op is mapped over (`vmap`) is the first of its operands."""
 
     def __init__(self) -> None:
         # What whatever takes calls over remembers of them.
@@ -353,7 +355,14 @@ def _spelt(value: Any) -> str:
 def _array_of(value: Any) -> Any:
     if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
         return np.random.default_rng(0).standard_normal(value).astype(np.float32)
+    return on_host(value)
+
+
+def on_host(value: Any) -> Any:
+    """What somebody asks about, a Tensor of any device among others, as an array of NumPy's."""
     if isinstance(value, np.ndarray):
         return value
-    to_numpy = getattr(value, "numpy", None)
-    return to_numpy() if callable(to_numpy) else value
+    to_cpu = getattr(value, "cpu", None)
+    here = to_cpu() if callable(to_cpu) else value
+    to_numpy = getattr(here, "numpy", None)
+    return to_numpy() if callable(to_numpy) else here

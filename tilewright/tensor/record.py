@@ -30,6 +30,7 @@ from tilewright.op import outputs, storage
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derived import DerivedOp
 from tilewright.op.direct import DirectOp
+from tilewright.op.mapped import MappedOp
 from tilewright.op.op import Arguments, Call, Op, constants_key
 from tilewright.op.pairs import as_real, complex_names, is_complex_array
 from tilewright.tensor.families import convert
@@ -452,12 +453,27 @@ def apply(op: Op, arguments: Arguments, out: Any = None) -> Any:
         if value is not None and not isinstance(value, Value):
             operands = {name: _ready(value, name, op, operands) for name, value in operands.items()}
             break
+    if isinstance(op, MappedOp) and not op.leads:
+        moved = {name: _moved_first(value, op.axis(name)) for name, value in operands.items()}
+        return apply(op.leading, Arguments(moved, arguments.scalars, arguments.constants), out)
     if isinstance(op, DerivedOp):
         results = _call_derivative(op, Arguments(operands, arguments.scalars, arguments.constants), out)
     else:
         scalars = op._scalar_values(arguments) if arguments.scalars else NOTHING
         results = call(op, tuple(operands.values()), scalars, arguments.constants, out)
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _moved_first(value: Any, axis: int | None) -> Any:
+    """An operand with a dimension before all others: what follows takes views for reshapes alone."""
+    if axis is None or value is None:
+        return value
+    if not isinstance(value, Value):
+        return np.moveaxis(value, axis, 0) if -value.ndim <= axis < value.ndim else value
+    rank = value._array.ndim
+    if not -rank <= axis < rank:
+        return value
+    return value.permute(axis % rank, *(d for d in range(rank) if d != axis % rank))  # type: ignore[attr-defined]
 
 
 def apply_to_operands(op: DirectOp, operands: tuple[Any, ...]) -> Any:
@@ -509,9 +525,9 @@ def _actual(view: np.ndarray, array: Any) -> Any:
     """The operand that a view of an array's stand-in stands for."""
     if isinstance(array, np.ndarray):
         return view
-    if array.dtype != view.dtype:
+    if array.dtype != view.dtype and not is_complex_array(array):
         array = call(convert, (Value.kind._make(array),), constants={"dtype": of_array(view)})[0]._array
-    return inside(array, view.shape)
+    return array.laid_out(view.shape, view.strides, view.dtype)
 
 
 def _ready(value: Any, name: str, op: Op, operands: Mapping[str, Any]) -> Any:
