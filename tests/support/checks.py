@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -167,9 +168,13 @@ def check_backward(case: Case, dtype: Any, target: str, axes: Extents | None = N
 
 
 def check_empty_axes(case: Case, target: str) -> None:
-    """The op and its gradient with one axis after the other empty."""
+    """The op and its gradient with one axis after the other empty; windows longer than a line are refused."""
     for axes in _with_an_empty_axis(case):
-        call = case.call(case.arguments(axes=axes))
+        try:
+            call = case.call(case.arguments(axes=axes))
+        except ShapeError as error:
+            assert re.search("would have -[0-9]+ positions", str(error)), f"{case} {axes}: {error}"
+            continue
         check_empty_call(call, target, case.tolerance, f"{case} {axes}", case.differentiable)
 
 
