@@ -19,6 +19,7 @@ from tests.kernels import (
     cases_positions,
     cases_products,
     cases_rows,
+    cases_sampling,
     cases_scans,
     cases_windows,
 )
@@ -40,6 +41,7 @@ CASES: list[Case] = [
     *cases_positions.CASES,
     *cases_distances.CASES,
     *cases_windows.CASES,
+    *cases_sampling.CASES,
 ]
 
 

@@ -82,7 +82,9 @@ def test_wrong_options_are_refused():
     x = tw.tensor(draw(PLANE, "float32"))
     with pytest.raises(ArgumentError, match="are not 3 equal groups"):
         nn.Conv2d(4, 6, 3, groups=3)
-    with pytest.raises(ArgumentError, match="interpolate has nearest, bilinear, bicubic for 4"):
+    with pytest.raises(
+        ArgumentError, match="interpolate has nearest, nearest-exact, area, bilinear, bicubic for 4"
+    ):
         F.interpolate(x, size=3, mode="linear")
     with pytest.raises(ArgumentError, match="pad has two numbers for each"):
         F.pad(x, (1, 2, 3))

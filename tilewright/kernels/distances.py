@@ -43,6 +43,12 @@ def cdist(x: tw.Tile["... i d"], z: tw.Tile["... j d"], *, p: float = 2.0):
 
 
 @tw.op
+def distances_between(x: tw.Tile["n d"], first: tw.Tile["k"], second: tw.Tile["k"], *, p: float = 2.0):
+    """‖x[first] - x[second]‖ₚ for each of k pairs of points, along d: `cdist` of the pairs that count."""
+    return length(x.at(n=first) - x.at(n=second), "d", p)
+
+
+@tw.op
 def normalize(x: tw.Tile["... d"], *, p: float = 2.0, eps: float = 1e-12):
     """x / max(‖x‖ₚ, eps), along d."""
     return x / tw.maximum(length(x, "d", p), eps)

@@ -49,17 +49,23 @@ max_pool_with_indices1d, max_pool_with_indices2d, max_pool_with_indices3d = in_e
 
 def max_unpool(
     space: Space, x: tw.Tile["... {over}"], indices: tw.Tile["... {over}"], *, size: Steps,
+    shared: bool = False,
 ) -> tw.Tile["... {out}"]:  # fmt: skip
     """x at the places `indices` in images of the extents `size`, 0 elsewhere: undoes `max_pool_with_indices`.
 
-    Where windows share a maximum their values are added up.
+    Values at one place are added up; with `shared` their mean stands there, which is the maximum that windows
+    share.
     """
     positions, extents, rest = {}, {}, indices
     for out, extent in reversed(list(zip(space.out.split(), each("size", size, space.rank, 0), strict=True))):
         positions[out], extents[out] = rest % extent, extent
         rest = rest // extent
     ordered = {out: positions[out] for out in space.out.split()}
-    return tw.scatter_add(x, ordered, extents, over=space.over)
+    total = tw.scatter_add(x, ordered, extents, over=space.over)
+    if not shared:
+        return total
+    count = tw.scatter_add(tw.cast(indices == indices, tw.int64), ordered, extents, over=space.over)
+    return total / tw.cast(tw.maximum(count, 1), x.dtype.compute)
 
 
 max_unpool1d, max_unpool2d, max_unpool3d = in_every_space(max_unpool)
@@ -125,13 +131,56 @@ def adaptive_max_pool(
     space: Space, x: tw.Tile["... {over}"], *, size: Steps
 ) -> tw.Tile["... {out}"]:  # fmt: skip
     """The largest of x[…, ⌊i·n / m⌋ … ⌈(i + 1)·n / m⌉ - 1] for each of the m = `size` results i; NaN wins."""
-    for names, extent in zip(_names(space), each("size", size, space.rank, 0), strict=True):
-        tiles, _ = _shares(x, names, extent, -tw.inf)
-        x = tw.max(tiles, names[2])
-    return x
+    return _largest_shares(space, x, size)
 
 
 adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = in_every_space(adaptive_max_pool)
+
+
+def adaptive_max_pool_with_indices(
+    space: Space, x: tw.Tile["... {over}"], *, size: Steps
+) -> tuple[tw.Tile["... {out}"], tw.Tile["... {out}"]]:  # fmt: skip
+    """`adaptive_max_pool`, and where in the image (rows after one another) its maximum stands, int64."""
+    largest, number, inside, places = _largest_shares(space, x, size), 0, True, {}
+    for names, extent in zip(_names(space), each("size", size, space.rank, 0), strict=True):
+        first, taken, count = _share(*names, extent)
+        places[names[0]] = first + taken
+        number, inside = number * tw.size(names[0]) + first + taken, (taken < count) & inside
+    tiles = x.at(**places)
+    found = ((tiles == largest) | tw.isnan(tiles)) & inside
+    return largest, tw.min(tw.where(found, number, 2**62), space.taps)
+
+
+adaptive_max_pool_with_indices1d, adaptive_max_pool_with_indices2d, adaptive_max_pool_with_indices3d = (
+    in_every_space(adaptive_max_pool_with_indices)
+)
+
+
+def fractional_max_pool(
+    space: Space, x: tw.Tile["... c {over}"], samples: tw.Tile["... c k"], *, window: Steps, size: Steps
+) -> tuple[tw.Tile["... c {out}"], tw.Tile["... c {out}"]]:
+    """`max_pool_with_indices` of m = `size` windows whose distances differ at random (Graham, 2014).
+
+    Window i begins at ⌊(i + u)·a⌋ - ⌊u·a⌋ for a = (n - window) / (m - 1), the last one at n - window.
+    `samples` are the u, uniform in [0, 1), of each channel: of a plane the last axis first, of a volume the
+    first one, as torch has them.
+    """
+    order = [1, 0] if space.rank == 2 else list(range(space.rank))
+    wide, extents = each("window", window, space.rank, 1), each("size", size, space.rank, 1)
+    number, places = 0, {}
+    for (over, out, tap), taps, extent, k in zip(_names(space), wide, extents, order, strict=True):
+        last, u, i = tw.size(over) - taps, samples.at(k=k), tw.axis(out, extent)
+        step = tw.cast(last, u.dtype.compute) / max(extent - 1, 1)
+        begin = tw.cast((i + u) * step, tw.int64) - tw.cast(u * step, tw.int64)
+        places[over] = tw.where(i == extent - 1, last, begin) + tw.axis(tap, taps)
+        number = number * tw.size(over) + places[over]
+    tiles = x.at(**places)
+    largest = tw.max(tiles, space.taps)
+    found = (tiles == largest) | tw.isnan(tiles)
+    return largest, tw.min(tw.where(found, number, 2**62), space.taps)
+
+
+fractional_max_pool1d, fractional_max_pool2d, fractional_max_pool3d = in_every_space(fractional_max_pool)
 
 
 @tw.op
@@ -152,12 +201,24 @@ def _names(space: Space) -> list[tuple[str, str, str]]:
 
 def _shares(x: Any, names: tuple[str, str, str], extent: int, fill: float) -> tuple[Any, Any]:
     """n positions as `extent` shares of nearly one length, `fill` where one is shorter; their lengths."""
-    over, out, tap = names
+    first, taken, count = _share(*names, extent)
+    return tw.where(taken < count, x.at(**{names[0]: first + taken}), fill), count
+
+
+def _largest_shares(space: Space, x: Any, size: Steps) -> Any:
+    """The largest value of each share, one axis after the other."""
+    for names, extent in zip(_names(space), each("size", size, space.rank, 0), strict=True):
+        tiles, _ = _shares(x, names, extent, -tw.inf)
+        x = tw.max(tiles, names[2])
+    return x
+
+
+def _share(over: str, out: str, tap: str, extent: int) -> tuple[Any, Any, Any]:
+    """The first position of each share, the number of one in it, and how many there are."""
     size, number = tw.size(over), tw.axis(out, extent)
     first = number * size // extent
     count = (number * size + size + extent - 1) // extent - first
-    taken = tw.axis(tap, (size + extent - 2) // extent + 1)
-    return tw.where(taken < count, x.at(**{over: first + taken}), fill), count
+    return first, tw.axis(tap, (size + extent - 2) // extent + 1), count
 
 
 def _declared(

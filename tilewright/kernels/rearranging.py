@@ -55,6 +55,12 @@ def diagonals(x: tw.Tile["... i j"], *, offset: int = 0) -> tw.Tile["... n"]:
 
 
 @tw.op
+def channel_shuffle(x: tw.Tile["... (groups c) s"], *, groups: int) -> tw.Tile["... (c groups) s"]:
+    """Channels of `groups` groups, one of each in turn (Zhang et al., ShuffleNet, 2018)."""
+    return x
+
+
+@tw.op
 def pixel_shuffle(
     x: tw.Tile["... (c rows columns) h w"], *, rows: int, columns: int
 ) -> tw.Tile["... c (h rows) (w columns)"]:

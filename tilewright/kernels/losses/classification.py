@@ -3,6 +3,7 @@
 import tilewright as tw
 from tilewright.errors import DTypeError
 from tilewright.kernels.activations import relu
+from tilewright.kernels.linear import linear
 from tilewright.kernels.losses.reduction import reduced
 from tilewright.kernels.softmax import log_softmax
 
@@ -66,6 +67,23 @@ def cross_entropy(
         spread = total - tw.mean(logits, "c") if weight is None else tw.mean(weight * (total - logits), "c")
         loss = (1 - label_smoothing) * loss + label_smoothing * spread
     return labels.reduced(labels.checked(loss), share, reduction)
+
+
+@tw.op
+def linear_cross_entropy(
+    x: tw.Tile["... i"],
+    linear_weight: tw.Tile["c i"],
+    target: tw.Tile["..."],
+    linear_bias: tw.Tile["c"] = None,
+    weight: tw.Tile["c"] = None,
+    *,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+):
+    """`cross_entropy` of the logits x·linear_weightᵀ + linear_bias, as one op."""
+    options = {"reduction": reduction, "label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    return cross_entropy(linear(x, linear_weight, linear_bias), target, weight, **options)
 
 
 @tw.op

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tilewright import kernels
-from tilewright.errors import ArgumentError
+from tilewright.errors import ArgumentError, ShapeError
 from tilewright.tensor.creation import beside
 from tilewright.tensor.tensor import Tensor
 
@@ -132,6 +133,48 @@ def triplet_margin_loss(
     """max(0, ‖a - p‖ - ‖a - n‖ + margin)."""
     return kernels.triplet_margin(
         anchor, positive, negative, margin=float(margin), p=float(p), eps=eps, swap=swap, reduction=reduction
+    )
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *,
+    distance_function: Callable[[Any, Any], Tensor] | None = None, margin: float = 1.0, swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """max(0, d(a, p) - d(a, n) + margin), d being `pairwise_distance` unless given.
+
+    `swap` takes the nearer of d(a, n) and d(p, n).
+    """
+    distance = kernels.pairwise_distance if distance_function is None else distance_function
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = far.minimum(distance(positive, negative))
+    return kernels.margin_ranking(far, near, beside(1, near), margin=float(margin), reduction=reduction)
+
+
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Any, *, linear_bias: Any = None, weight: Any = None,
+    reduction: str = "mean", ignore_index: int | None = None, label_smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """`cross_entropy` of `linear(input, linear_weight, linear_bias)` as one op: [n in], [classes in], [n].
+
+    Targets are class numbers, or distributions [n classes].
+    """
+    target, shape = beside(target, input), (*input.shape[:-1], linear_weight.shape[0])
+    if linear_weight.ndim != 2 or input.ndim not in (1, 2):
+        raise ShapeError(
+            f"linear_cross_entropy needs [n in] or [in] and weights [classes in]; got {input.shape} and "
+            f"{linear_weight.shape}"
+        )
+    options = {"reduction": reduction, "label_smoothing": label_smoothing}
+    if target.dtype.is_float and target.shape == shape:
+        if ignore_index is not None:
+            raise ArgumentError("linear_cross_entropy: ignore_index is for targets that are class numbers")
+        logits = kernels.linear(input, linear_weight, linear_bias)
+        return kernels.soft_cross_entropy(logits, target, weight, **options)
+    ignored = -100 if ignore_index is None else ignore_index
+    return kernels.linear_cross_entropy(
+        input, linear_weight, target, linear_bias, weight, ignore_index=ignored, **options
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tilewright import kernels
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.nn.functions.along import along, with_last
+from tilewright.tensor.creation import beside
 from tilewright.tensor.tensor import Tensor
 
 
@@ -107,3 +110,11 @@ def pairwise_distance(
     """‖x1 - x2 + eps‖ₚ, along the last dimension."""
     distance = kernels.pairwise_distance(x1, x2, p=float(p), eps=eps)
     return distance.unsqueeze(-1) if keepdim else distance
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """‖x[i] - x[j]‖ₚ for all pairs i < j of rows: `cdist(x, x)` above its diagonal, in a vector."""
+    if input.ndim != 2:
+        raise ShapeError(f"pdist needs a matrix with a point in each row; got the shape {input.shape}")
+    first, second = (beside(i, input) for i in np.triu_indices(input.shape[0], 1))
+    return kernels.distances_between(input, first, second, p=float(p))
