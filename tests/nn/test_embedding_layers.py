@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tilewright as tw
-from tests.tensor.against_torch import assert_close, draw, to_torch
+from tests.tensor.against_torch import assert_close, compare, draw, to_torch
 from tilewright import nn
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.nn import functional as F
@@ -106,3 +106,26 @@ def test_refusals():
         F.embedding_bag(tw.tensor(np.zeros(2, int)), tw.ones(3, 2))
     with pytest.raises(ShapeError, match="a matrix with a row for each index"):
         nn.Embedding.from_pretrained(tw.ones(3))
+
+
+@pytest.mark.parametrize("padding", [None, 1])
+def test_gradients_divided_by_how_often_a_row_is_read(padding):
+    ids = np.array([[1, 1, 2], [5, 1, 0], [2, 4, 4]])
+    options = {"padding_idx": padding, "scale_grad_by_freq": True}
+    table = draw((6, 4))
+    compare(
+        lambda w: F.embedding(tw.tensor(ids), w, **options),
+        lambda w: torch.nn.functional.embedding(torch.tensor(ids), w, **options),
+        table,
+    )
+    # torch's own backward of bags takes another row's count; its embedding, reduced, is what is meant
+    for mode in ("sum", "mean"):
+        compare(
+            lambda w, mode=mode: F.embedding_bag(tw.tensor(ids), w, mode=mode, scale_grad_by_freq=True),
+            lambda w, mode=mode: getattr(
+                torch.nn.functional.embedding(torch.tensor(ids), w, scale_grad_by_freq=True), mode
+            )(1),
+            table,
+        )
+    with pytest.raises(ArgumentError, match="scale_grad_by_freq is for the modes"):
+        F.embedding_bag(tw.tensor(ids), tw.tensor(table), mode="max", **options)

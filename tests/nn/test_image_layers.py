@@ -35,6 +35,13 @@ OTHERS = [
     ("AdaptiveAvgPool2d", ((3, None),), {}, PLANE),
     ("AdaptiveAvgPool3d", (2,), {}, VOLUME),
     ("AdaptiveMaxPool2d", ((2, 3),), {}, PLANE),
+    ("AdaptiveMaxPool1d", (3,), {}, LINE),
+    ("LPPool1d", (2, 3), {"stride": 2}, LINE),
+    ("LPPool2d", (3.0, (2, 3)), {"ceil_mode": True}, PLANE),
+    ("ChannelShuffle", (2,), {}, PLANE),
+    ("Unfold", ((2, 3),), {"padding": 1, "stride": (2, 1)}, PLANE),
+    ("Fold", ((6, 5), 2), {"stride": 2, "padding": 1}, (2, 8, 12)),
+    ("Upsample", (), {"scale_factor": 1.7, "recompute_scale_factor": True, "mode": "bilinear"}, PLANE),
     ("LocalResponseNorm", (3,), {"alpha": 0.1}, PLANE),
     ("Upsample", (), {"scale_factor": 2}, PLANE),
     ("Upsample", (), {"size": (4, 9), "mode": "bilinear", "align_corners": True}, PLANE),
@@ -53,6 +60,32 @@ def test_against_torch(name, given, options, shape):
     ours, theirs = getattr(nn, name)(*given, **options), getattr(torch.nn, name)(*given, **options)
     compare_module(ours, theirs, draw(shape, "float32"), relative=1e-4)
     assert repr(ours).startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_unpooling(rank):
+    x = draw((2, 4, 8, 6, 4)[: rank + 2], "float32")
+    results = []
+    for library, made in ((nn, tw.tensor), (torch.nn, to_torch)):
+        pool = getattr(library, f"MaxPool{rank}d")(2, return_indices=True)
+        results.append(getattr(library, f"MaxUnpool{rank}d")(2)(*pool(made(x))))
+    assert_close(*results, 1e-6)
+
+
+def test_fractional_pools():
+    x, samples = draw(PLANE, "float32"), draw((2, 4, 2), "float32", 1, low=0, high=1)
+    ours = nn.FractionalMaxPool2d(
+        2, output_ratio=0.6, _random_samples=tw.tensor(samples), return_indices=True
+    )
+    theirs = torch.nn.FractionalMaxPool2d(
+        2, output_ratio=0.6, _random_samples=to_torch(samples), return_indices=True
+    )
+    for mine, other in zip(ours(tw.tensor(x)), theirs(to_torch(x)), strict=True):
+        assert_close(mine, other, 1e-6)
+    values, places = nn.AdaptiveMaxPool2d(3, return_indices=True)(tw.tensor(x))
+    expected, numbers = torch.nn.AdaptiveMaxPool2d(3, return_indices=True)(to_torch(x))
+    assert_close(values, expected, 1e-6)
+    assert places.numpy().tolist() == numbers.tolist()
 
 
 def test_initial_values_are_within_torchs_bounds():

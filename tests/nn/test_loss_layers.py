@@ -35,6 +35,7 @@ LOSSES = [
     ("MarginRankingLoss", {"margin": 0.3}, (X, Z, SIGNS)),
     ("CosineEmbeddingLoss", {"margin": 0.1}, (X, Z, SIGNS[:, 0].copy())),
     ("TripletMarginLoss", {"swap": True}, (X, Z, SHARES)),
+    ("TripletMarginWithDistanceLoss", {"swap": True, "margin": 0.4}, (X, Z, SHARES)),
     ("MultiMarginLoss", {"p": 2, "margin": 0.7, "weight": WEIGHT}, (X, CLASSES)),
     ("MultiLabelMarginLoss", {}, (X, LISTS)),
     ("MultiLabelSoftMarginLoss", {"weight": WEIGHT}, (X, SHARES)),

@@ -19,10 +19,11 @@ class Table(Module):
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: Any = "float32",
-        max_norm: float | None = None, norm_type: float = 2.0,
+        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.max_norm, self.norm_type = max_norm, norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ArgumentError(f"padding_idx {padding_idx} is none of the {num_embeddings} rows")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
@@ -56,7 +57,9 @@ class Embedding(Table):
     """weight[input]; the row `padding_idx` is not trained."""
 
     def forward(self, input: Any) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type)
+        return F.embedding(
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq
+        )
 
 
 class EmbeddingBag(Table):
@@ -65,15 +68,17 @@ class EmbeddingBag(Table):
     def __init__(
         self, num_embeddings: int, embedding_dim: int, mode: str = "mean", include_last_offset: bool = False,
         padding_idx: int | None = None, dtype: Any = "float32", max_norm: float | None = None,
-        norm_type: float = 2.0,
+        norm_type: float = 2.0, scale_grad_by_freq: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(num_embeddings, embedding_dim, padding_idx, dtype, max_norm, norm_type)
+        super().__init__(
+            num_embeddings, embedding_dim, padding_idx, dtype, max_norm, norm_type, scale_grad_by_freq
+        )
         self.mode, self.include_last_offset = mode, include_last_offset
 
     def forward(self, input: Any, offsets: Any = None, per_sample_weights: Any = None) -> Tensor:
         return F.embedding_bag(
             input, self.weight, offsets, self.mode, per_sample_weights, self.include_last_offset,
-            self.padding_idx, self.max_norm, self.norm_type,
+            self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

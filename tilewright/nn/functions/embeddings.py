@@ -15,23 +15,25 @@ from tilewright.tensor.tensor import Tensor
 
 def embedding(
     input: Any, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
-    norm_type: float = 2.0,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False,
 ) -> Tensor:  # fmt: skip
     """weight[input]; the row `padding_idx` gets no gradient. An index without a row gives NaN.
 
     With `max_norm` the rows that are read are first made as short as that in place, by their norm of order
-    `norm_type`.
+    `norm_type`. `scale_grad_by_freq` divides the gradient of a row by how often it is read.
     """
     row = _row(padding_idx, weight)
     _shorten(weight, input, max_norm, norm_type)
     padding = None if row is None else weight.detach()[row]
-    return kernels.embedding(weight, beside(input, weight), padding, padding_idx=row)
+    return kernels.embedding(
+        weight, beside(input, weight), padding, padding_idx=row, scale_grad_by_freq=scale_grad_by_freq
+    )
 
 
 def embedding_bag(
     input: Any, weight: Tensor, offsets: Any = None, mode: str = "mean", per_sample_weights: Any = None,
     include_last_offset: bool = False, padding_idx: int | None = None, max_norm: float | None = None,
-    norm_type: float = 2.0,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False,
 ) -> Tensor:  # fmt: skip
     """The sum, mean or max of the rows of each bag: bags of equal size [bag element], or, with `offsets`,
 
@@ -39,17 +41,18 @@ def embedding_bag(
     """
     ids, row = beside(input, weight), _row(padding_idx, weight)
     _shorten(weight, ids, max_norm, norm_type)
+    options = {"mode": mode, "padding_idx": row, "scale_grad_by_freq": scale_grad_by_freq}
     if ids.ndim == 2:
         if offsets is not None:
             raise ArgumentError("embedding_bag: offsets are for bags in a vector; a matrix has one bag a row")
-        return kernels.embedding_bag(weight, ids, per_sample_weights, mode=mode, padding_idx=row)
+        return kernels.embedding_bag(weight, ids, per_sample_weights, **options)
     if ids.ndim != 1 or offsets is None:
         raise ShapeError(
             f"embedding_bag: indices are a matrix of bags, or a vector with offsets; got shape {ids.shape}"
         )
     begins = beside(offsets, weight)
     begins = begins[:-1] if include_last_offset else begins
-    return kernels.embedding_bag_ragged(weight, ids, begins, per_sample_weights, mode=mode, padding_idx=row)
+    return kernels.embedding_bag_ragged(weight, ids, begins, per_sample_weights, **options)
 
 
 def _shorten(weight: Tensor, input: Any, max_norm: float | None, norm_type: float) -> None:
