@@ -84,3 +84,26 @@ def test_reductions_between_other_axes(shape: tuple[int, ...]):
     x = draw(*shape)
     for laid in (x, np.asfortranarray(x), x[:, ::-1], x[..., ::-1]):
         np.testing.assert_allclose(middle(laid), middle.reference(laid), rtol=1e-5, atol=1e-5)
+
+
+@tw.op
+def product_of_rows(a: tw.Tile["b i j c d"], b: tw.Tile["b e c d"]):
+    """Rows i and j lie as one, sums over c and d too."""
+    return tw.sum(a * b, ("c", "d"))
+
+
+def test_sides_and_sums_of_contractions():
+    call = joined(call_of(product_of_rows, draw(2, 3, 4, 5, 6), draw(2, 7, 5, 6)))
+    assert call.extents | {"b": 2, "i": 1, "j": 12, "c": 1, "d": 30, "e": 7} == call.extents
+    a = draw(2, 3, 4, 5, 6)[:, :, :3]
+    call = joined(call_of(product_of_rows, a, draw(2, 7, 5, 6)))
+    assert call.extents["j"] == 3 and call.extents["d"] == 30
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_values_of_joined_contractions(step: int):
+    rng = np.random.default_rng(0)
+    a = rng.integers(-4, 5, (2, 3, 8, 5, 6)).astype(np.float32)[:, :, ::step]
+    b = rng.integers(-4, 5, (2, 7, 5, 6)).astype(np.float32)[..., ::step, :]
+    a = a[..., : b.shape[2], :]
+    np.testing.assert_array_equal(product_of_rows(a, b), np.einsum("bijcd,becd->bije", a, b))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Index, Node, Read, Size
@@ -39,9 +39,13 @@ class Call:
 def joined(call: Call) -> Call:
     """The call with as few axes as its operands allow."""
     kernel = call.kernel
-    if kernel.kind not in KINDS:
+    contraction = kernel.contraction
+    if kernel.kind not in KINDS and not contraction:
         return call
-    pairs = [pair for axes in (kernel.parallel, kernel.row) for pair in pairwise(axes)]
+    groups = (kernel.parallel, kernel.row)
+    if contraction:
+        groups = (contraction.batch, contraction.m, contraction.n, contraction.k)
+    pairs = [pair for axes in groups for pair in pairwise(axes)]
     fixed = _fixed_axes(kernel)
     for outer, inner in pairs:
         if not {outer, inner} & fixed and _lie_as_one(call, outer, inner):
@@ -50,8 +54,9 @@ def joined(call: Call) -> Call:
 
 
 def _fixed_axes(kernel: Kernel) -> set[str]:
-    """The axes whose positions are asked for, or that stand for other axes too."""
-    fixed = {node.axis for node in kernel.nodes() if isinstance(node, Index)}
+    """The axes whose positions are asked for (or sizes, in a contraction), or that stand for others too."""
+    asked = (Index, Size) if kernel.contraction else (Index,)
+    fixed = {node.axis for node in kernel.nodes() if isinstance(node, asked)}
     for node in indexed_reads(kernel):
         fixed |= {*node.axes, *node.arg.axes}
     if kernel.split:
@@ -65,7 +70,8 @@ def _fixed_axes(kernel: Kernel) -> set[str]:
 
 def _operands(kernel: Kernel) -> list[tuple[str, tuple[str, ...]]]:
     """What is read and written, with which axes."""
-    reads = {(n.param, n.names) for n in kernel.nodes() if isinstance(n, Read) and n.names}
+    nodes = (n for n in kernel.nodes() if isinstance(n, Read) and n.param != ACCUMULATOR)
+    reads = {(n.param, n.names) for n in nodes if n.names}
     return [*reads, *((o.buffer.name, o.buffer.axes) for o in kernel.outputs)]
 
 
@@ -88,30 +94,34 @@ def _lie_as_one(call: Call, outer: str, inner: str) -> bool:
 
 def _join(call: Call, outer: str, inner: str) -> Call:
     kernel, extents = call.kernel, dict(call.extents)
-    table: dict[Node, Node] = {}
+    sizes: dict[Node, Node] = {}
     for node in kernel.nodes():
         if isinstance(node, Size) and base(node.axis) in (base(outer), base(inner)):
-            table[node] = Size(f"size of {base(node.axis)}")
+            sizes[node] = Size(f"size of {base(node.axis)}")
             extents[f"size of {base(node.axis)}"] = extents[base(node.axis)]
     extents[base(outer)], extents[base(inner)] = 1, extents[base(outer)] * extents[base(inner)]
-    shapes = dict(call.shapes)
+    shapes, strides = dict(call.shapes), dict(call.strides)
     for name, axes in _operands(kernel):
         if outer in axes:
-            shapes[name] = tuple(
-                extents[base(axis)] if axis in (outer, inner) else size
-                for axis, size in zip(axes, shapes[name], strict=True)
-            )
-    outputs = [replace(output, node=replace_nodes(output.node, table)) for output in kernel.outputs]
-    row = _without(kernel.row, outer)
-    changed = replace(
+            at = axes.index(outer)
+            last, step = extents[base(inner)], strides[name][at + 1]
+            shapes[name] = (*shapes[name][:at], 1, last, *shapes[name][at + 2 :])
+            strides[name] = (*strides[name][:at], last * step, step, *strides[name][at + 2 :])
+    kernel = kernel if kernel.contraction else _without_loop(kernel, outer, sizes)
+    return Call(kernel, shapes, strides, extents)
+
+
+def _without_loop(kernel: Kernel, axis: str, sizes: Mapping[Node, Node]) -> Kernel:
+    outputs = [replace(output, node=replace_nodes(output.node, sizes)) for output in kernel.outputs]
+    row = _without(kernel.row, axis)
+    return replace(
         kernel,
-        parallel=_without(kernel.parallel, outer),
+        parallel=_without(kernel.parallel, axis),
         row=row,
         outputs=tuple(outputs),
         phases=write_phases(outputs, row),
-        single=(*kernel.single, outer),
+        single=(*kernel.single, axis),
     )
-    return Call(changed, shapes, call.strides, extents)
 
 
 def _without(axes: Sequence[str], axis: str) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ import numpy as np
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.joined import Call, joined
-from tilewright.compiler.nest import Kernel, Plan
+from tilewright.compiler.nest import Kernel, Plan, indexed_reads
 from tilewright.compiler.pipeline import lower
+from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import (
     blocks,
@@ -168,6 +169,7 @@ class CpuExecutable:
             places.add_buffer(buffer, extents)
         steps: list[Step] = []
         for n, kernel in enumerate(self.plan.kernels):
+            kernel = with_plain_reads(reshaped(kernel, extents), extents)
             own = places
             copied = staged(kernel, places.strides, extents)
             if copied:
@@ -201,9 +203,8 @@ class CpuExecutable:
         fresh: bool,
     ) -> list[Step]:
         """The step of a kernel, if it has anything to do."""
-        strides = places.strides
-        call = joined(Call(reshaped(kernel, extents), places.shapes, strides, extents))
-        kernel, shapes, extents = call.kernel, call.shapes, call.extents
+        call = joined(Call(kernel, places.shapes, places.strides, extents))
+        kernel, shapes, strides, extents = call.kernel, call.shapes, call.strides, call.extents
         layout = layout_of(kernel, shapes, strides, extents)
         compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, layout, shapes))
         slots = compiled.frame
@@ -232,7 +233,7 @@ class CpuExecutable:
     # --- compiling --------------------------------------------------------------------------------
 
     def _compiled(self, kernel: Kernel, position: str, layout: Layout, stream: bool) -> CompiledKernel:
-        key = (position, kernel.row, kernel.single, layout.text(), stream)
+        key = (position, kernel.row, kernel.single, indexed_reads(kernel), layout.text(), stream)
         found = self._kernels.get(key)
         if found is None:
             with _locks.kernels:
@@ -248,6 +249,7 @@ class CpuExecutable:
             "program": self._text,
             "kernel": position,
             "single": str(kernel.single),
+            "indexed": str(indexed_reads(kernel)),
             "layout": layout.text(),
             "schedule": repr(schedule),
             "target": repr(self.target),
