@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.checks import backward_of, extents_of, with_cotangents
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tilewright.compiler.pipeline import compile_program
@@ -26,6 +29,16 @@ def shifted(x: tw.Tile["n c t"], k: tw.Tile["d c r"]):
     hidden = x - tw.mean(x, "c")
     a = tw.axis("a", tw.size("t") - tw.size("r") + 1)
     return tw.sum(hidden.at(t=a + tw.index("r")) * k, "c r")
+
+
+@tw.op
+def forked(x: tw.Tile["n c t"], k: tw.Tile["d c r"], l: tw.Tile["e c s"], m: tw.Tile["f c u"]):
+    """Three windows over one operand."""
+    a, b = tw.axis("a", tw.size("t") - tw.size("r") + 1), tw.axis("b", tw.size("t") - tw.size("s") + 1)
+    d = tw.axis("g", tw.size("t") - tw.size("u") + 1)
+    first = tw.sum(x.at(t=a + tw.index("r")) * k, "c r")
+    second = tw.sum(x.at(t=b + tw.index("s")) * l, "c s")
+    return first, second, tw.sum(x.at(t=d + tw.index("u")) * m, "c u")
 
 
 def kernels_for(x: np.ndarray, k: np.ndarray, **constants: int) -> tuple[CompiledKernel, ...]:
@@ -82,6 +95,18 @@ def test_values_and_gradients(edge: int):
     on_guard_pages(conv2d, (2, 17, edge, edge), (37, 17, 3, 3), pad=1)
 
 
+def test_filters_of_a_stride_are_copied_too():
+    """Of a gradient with a stride the taps of a phase lie apart in a filter, as its channels do."""
+    x, k = np.zeros((2, 48, 9, 9), "f4"), np.zeros((40, 48, 3, 3), "f4")
+    call = conv2d.bind(conv2d.arguments((x, k), {"stride": 2, "pad": 1}))
+    program = replace(backward_of(call.program), results=backward_of(call.program).results[:1])
+    arrays = with_cotangents(program, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+    given = {p.name: arrays[p.name] for p in program.tiles}
+    *copies, contraction, _ = compile_program(program).compiled(given)
+    assert {c.kernel.outputs[0].buffer.axes[-1] for c in copies} == {"o", "c"}
+    assert contraction.kernel.contraction is not None
+
+
 @pytest.mark.parametrize("constants", [{"stride": 2, "pad": 1}, {"pad": 2, "dilation": 2}, {}], ids=str)
 def test_strides_dilation_and_no_padding(constants: dict[str, int]):
     on_guard_pages(conv2d, (3, 16, 9, 9), (19, 16, 3, 3), **constants)
@@ -93,6 +118,10 @@ def test_epilogues():
 
 def test_what_another_kernel_computes():
     on_guard_pages(shifted, (3, 40, 9), (33, 40, 3))
+
+
+def test_one_copy_for_several_windows():
+    on_guard_pages(forked, (3, 40, 9), (33, 40, 3), (37, 40, 2), (34, 40, 4))
 
 
 def test_float64():

@@ -170,13 +170,15 @@ class CpuExecutable:
         steps: list[Step] = []
         for n, kernel in enumerate(self.plan.kernels):
             kernel = with_plain_reads(reshaped(kernel, extents), extents)
-            own = places
-            copied = staged(kernel, places.strides, extents)
-            if copied:
-                places.add_buffer(copied.buffer, extents)
-                own = places.instead(copied.param.name, copied.buffer.name, copied.order)
-                name = f"{n}: {copied.buffer.name}"
-                steps += self._step(copied.kernel(kernel.name), name, places, extents, fresh)
+            copies = staged(kernel, places.strides, extents)
+            for copy in copies:
+                name = copy.buffer.name
+                if name not in places.number:  # else an earlier kernel reads it too
+                    places.add_buffer(copy.buffer, extents)
+                    steps += self._step(copy.kernel(kernel.name), f"{n}: {name}", places, extents, fresh)
+            own = functools.reduce(
+                lambda p, c: p.instead(c.param.name, c.buffer.name, c.order), copies, places
+            )
             steps += self._step(kernel, str(n), own, extents, fresh)
         made = tuple((places.shapes[b.name], b.dtype.numpy) for b in places.buffers)
         return Recipe(

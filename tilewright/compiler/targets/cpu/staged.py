@@ -43,24 +43,41 @@ class Staged:
         return Kernel(f"{of}_{self.param.name}", self.buffer.axes, (), outputs, phases, inputs=(self.param,))
 
 
-def staged(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Staged | None:
-    """The operand of a contraction that is worth a copy."""
+def staged(
+    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
+) -> tuple[Staged, ...]:
+    """The operands of a contraction that are worth copies: that of windows, and then that of the other side,
+    which vectors run along instead, if its positions along them lie apart and are windows too.
+    """
     contraction = kernel.contraction
     if contraction is None:
-        return None
+        return ()
     sides = (contraction.left, contraction.m), (contraction.right, contraction.n)
-    for (node, own), (_, others) in (sides, sides[::-1]):
+    for (node, own), (other, others) in (sides, sides[::-1]):
         if not _is_plain(kernel, node, contraction):
             continue
-        assert isinstance(node, At) and isinstance(node.arg, Read)
-        axis = _summed_axis(node, contraction, extents)
+        assert isinstance(node, At)
+        axis = _long_axis(node, contraction.k, extents)
         if axis is None or not _pays(node, own, others, contraction, extents):
             continue
-        param = next(p for p in kernel.tiles if p.name == node.arg.param)
-        place = node.arg.names.index(axis)
-        if strides[param.name][place] != param.dtype.itemsize:
-            return Staged(param, (*(d for d in range(len(param.axes)) if d != place), place))
-    return None
+        found = _along(kernel, node, axis, strides)
+        if found and _is_plain(kernel, other, contraction):
+            assert isinstance(other, At)
+            lanes = _long_axis(other, others, extents)
+            return (*found, *(_along(kernel, other, lanes, strides) if lanes else ()))
+        if found:
+            return found
+    return ()
+
+
+def _along(kernel: Kernel, node: At, axis: str, strides: Mapping[str, Sequence[int]]) -> tuple[Staged, ...]:
+    """A copy that lies along the axis, if the operand does not."""
+    assert isinstance(node.arg, Read)
+    name, place = node.arg.param, node.arg.names.index(axis)
+    param = next(p for p in kernel.tiles if p.name == name)
+    if strides[name][place] == param.dtype.itemsize:
+        return ()
+    return (Staged(param, (*(d for d in range(len(param.axes)) if d != place), place)),)
 
 
 def _is_plain(kernel: Kernel, node: Node, contraction: Contraction) -> bool:
@@ -73,10 +90,10 @@ def _is_plain(kernel: Kernel, node: Node, contraction: Contraction) -> bool:
     return once and alone and dtype == contraction.root.dtype and memory_kind(dtype) == value_type(dtype).kind
 
 
-def _summed_axis(node: At, contraction: Contraction, extents: Mapping[str, int]) -> str | None:
-    """The longest summed axis that windows do not slide along, if it is long."""
+def _long_axis(node: At, axes: Sequence[str], extents: Mapping[str, int]) -> str | None:
+    """The longest of these axes that windows do not slide along, if it is long."""
     slides = {axis for position in node.positions for axis in position.axes}
-    plain = [a for a in contraction.k if a in node.arg.axes and a not in slides and a not in node.along]
+    plain = [a for a in axes if a in node.arg.axes and a not in slides and a not in node.along]
     longest = max(plain, key=lambda axis: extents[base(axis)], default=None)
     return longest if longest and extents[base(longest)] >= LEAST[LONG] else None
 
