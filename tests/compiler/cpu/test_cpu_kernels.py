@@ -308,3 +308,29 @@ def test_functions_of_a_number_and_a_vector(function):
 
     x, y = np.asarray(1.7), np.linspace(0.3, 4, 37)
     assert_right(mixed(x, y), mixed.reference(x, y), 1e-12)
+
+
+@tw.op
+def soften_images(x: tw.Tile["n h w"]):
+    e = tw.exp(x - tw.max(x, "h w"))
+    return e / tw.sum(e, "h w"), tw.log(e)
+
+
+@tw.op
+def heights(x: tw.Tile["n h w"]):
+    """How many positions of windows of two columns have the largest value."""
+    size = tw.size("w")
+    first = tw.axis("half", 2) * size // 2
+    tap = tw.axis("tap", size // 2 + 1)
+    value = tw.where(tap < (tw.index("half") * size + size + 1) // 2 - first, x.at(w=first + tap), -tw.inf)
+    return tw.sum(tw.where(value == tw.max(value, "h tap"), 1.0, 0.0), "h tap")
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (3, 5, 7), (2, 3, 33), (2, 70, 3)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 1, 0)])
+@pytest.mark.parametrize("op", [soften_images, heights], ids=lambda op: op.name)
+def test_values_of_rows_along_two_axes_are_kept_as_they_are_walked(op, shape, order):
+    """Vectors may run along either axis: what is kept between phases lies along that one."""
+    x = np.random.default_rng(0).permutation(float(np.prod(shape)) - np.arange(np.prod(shape)))
+    laid_out = (x.reshape(shape) * 0.1).transpose(order).copy().transpose(np.argsort(order))
+    assert_right(op(laid_out), op.reference(laid_out), 1e-6)

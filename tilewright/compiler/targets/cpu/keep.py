@@ -5,7 +5,7 @@ They go to the thread's own workspace, which a row of any usual length leaves in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
@@ -63,24 +63,30 @@ def workspace_bytes(kernel: Kernel, count: int, extents: Mapping[str, int], rows
 
 
 class Keep:
-    """Stores kept nodes in the phase that computes them and recalls them in later ones."""
+    """Stores kept nodes in the phase that computes them and recalls them in later ones.
 
-    def __init__(self, b: Builder, kernel: Kernel, kept: dict[Node, int], workspace: Value, scope: Scope):
+    `axes` are the row's as they are walked, the one that vectors run along last: they lie in that order. What a
+    vector writes past the end of that axis is overwritten by the positions that follow.
+    """
+
+    def __init__(
+        self, b: Builder, axes: Sequence[str], kept: dict[Node, int], workspace: Value, scope: Scope
+    ):
         self.b = b
-        self.kernel = kernel
+        self.axes = axes
         self.kept = kept
         self.workspace = workspace
         self.row: Value | None = None  # which of the rows that are in the workspace together
         self.length: Value | None = None
         if kept:
             self.length = b.constant(1, I64)
-            for axis in kernel.row:
+            for axis in axes:
                 self.length = b.mul(self.length, scope.extent(axis))
 
     def _address(self, scope: Scope, slot: int, size: int) -> Value:
         b = self.b
         position = b.constant(0, I64)
-        for axis in self.kernel.row:
+        for axis in self.axes:
             coordinate = scope.coordinates[axis]
             first = coordinate.first if isinstance(coordinate, Lanes) else coordinate
             assert first is not None

@@ -40,7 +40,8 @@ class RowLoops:
         self.lane_in_row = schedule.lane_axis in kernel.row
         self.row = tuple(a for a in kernel.row if a != schedule.lane_axis)
         self._row_reads = [r for r in reads_of(kernel) if schedule.lane_axis in r.names]
-        self.keep = Keep(b, kernel, kept_nodes(kernel) if self.lane_in_row else {}, workspace, scope)
+        kept = kept_nodes(kernel) if self.lane_in_row else {}
+        self.keep = Keep(b, (*self.row, schedule.lane_axis or ""), kept, workspace, scope)
 
     def item(self, index: Value) -> None:
         """Everything that one work item does."""
