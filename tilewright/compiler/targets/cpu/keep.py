@@ -65,8 +65,8 @@ def workspace_bytes(kernel: Kernel, count: int, extents: Mapping[str, int], rows
 class Keep:
     """Stores kept nodes in the phase that computes them and recalls them in later ones.
 
-    `axes` are the row's as they are walked, the one that vectors run along last: they lie in that order. What a
-    vector writes past the end of that axis is overwritten by the positions that follow.
+    `axes` are the row's as they are walked, the one that vectors run along last: they lie in that order. What
+    a vector writes past the end of that axis is overwritten by the positions that follow.
     """
 
     def __init__(
