@@ -216,7 +216,7 @@ def _kept(kernel: Kernel, specialised: Any) -> Mapping[Any, int]:
     """Row values that the CPU keeps between phases instead of computing them again."""
     if specialised is None or specialised.schedule.lane_axis not in kernel.row:
         return {}
-    from tilewright.compiler.targets.cpu.keep import kept_nodes
+    from tilewright.compiler.targets.cpu.rows.keep import kept_nodes
 
     return kept_nodes(kernel)
 
@@ -227,7 +227,7 @@ def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
         return "scalar code: there is no axis to run vectors along"
     axis = words.axis_label(schedule.lane_axis)
     if kernel.contraction:
-        from tilewright.compiler.targets.cpu.blocks import Walk
+        from tilewright.compiler.targets.cpu.contractions.blocks import Walk
 
         columns = schedule.block_columns * schedule.lanes
         direct = Walk.of(kernel, schedule, specialised.layout).direct

@@ -8,8 +8,9 @@ import pytest
 
 import tilewright as tw
 from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu import columns, toolchain
+from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.rows import columns
 
 
 @tw.op

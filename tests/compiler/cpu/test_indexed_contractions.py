@@ -13,7 +13,7 @@ import tilewright as tw
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu.blocks import Walk
+from tilewright.compiler.targets.cpu.contractions.blocks import Walk
 
 
 @tw.op

@@ -9,8 +9,8 @@ import tilewright as tw
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import max_pool
 from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu.taps import TapSums, sums_by_tap
-from tilewright.compiler.targets.cpu.windows import WindowTiles, slides
+from tilewright.compiler.targets.cpu.windows.strips import WindowTiles, slides
+from tilewright.compiler.targets.cpu.windows.taps import TapSums, sums_by_tap
 
 
 @tw.op

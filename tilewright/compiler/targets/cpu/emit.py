@@ -9,11 +9,8 @@ name_direct(template, workspace, arrays…, scalars…)   all items, for NumPy's
 from __future__ import annotations
 
 from tilewright.compiler.nest import Kernel
-from tilewright.compiler.targets.cpu.blocks import Blocks
-from tilewright.compiler.targets.cpu.brief import BriefRows
 from tilewright.compiler.targets.cpu.builder import F64, I32, I64, PTR, Builder, Value
-from tilewright.compiler.targets.cpu.columns import ColumnLoops, lies_across
-from tilewright.compiler.targets.cpu.flat import FlatLoops
+from tilewright.compiler.targets.cpu.contractions.blocks import Blocks
 from tilewright.compiler.targets.cpu.frame import (
     ITEMS,
     THREADS,
@@ -23,18 +20,21 @@ from tilewright.compiler.targets.cpu.frame import (
     Frame,
 )
 from tilewright.compiler.targets.cpu.layout import Layout
-from tilewright.compiler.targets.cpu.loops import RowLoops
-from tilewright.compiler.targets.cpu.narrow_scans import NarrowScans
-from tilewright.compiler.targets.cpu.orders import Orders
-from tilewright.compiler.targets.cpu.scans import ScanLoops
-from tilewright.compiler.targets.cpu.scatters import Scatters
+from tilewright.compiler.targets.cpu.rows.brief import BriefRows
+from tilewright.compiler.targets.cpu.rows.columns import ColumnLoops, lies_across
+from tilewright.compiler.targets.cpu.rows.flat import FlatLoops
+from tilewright.compiler.targets.cpu.rows.loops import RowLoops
+from tilewright.compiler.targets.cpu.rows.narrow_scans import NarrowScans
+from tilewright.compiler.targets.cpu.rows.orders import Orders
+from tilewright.compiler.targets.cpu.rows.scans import ScanLoops
+from tilewright.compiler.targets.cpu.rows.scatters import Scatters
+from tilewright.compiler.targets.cpu.rows.short_rows import ShortRows
+from tilewright.compiler.targets.cpu.rows.transposed import TransposedTiles
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope, load_frame
-from tilewright.compiler.targets.cpu.short_rows import ShortRows
-from tilewright.compiler.targets.cpu.taps import TapSums, sums_by_tap
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
-from tilewright.compiler.targets.cpu.transposed import TransposedTiles
-from tilewright.compiler.targets.cpu.windows import WindowTiles, slides
+from tilewright.compiler.targets.cpu.windows.strips import WindowTiles, slides
+from tilewright.compiler.targets.cpu.windows.taps import TapSums, sums_by_tap
 from tilewright.runtime.addresses import HEAD
 
 

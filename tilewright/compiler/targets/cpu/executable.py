@@ -18,19 +18,9 @@ from tilewright.compiler.nest import Kernel, Plan, indexed_reads
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
-from tilewright.compiler.targets.cpu import (
-    blocks,
-    columns,
-    flat,
-    frame,
-    keep,
-    loading,
-    orders,
-    taps,
-    toolchain,
-    transposed,
-    windows,
-)
+from tilewright.compiler.targets.cpu import frame, loading, toolchain
+from tilewright.compiler.targets.cpu.contractions import blocks
+from tilewright.compiler.targets.cpu.contractions.staged import staged
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
@@ -50,9 +40,10 @@ from tilewright.compiler.targets.cpu.recipe import (
     plain_entry,
     span,
 )
+from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, transposed
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
-from tilewright.compiler.targets.cpu.staged import staged
+from tilewright.compiler.targets.cpu.windows import strips, taps
 from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
@@ -381,8 +372,8 @@ def _work_items(
         return flat.work_items(kernel, schedule, extents), (0, flat.rows_an_item(schedule, extents)), 0
     if schedule.across:
         return transposed.work_items(kernel, schedule, extents), (), 0
-    if windows.slides(kernel, layout, schedule):
-        return windows.work_items(kernel, layout, schedule, extents), (), 0
+    if strips.slides(kernel, layout, schedule):
+        return strips.work_items(kernel, layout, schedule, extents), (), 0
     if taps.sums_by_tap(kernel, layout, schedule):
         return taps.work_items(kernel, layout, extents), (), 0
     if columns.lies_across(kernel, schedule) and not schedule.short:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
-from tilewright.compiler.targets.cpu.direct import readable
-from tilewright.compiler.targets.cpu.dot_products import dot_product
-from tilewright.compiler.targets.cpu.keep import kept_nodes
+from tilewright.compiler.targets.cpu.contractions.direct import readable
+from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
+from tilewright.compiler.targets.cpu.contractions.panels import summed_order
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
     ENDLESS,
@@ -28,7 +28,7 @@ from tilewright.compiler.targets.cpu.layout import (
     elements_apart,
     last_axes,
 )
-from tilewright.compiler.targets.cpu.panels import summed_order
+from tilewright.compiler.targets.cpu.rows.keep import kept_nodes
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.axes import base

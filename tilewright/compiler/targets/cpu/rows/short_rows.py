@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase, reads_of
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Type, Value
-from tilewright.compiler.targets.cpu.folds import Totals
-from tilewright.compiler.targets.cpu.loops import RowLoops
-from tilewright.compiler.targets.cpu.scans import Walk, one_position
+from tilewright.compiler.targets.cpu.rows.folds import Totals
+from tilewright.compiler.targets.cpu.rows.loops import RowLoops
+from tilewright.compiler.targets.cpu.rows.scans import Walk, one_position
 from tilewright.compiler.targets.cpu.schedule import Schedule, runs_on
 from tilewright.compiler.targets.cpu.scope import Lanes, Operand, Scope
 from tilewright.dsl.program import Read

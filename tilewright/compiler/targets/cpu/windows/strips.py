@@ -20,12 +20,12 @@ from dataclasses import replace
 
 from tilewright.compiler.nest import Kernel, Phase, indexed_reads
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.claims import claims, hold, where_certain
-from tilewright.compiler.targets.cpu.folds import Totals
 from tilewright.compiler.targets.cpu.layout import Layout, sliding_axes
-from tilewright.compiler.targets.cpu.loops import Carried, RowLoops, loop_roots
+from tilewright.compiler.targets.cpu.rows.folds import Totals
+from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
+from tilewright.compiler.targets.cpu.windows.claims import claims, hold, where_certain
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Node

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase, reads_of
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.folds import Totals
-from tilewright.compiler.targets.cpu.keep import Keep, kept_nodes
+from tilewright.compiler.targets.cpu.rows.folds import Totals
+from tilewright.compiler.targets.cpu.rows.keep import Keep, kept_nodes
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import COMBINE_STEPS, value_type

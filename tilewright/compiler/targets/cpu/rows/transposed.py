@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Type, Value
-from tilewright.compiler.targets.cpu.loops import Carried, RowLoops
+from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops
 from tilewright.compiler.targets.cpu.schedule import Schedule, lying_across
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.axes import base

@@ -11,7 +11,7 @@ that is once or twice, and packing would cost as much as the product.
 from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder import I16, PTR, Builder, Type, Value
-from tilewright.compiler.targets.cpu.dot_products import TOGETHER, multiply_add
+from tilewright.compiler.targets.cpu.contractions.dot_products import TOGETHER, multiply_add
 
 POINTER = 8  # bytes
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, Phase, outermost
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.folds import Totals
-from tilewright.compiler.targets.cpu.loops import Carried, RowLoops, loop_roots
+from tilewright.compiler.targets.cpu.rows.folds import Totals
+from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import value_type

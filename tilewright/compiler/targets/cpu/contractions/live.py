@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from tilewright.compiler.contraction import factors
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
-from tilewright.compiler.targets.cpu.groups import Coordinates, Group
+from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group
+from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.layout import MEDIUM, ONE, SHORT, TINY, Layout
-from tilewright.compiler.targets.cpu.panels import Range, Side
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.dsl.program import At
 

@@ -15,9 +15,9 @@ is one run.
 from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
-from tilewright.compiler.targets.cpu.groups import Coordinates, Group
+from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group
+from tilewright.compiler.targets.cpu.contractions.panels import Range, unit_axes
 from tilewright.compiler.targets.cpu.layout import SHORT, TINY, Layout
-from tilewright.compiler.targets.cpu.panels import Range, unit_axes
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.dsl.dtypes import DType, bfloat16

@@ -23,14 +23,27 @@ from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.builder import I1, I16, I64, PTR, Builder, Type, Value
-from tilewright.compiler.targets.cpu.direct import Addresses, in_words, readable
-from tilewright.compiler.targets.cpu.dot_products import DEEPEST, TOGETHER, WORD, multiply_add, sums_type
+from tilewright.compiler.targets.cpu.contractions.direct import Addresses, in_words, readable
+from tilewright.compiler.targets.cpu.contractions.dot_products import (
+    DEEPEST,
+    TOGETHER,
+    WORD,
+    multiply_add,
+    sums_type,
+)
+from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, Noted
+from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
+from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE, Live, Runs, Sparse, sparse_side
+from tilewright.compiler.targets.cpu.contractions.panels import (
+    Packing,
+    Range,
+    Side,
+    joined,
+    lane_order,
+    summed_order,
+)
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
-from tilewright.compiler.targets.cpu.groups import Coordinates, Group, Noted
-from tilewright.compiler.targets.cpu.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
-from tilewright.compiler.targets.cpu.live import ENTRY, MORE, Live, Runs, Sparse, sparse_side
-from tilewright.compiler.targets.cpu.panels import Packing, Range, Side, joined, lane_order, summed_order
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost, value_type

@@ -1,0 +1,1 @@
+"""Contractions: blocks of results in registers, over panels of packed or directly read operands."""
