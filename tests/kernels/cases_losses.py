@@ -103,6 +103,14 @@ CASES = [
         for reduction, smoothing in product(REDUCTIONS, (0.0, 0.1))
     ),
     cross_entropy(labels(0, 7)),
+    Case(
+        K.linear_cross_entropy,
+        {"...": (3,), "c": 7, "i": 5},
+        absent=("weight",),
+        rare=True,
+        draw={"target": labels(0, 7)},
+        dtypes={"target": np.int64},
+    ),
     cross_entropy(labels(0, 7), ignore_index=2),
     cross_entropy(labels(0, 7), dtype=np.uint8),
     *(pairs(K.mse, F.mse_loss, PAIRS_MORE, reduction=r) for r in REDUCTIONS),

@@ -20,6 +20,11 @@ def places(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return rng.uniform(-1.8, 1.8, shape)
 
 
+def between(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Places of a line of five positions, none of which a finite difference moves past one."""
+    return (2 * (rng.integers(-2, 6, shape) + rng.uniform(0.2, 0.8, shape)) + 1) / 5 - 1
+
+
 def chances(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return rng.uniform(0, 1, shape)
 
@@ -63,6 +68,8 @@ CASES = [
     sample(K.grid_sample2d, PLANE, padding="reflection"),
     sample(K.grid_sample2d, PLANE, mode="cubic", padding="reflection", align_corners=True),
     sample(K.grid_sample3d, VOLUME, padding="border"),
+    Case(K.grid_sample1d, {"...": (2,), "c": 3, "w": 5, "ow": 4, "k": 1}, draw={"grid": between}, rare=True),
+    Case(K.affine_grid1d, {"...": (2,), "k": 1, "j": 2}, constants={"size": 4}, rare=True),
     Case(K.affine_grid2d, {"...": (2,), "k": 2, "j": 3}, constants={"size": (3, 4)}, torch=torch_affine_grid),
     Case(K.affine_grid3d, {"...": (1,), "k": 3, "j": 4}, torch=torch_affine_grid, rare=True,
          constants={"size": (3, 4, 2), "align_corners": True}),
@@ -74,6 +81,13 @@ CASES = [
          draw={"x": apart, "samples": chances}, constants={"window": (2, 3), "size": (3, 2)}, rare=True),
     Case(K.adaptive_max_pool_with_indices2d, {"...": (2,), "h": 7, "w": 6}, draw={"x": apart}, rare=True,
          torch=torch_adaptive, constants={"size": (3, 4)}),
+    *(Case(op, {"...": (1,), "c": 2, **line, "k": rank}, draw={"x": apart, "samples": chances}, rare=True,
+           constants={"window": 2, "size": 2})
+      for rank, op, line in ((1, K.fractional_max_pool1d, {"w": 7}),
+                             (3, K.fractional_max_pool3d, {"d": 3, "h": 4, "w": 3}))),
+    *(Case(op, {"...": (2,), **line}, draw={"x": apart}, rare=True, constants={"size": 3})
+      for op, line in ((K.adaptive_max_pool_with_indices1d, {"w": 7}),
+                       (K.adaptive_max_pool_with_indices3d, {"d": 4, "h": 5, "w": 4}))),
     Case(K.channel_shuffle, {"...": (2,), "groups": 3, "c": 2, "s": 5}, constants={"groups": 3},
          torch=lambda x, groups: F.channel_shuffle(x, groups)),
 ]  # fmt: skip

@@ -17,25 +17,13 @@ def _outside(x):
 @tw.op
 def embedding(
     table: tw.Tile["row d"], ids: tw.Tile["..."], padding: tw.Tile["d"] = None,
-    *, padding_idx: int | None = None, scale_grad_by_freq: bool = False,
+    *, padding_idx: int | None = None,
 ) -> tw.Tile["... d"]:  # fmt: skip
-    """table[ids], and `padding` (0 unless given) where ids == padding_idx, so that row gets no gradient.
-
-    `scale_grad_by_freq` divides what each row is given as gradient by how often it stands among the ids.
-    """
+    """table[ids], and `padding` (0 unless given) where ids == padding_idx, so that row gets no gradient."""
     rows = table.at(row=ids, fill=_outside(table))
-    if scale_grad_by_freq:
-        rows = _shared_by_all_uses(rows, ids, tw.size("row"))
     if padding_idx is None:
         return rows
     return tw.where(ids == padding_idx, 0 if padding is None else padding, rows)
-
-
-def _shared_by_all_uses(rows, ids, count):
-    """`rows` themselves, as a value whose slope by them is 1 / (how many have the same id)."""
-    uses: Any = tw.scatter_add(tw.cast(ids == ids, tw.int64), {"row": ids}, count)
-    kept = tw.stop_gradient(rows)
-    return kept + (rows - kept) / _at_least_one(uses.at(row=ids), rows.dtype)
 
 
 @tw.op
@@ -48,14 +36,13 @@ def shortened(x: tw.Tile["... d"], *, max_norm: float, norm: float = 2.0):
 @tw.op
 def embedding_bag(
     table: tw.Tile["row d"], ids: tw.Tile["... n"], weight: tw.Tile["... n"] = None,
-    *, mode: str = "mean", padding_idx: int | None = None, scale_grad_by_freq: bool = False,
+    *, mode: str = "mean", padding_idx: int | None = None,
 ) -> tw.Tile["... d"]:  # fmt: skip
     """The sum, mean or max along n of weight · table[ids]; ids equal to padding_idx count for nothing.
 
     A bag without elements gives 0. Weights are for mode "sum"; ties of a maximum share its gradient.
-    `scale_grad_by_freq` as `embedding` has it, not for a maximum.
     """
-    rows = _elements(table, ids, weight, mode, scale_grad_by_freq)
+    rows = _elements(table, ids, weight, mode)
     counts = ids == ids if padding_idx is None else ids != padding_idx
     if mode == "max":
         largest = tw.max(tw.where(counts, rows, -tw.inf), "n")
@@ -67,13 +54,13 @@ def embedding_bag(
 @tw.op
 def embedding_bag_ragged(
     table: tw.Tile["row d"], ids: tw.Tile["n"], offsets: tw.Tile["b"], weight: tw.Tile["n"] = None,
-    *, mode: str = "mean", padding_idx: int | None = None, scale_grad_by_freq: bool = False,
+    *, mode: str = "mean", padding_idx: int | None = None,
 ) -> tw.Tile["b d"]:  # fmt: skip
     """`embedding_bag` of bags that lie one after the other, bag b from offsets[b] on.
 
     Offsets begin with 0 and do not fall. A maximum looks at every id for every bag.
     """
-    rows = _elements(table, ids, weight, mode, scale_grad_by_freq)
+    rows = _elements(table, ids, weight, mode)
     bag = tw.sum(offsets <= tw.index("n"), "b") - 1
     counts = ids == ids if padding_idx is None else ids != padding_idx
     if mode == "max":
@@ -88,18 +75,13 @@ def embedding_bag_ragged(
     )
 
 
-def _elements(table, ids, weight, mode, by_frequency):
+def _elements(table, ids, weight, mode):
     """weight · table[ids]; NaN takes the place of the product, so that it is no factor in a gradient."""
     if mode not in ("sum", "mean", "max"):
         raise ArgumentError(f'mode is "sum", "mean" or "max", not {mode!r}')
     if weight is not None and mode != "sum":
         raise ArgumentError(f'the elements of a bag have weights with mode "sum" alone, not with {mode!r}')
-    if by_frequency and mode == "max":
-        raise ArgumentError('scale_grad_by_freq is for the modes "sum" and "mean", not for "max"')
-    rows = table.at(row=ids)
-    if by_frequency:
-        rows = _shared_by_all_uses(rows, ids, tw.size("row"))
-    rows = rows if weight is None else rows * weight
+    rows = table.at(row=ids) if weight is None else table.at(row=ids) * weight
     return tw.where((ids >= 0) & (ids < tw.size("row")), rows, tw.nan)
 
 

@@ -90,7 +90,7 @@ def test_a_copy_is_made_of_the_operand_of_each_call():
         np.testing.assert_array_equal(conv2d(lying, k, pad=1), exact(x, k))
 
 
-@pytest.mark.parametrize("edge", [3, 7, 13])
+@pytest.mark.parametrize("edge", [3, pytest.param(13, marks=pytest.mark.exhaustive), 7])
 def test_values_and_gradients(edge: int):
     on_guard_pages(conv2d, (2, 17, edge, edge), (37, 17, 3, 3), pad=1)
 

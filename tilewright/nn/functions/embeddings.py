@@ -25,9 +25,9 @@ def embedding(
     row = _row(padding_idx, weight)
     _shorten(weight, input, max_norm, norm_type)
     padding = None if row is None else weight.detach()[row]
-    return kernels.embedding(
-        weight, beside(input, weight), padding, padding_idx=row, scale_grad_by_freq=scale_grad_by_freq
-    )
+    ids = beside(input, weight)
+    table = _shared_by_uses(weight, ids) if scale_grad_by_freq else weight
+    return kernels.embedding(table, ids, padding, padding_idx=row)
 
 
 def embedding_bag(
@@ -41,7 +41,11 @@ def embedding_bag(
     """
     ids, row = beside(input, weight), _row(padding_idx, weight)
     _shorten(weight, ids, max_norm, norm_type)
-    options = {"mode": mode, "padding_idx": row, "scale_grad_by_freq": scale_grad_by_freq}
+    if scale_grad_by_freq:
+        if mode == "max":
+            raise ArgumentError('scale_grad_by_freq is for the modes "sum" and "mean", not for "max"')
+        weight = _shared_by_uses(weight, ids)
+    options = {"mode": mode, "padding_idx": row}
     if ids.ndim == 2:
         if offsets is not None:
             raise ArgumentError("embedding_bag: offsets are for bags in a vector; a matrix has one bag a row")
@@ -53,6 +57,18 @@ def embedding_bag(
     begins = beside(offsets, weight)
     begins = begins[:-1] if include_last_offset else begins
     return kernels.embedding_bag_ragged(weight, ids, begins, per_sample_weights, **options)
+
+
+def _shared_by_uses(weight: Tensor, ids: Tensor) -> Tensor:
+    """`weight`, each row of which is given its gradient divided by how often it is read."""
+    if not weight.requires_grad:
+        return weight
+    read = ids.detach().cpu().numpy().ravel()
+    known = read[(read >= 0) & (read < weight.shape[0])]
+    uses = np.maximum(np.bincount(known, minlength=weight.shape[0]), 1)[:, None]
+    shared = weight[:]
+    shared.register_hook(lambda gradient: gradient / beside(uses, gradient).to(gradient.dtype))
+    return shared
 
 
 def _shorten(weight: Tensor, input: Any, max_norm: float | None, norm_type: float) -> None:
