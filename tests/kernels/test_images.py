@@ -141,9 +141,10 @@ CASES = [
     ),
 ]  # fmt: skip
 CUBIC = [c for c in CASES if c.options.get("mode") == "cubic"]
+LONG = [*CUBIC[1:], *(c for c in CASES if c.op in (K.interpolate3d, K.local_response_norm))]
 EVERY = pytest.mark.parametrize(
     "case",
-    [pytest.param(c, marks=pytest.mark.exhaustive if c in CUBIC[1:] else ()) for c in CASES],
+    [pytest.param(c, marks=pytest.mark.exhaustive if c in LONG else ()) for c in CASES],
     ids=str,
 )
 SMALL = pytest.mark.parametrize(

@@ -125,13 +125,17 @@ def test_special_values(case: Case):
     special.check_special(case, "cpu")
 
 
-@TYPICAL
+@LIGHT
 def test_layouts(case: Case):
     for layout in ("transposed",) if case.heavy else layouts.LAYOUTS:
         layouts.check_layout(case, layout, "cpu")
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.torch], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.exhaustive if c.rare and c.heavy else ()) for c in CASES if c.torch],
+    ids=str,
+)
 def test_agrees_with_torch(case: Case):
     checks.check_torch(case, case.arguments(np.float64))
 

@@ -55,7 +55,13 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "options", "shape"), CONVOLUTIONS + OTHERS, ids=str)
+EVERY_OTHER = [
+    pytest.param(*layer, marks=pytest.mark.exhaustive if number % 2 else ())
+    for number, layer in enumerate(CONVOLUTIONS + OTHERS)
+]
+
+
+@pytest.mark.parametrize(("name", "given", "options", "shape"), EVERY_OTHER, ids=str)
 def test_against_torch(name, given, options, shape):
     ours, theirs = getattr(nn, name)(*given, **options), getattr(torch.nn, name)(*given, **options)
     compare_module(ours, theirs, draw(shape, "float32"), relative=1e-4)
