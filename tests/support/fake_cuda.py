@@ -12,10 +12,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -29,6 +30,9 @@ from tilewright.errors import LaunchError
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE, NO_BINARY, ILLEGAL_ADDRESS, OUT_OF_RESOURCES = (
     0, 1, 2, 100, 209, 700, 701,
 )  # fmt: skip
+INVALID_CONTEXT, INVALID_HANDLE = 201, 400
+WITHOUT_CONTEXT = ("cuGetError", "cuInit", "cuDriver", "cuCtxSet", "cuuint", "cuDevice")
+"""What may be called in a thread that has no context."""
 
 ATTRIBUTES = {
     "COMPUTE_CAPABILITY_MAJOR": 9,
@@ -51,6 +55,13 @@ DEVICE_APART = 1 << 42
 BLOCK_APART = 512
 POISON = 0xFF  # NaN, -1
 HIDDEN_PARAMETERS = 2
+
+
+class Module(NamedTuple):
+    """A kernel's image in one device's context."""
+
+    image: bytes
+    context: int | None
 
 
 class Block:
@@ -115,7 +126,7 @@ class FakeCuda:
         self.cards = [Card(ordinal, total) for ordinal in range(devices)]
         self.version = version
         self.attributes = ATTRIBUTES | attributes
-        self.current = 0
+        self._thread = threading.local()
         self.pinned: dict[int, Any] = {}
         self.launches: list[SimpleNamespace] = []
         self.calls: list[str] = []
@@ -138,16 +149,24 @@ class FakeCuda:
         def call(*arguments: Any) -> Any:
             self.calls.append(name)
             code = self.failing.get(name)
-            if code is None and not name.startswith(
-                ("cuGetError", "cuInit", "cuDriver", "cuCtxSet", "cuuint", "cuDevice")
-            ):
-                code = self.card.error or None  # sticks to the context
+            if code is None and not name.startswith(WITHOUT_CONTEXT):
+                code = (self.card.error or None) if self.current is not None else INVALID_CONTEXT
             return value(*arguments) if code is None else (code, None)
 
         return call
 
     @property
+    def current(self) -> int | None:
+        """The device whose context is current in this thread, as in a driver: none at first."""
+        return getattr(self._thread, "current", None)
+
+    @current.setter
+    def current(self, ordinal: int | None) -> None:
+        self._thread.current = ordinal
+
+    @property
     def card(self) -> Card:
+        assert self.current is not None
         return self.cards[self.current]
 
     @property
@@ -358,29 +377,31 @@ class FakeCuda:
         return found
 
     def cuModuleLoadData(self, image: bytes):
-        return SUCCESS, image
+        return SUCCESS, Module(image, self.current)
 
-    def cuModuleGetFunction(self, module: bytes, name: bytes):
-        return SUCCESS, module if module in self.images else name.decode()
+    def cuModuleGetFunction(self, module: Module, name: bytes):
+        return SUCCESS, module if module.image in self.images else name.decode()
 
     def cuFuncSetAttribute(self, function: Any, attribute: int, value: int):
         self.asked_for = (function, attribute, value)
         return (SUCCESS,)
 
     def cuLaunchKernel(self, function, x, y, z, bx, by, bz, shared, stream, parameters, extra):
-        self._launch(function, (x, y, z), (bx, by, bz), shared, stream, parameters)
-        return (SUCCESS,)
+        return (self._launch(function, (x, y, z), (bx, by, bz), shared, stream, parameters),)
 
     def cuLaunchCooperativeKernel(self, function, x, y, z, bx, by, bz, shared, stream, parameters):
-        self._launch(function, (x, y, z), (bx, by, bz), shared, stream, parameters)
+        code = self._launch(function, (x, y, z), (bx, by, bz), shared, stream, parameters)
         self.launches[-1].cooperative = True
-        return (SUCCESS,)
+        return (code,)
 
     parameter_count = 0
     """Of the kernels that are not run, only looked at."""
 
-    def _launch(self, function, grid, block, shared, stream, parameters):
-        artefact = self.images.get(function)
+    def _launch(self, function, grid, block, shared, stream, parameters) -> int:
+        image, context = function if isinstance(function, Module) else (None, self.current)
+        if context != self.current:
+            return INVALID_HANDLE
+        artefact = self.images.get(image) if image is not None else None
         signature = artefact.signature if artefact else ()
         count = len(signature) + HIDDEN_PARAMETERS if artefact else self.parameter_count
         pointers = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))
@@ -391,8 +412,9 @@ class FakeCuda:
         told = {"function": name, "grid": grid, "block": block, "shared": shared, "stream": stream}
         self.launches.append(SimpleNamespace(**told, slots=words, device=self.current))
         if artefact is not None:
-            run = functools.partial(self._run, self.card, function, grid, slots)
+            run = functools.partial(self._run, self.card, image, grid, slots)
             self.enqueue(stream, run)
+        return SUCCESS
 
     def _run(self, card: Card, image: bytes, grid: tuple[int, ...], slots: list[bytes]) -> None:
         step, artefact = self.steps[image], self.images[image]

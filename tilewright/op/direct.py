@@ -20,7 +20,7 @@ from tilewright.dsl.program import Program
 from tilewright.errors import MemoryLimitError, TargetError
 from tilewright.op import outputs
 from tilewright.op.binding import Binding, as_operands, bind, check_dtype
-from tilewright.op.op import Arguments, Arrays, Call, Op, Shape, constants_key
+from tilewright.op.op import Arguments, Arrays, Call, Defaults, Op, Shape, constants_key
 from tilewright.runtime.recent import Recent
 
 MAX_LAYOUTS = 1024  # that an op remembers
@@ -131,7 +131,7 @@ class DirectOp(Op):
     @functools.cached_property
     def default_constants(self) -> Mapping[str, Any]:
         """The constants of a call without keywords; empty if the op needs some."""
-        return {} if self._plain is None else self._plain[1]
+        return Defaults({} if self._plain is None else self._plain[1])
 
     @functools.cached_property
     def default_scalars(self) -> Mapping[str, float | int]:

@@ -341,8 +341,18 @@ class Arguments:
         return Arguments({n: _array_of(v) for n, v in self.tiles.items()}, self.scalars, self.constants)
 
 
+class Defaults(dict[str, Any]):
+    """The constants of all calls without keywords, whose key is worked out once."""
+
+    @functools.cached_property
+    def key(self) -> tuple:
+        return constants_key(dict(self))
+
+
 def constants_key(constants: Mapping[str, Any]) -> tuple:
     """Constants as a key that tells 1 from 1.0 and True, 0.0 from -0.0, (1,) from (1.0,)."""
+    if type(constants) is Defaults:
+        return constants.key
     return tuple((name, type(value), value, _spelt(value)) for name, value in constants.items())
 
 

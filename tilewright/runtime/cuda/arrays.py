@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import weakref
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -35,75 +33,64 @@ class Allocation:
     the writer; one that writes, for the readers as well. So any order of ops on any streams is right.
     """
 
-    __slots__ = ("__weakref__", "_readers", "_writer", "address", "card", "size")
+    __slots__ = ("__weakref__", "address", "card", "pool", "readers", "size", "writer")
 
     def __init__(self, size: int, stream: Stream):
         self.card = stream.card
         self.size = size
-        self.address = self.card.pool.allocate(size, stream.handle) if size else NOWHERE
-        self._start(stream)
-        if size:
-            back = self.card.pool.give_back
-            weakref.finalize(
-                self, _given_back, os.getpid(), self._writer, self._readers, back, self.address, size
-            )
-
-    def _start(self, stream: Stream) -> None:
-        self._writer = [stream]
-        self._readers: list[Stream] = []
-
-    @classmethod
-    def borrowed(cls, address: int, size: int, stream: Stream, release: Callable[[], Any]) -> Allocation:
-        """Memory of another library, ready on a stream; `release` is called when it is used no more."""
-        self = object.__new__(cls)
-        self.card, self.size, self.address = stream.card, size, address
-        self._start(stream)
-        weakref.finalize(self, _released, os.getpid(), stream, self._writer, self._readers, release)
-        return self
-
-    @property
-    def writer(self) -> Stream:
+        self.writer = stream
         """The stream that wrote last."""
-        return self._writer[0]
+        self.readers: tuple[Stream, ...] = ()
+        self.pool = None
+        self.address = NOWHERE
+        if size:
+            self.address = stream.pool.allocate(size, stream.handle)
+            self.pool = stream.pool
+            """What the memory goes back to."""
+
+    def __del__(self) -> None:
+        """The memory goes to its writer's list, once that stream has waited for the readers."""
+        if self.pool is None:
+            return
+        for reader in self.readers:
+            quietly(self.card.process, self.writer.wait, reader)
+        self.pool.give_back(self.address, self.size, self.writer.handle)
 
     def read_on(self, stream: Stream) -> None:
         """A stream is about to read: what was written is waited for."""
-        writer = self._writer[0]
-        if stream is writer or stream in self._readers:
+        if stream is self.writer or stream in self.readers:
             return
-        stream.wait(writer)
-        self._readers.append(stream)
+        stream.wait(self.writer)
+        self.readers = (*self.readers, stream)
 
     def write_on(self, stream: Stream) -> None:
         """A stream is about to write: whatever used the memory is waited for."""
-        writer, readers = self._writer[0], self._readers
-        if stream is writer and not readers:
+        if stream is self.writer and not self.readers:
             return
-        for other in (writer, *readers):
+        for other in (self.writer, *self.readers):
             if other is not stream:
                 stream.wait(other)
-        readers.clear()
-        self._writer[0] = stream
+        self.readers = ()
+        self.writer = stream
 
 
-def _given_back(
-    process: int, writer: list[Stream], readers: list[Stream], back: Callable[..., None], *block: int
-) -> None:
-    """Memory goes back to its writer's list, once that stream has waited for the readers."""
-    for reader in readers:
-        quietly(process, writer[0].wait, reader)
-    if process == os.getpid():
-        back(*block, writer[0].handle)
+class Borrowed(Allocation):
+    """Memory of another library, ready on a stream; `release` is called when it is used no more."""
 
+    __slots__ = ("origin", "release")
 
-def _released(
-    process: int, origin: Stream, writer: list[Stream], readers: list[Stream], release: Callable[[], Any]
-) -> None:
-    """Other libraries know nothing of our streams, but for the one that the memory came on."""
-    for stream in (*writer, *readers):
-        if stream is not origin:
-            quietly(process, stream.synchronize)
-    quietly(process, release)
+    def __init__(self, address: int, size: int, stream: Stream, release: Callable[[], Any]):
+        self.card, self.size, self.address, self.pool = stream.card, size, address, None
+        self.writer = self.origin = stream
+        self.readers = ()
+        self.release = release
+
+    def __del__(self) -> None:
+        """Other libraries know nothing of our streams, but for the one that the memory came on."""
+        for stream in (self.writer, *self.readers):
+            if stream is not self.origin:
+                quietly(self.card.process, stream.synchronize)
+        quietly(self.card.process, self.release)
 
 
 class DeviceArray(Array):
@@ -350,6 +337,26 @@ def empty(shape: Sequence[int], dtype: Any, *, ordinal: int = 0, stream: Stream 
     allocation = Allocation(math.prod(extents) * kind.itemsize, queue)
     strides = contiguous_strides(extents, kind.itemsize)
     return array_type(ordinal)(allocation, allocation.address, extents, kind, strides)
+
+
+class Fresh:
+    """What arrays of one kind that are made again and again have in common."""
+
+    def __init__(self, shape: Sequence[int], dtype: Any, ordinal: int):
+        self.kind = array_type(ordinal)
+        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+        self.strides = contiguous_strides(self.shape, self.dtype.itemsize)
+        self.size = math.prod(self.shape)
+        self.bytes = self.size * self.dtype.itemsize
+
+    def make(self, stream: Stream) -> DeviceArray:
+        """One more, with undefined contents. Raises `MemoryLimitError`."""
+        allocation = Allocation(self.bytes, stream)
+        made = object.__new__(self.kind)
+        made.allocation, made.address = allocation, allocation.address
+        made.shape, made.strides, made.dtype = self.shape, self.strides, self.dtype
+        made.size, made.writeable = self.size, True
+        return made
 
 
 def from_numpy(

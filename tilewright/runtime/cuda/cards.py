@@ -64,6 +64,9 @@ class Card:
         self.handle = check(driver.cuDeviceGet(ordinal), f"opening device {ordinal}")
         context = driver.cuDevicePrimaryCtxRetain(self.handle)
         self.context = check(context, f"making a context on device {ordinal}")
+        self.process = os.getpid()
+        self.generation = generation
+        self.is_blocking = launches.is_blocking()
         self.activate()
         self.streams: dict[int, Any] = {}
         """By their handles, those that something else owns."""
@@ -127,6 +130,18 @@ class Card:
         return f"cuda:{self.ordinal}"
 
 
+generation = 0
+"""Counts up where cards that were opened can no longer be used: in a forked child."""
+
+
+def _next_generation() -> None:
+    global generation
+    generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_next_generation)
+
 _cards: dict[tuple[int, int], Card] = {}
 _lock = threading.Lock()
 _initialised_in: int | None = None
@@ -156,6 +171,7 @@ def forget() -> None:
     """For tests: as if no device had been opened."""
     global _initialised_in
     _cards.clear()
+    _next_generation()
     _initialised_in = None
     _current.ordinal = 0
     launches.forget()

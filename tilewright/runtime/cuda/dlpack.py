@@ -13,7 +13,7 @@ import numpy as np
 
 from tilewright.errors import ArgumentError, DTypeError
 from tilewright.runtime.cuda import cards
-from tilewright.runtime.cuda.arrays import Allocation, DeviceArray, array_type, contiguous_strides
+from tilewright.runtime.cuda.arrays import Borrowed, DeviceArray, array_type, contiguous_strides
 from tilewright.runtime.cuda.streams import Stream, stream_of
 
 CUDA = 2
@@ -205,5 +205,5 @@ def _array(
     ordinal = stream.card.ordinal
     seen = array_type(ordinal)(None, address, shape, dtype, strides)  # type: ignore[arg-type]
     low, high = seen.bounds
-    seen.allocation = Allocation.borrowed(low, high - low, stream, release)
+    seen.allocation = Borrowed(low, high - low, stream, release)
     return seen

@@ -11,7 +11,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BLOCKING_VARIABLE = "TILEWRIGHT_LAUNCH_BLOCKING"
 REMEMBERED = 1024  # ops; a queue that is longer than this waits for the device anyway
@@ -21,18 +21,18 @@ _numbers = itertools.count(1)
 _WORD = 2**32
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """The kernels of one op on one stream."""
 
     number: int
     op: str
     ordinal: int
     stream: int
+    kernels: tuple[str, ...]
 
 
-_ops: deque[Launch] = deque(maxlen=REMEMBERED)
-_kernels: deque[str] = deque(maxlen=SHOWN)
+_ops: deque[tuple[int, str, int, int, tuple[str, ...]]] = deque(maxlen=REMEMBERED)
+"""As plain tuples, for every op adds one; the fields are those of `Launch`."""
 _reached: dict[tuple[int, int], Callable[[], int]] = {}
 """How to read the number that a device's stream wrote last."""
 
@@ -42,16 +42,11 @@ def is_blocking() -> bool:
     return os.environ.get(BLOCKING_VARIABLE, "0") not in ("", "0")
 
 
-def begin(op: str, ordinal: int, stream: int) -> int:
+def begin(op: str, ordinal: int, stream: int, kernels: tuple[str, ...]) -> int:
     """Note an op whose kernels are about to be launched; its number."""
     number = next(_numbers)
-    _ops.append(Launch(number, op, ordinal, stream))
+    _ops.append((number, op, ordinal, stream, kernels))
     return number
-
-
-def kernel(name: str) -> None:
-    """Note a kernel that is about to be launched."""
-    _kernels.append(name)
 
 
 def watch(ordinal: int, stream: int, read: Callable[[], int]) -> None:
@@ -67,14 +62,14 @@ def unwatch(ordinal: int) -> None:
 
 def finished(ordinal: int) -> None:
     """All that a device was given is done and well."""
-    for launch in [launch for launch in tuple(_ops) if launch.ordinal == ordinal]:
-        _ops.remove(launch)
+    others = [each for each in tuple(_ops) if Launch(*each).ordinal != ordinal]
+    _ops.clear()
+    _ops.extend(others)
 
 
 def forget() -> None:
     """Begin anew, as in a fresh process."""
     _ops.clear()
-    _kernels.clear()
     _reached.clear()
 
 
@@ -82,7 +77,8 @@ def suspects() -> str:
     """Who may have failed, in words."""
     first: dict[tuple[int, int], Launch] = {}
     unsure: list[str] = []
-    for launch in tuple(_ops):
+    noted = list(itertools.starmap(Launch, tuple(_ops)))
+    for launch in noted:
         key = (launch.ordinal, launch.stream)
         read = _reached.get(key)
         if read is None:
@@ -90,7 +86,8 @@ def suspects() -> str:
         elif 0 < (launch.number - read()) % _WORD < _WORD // 2:
             first.setdefault(key, launch)
     names = list(dict.fromkeys([launch.op for launch in first.values()] or unsure[-SHOWN:]))
-    kernels = f"kernels launched last: {', '.join(_kernels) or 'none'}"
+    last = [kernel for launch in noted[-SHOWN:] for kernel in launch.kernels][-SHOWN:]
+    kernels = f"kernels launched last: {', '.join(last) or 'none'}"
     if not names:
         return kernels
     ops = " or ".join(f"op {name!r}" for name in names)

@@ -8,6 +8,7 @@ waits. Beneath is the driver's own pool, or plain allocation where a device has 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import operator
 import threading
@@ -73,7 +74,14 @@ class Pool:
         """The address of `size` bytes, to be used in the order of a stream. Raises `MemoryLimitError`."""
         wanted = block_size(size)
         with self._lock:
-            self._sort_in()
+            if self._returned:
+                # What came back last is often what is wanted next: it stays counted as live.
+                last = self._returned.pop()
+                if last[1] == wanted and last[2] == stream:
+                    self._reused += 1
+                    return last[0]
+                self._returned.append(last)
+                self._sort_in()
             blocks = self._free.get((stream, wanted))
             if blocks:
                 self._cached -= wanted
@@ -195,6 +203,7 @@ class Pool:
         )
 
 
+@functools.lru_cache(maxsize=4096)
 def block_size(size: int) -> int:
     """The bytes of the block for `size` bytes: an eighth more at most, or whole pages.
 
@@ -220,13 +229,14 @@ def checked_limit(limit: int) -> int:
 
 
 @contextlib.contextmanager
-def scratch(card: Any, size: int, stream: int) -> Iterator[int]:
-    """Memory for one launch, given back in stream order; address 0 where nothing is needed."""
+def scratch(stream: Any, size: int) -> Iterator[int]:
+    """Memory for launches on a stream, given back in its order; address 0 where nothing is needed."""
     if not size:
         yield 0
         return
-    address = card.pool.allocate(size, stream)
+    pool = stream.pool
+    address = pool.allocate(size, stream.handle)
     try:
         yield address
     finally:
-        card.pool.give_back(address, size, stream)
+        pool.give_back(address, size, stream.handle)

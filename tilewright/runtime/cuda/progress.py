@@ -16,6 +16,7 @@ from tilewright.runtime.cuda.driver import import_bindings
 STREAMS = 64
 """Of a device, that are followed at a time."""
 _WORD_BYTES = 4
+_WORD = 2**32
 
 
 class Progress:
@@ -24,6 +25,7 @@ class Progress:
     def __init__(self, card: Any):
         self._card = card
         self._words = self._allocate()
+        self._write = getattr(import_bindings(), "cuStreamWriteValue32", None)
         self._places: dict[int, int] = {}
 
     def _allocate(self) -> int:
@@ -34,28 +36,26 @@ class Progress:
             return 0
         return 0 if code else int(address)
 
-    def begin(self, op: str, stream: int) -> int:
-        """Note an op that is about to launch its kernels on a stream; its number."""
-        if self._words and stream not in self._places and len(self._places) < STREAMS:
-            self._follow(stream)
-        return launches.begin(op, self._card.ordinal, stream)
-
     def finish(self, number: int, stream: int) -> None:
-        """Have the stream say, when it comes here, that the op is done."""
-        place = self._places.get(stream)
-        if place is None:
+        """Have the stream say, when it comes here, that the op of that number is done."""
+        place = self._places.get(stream) or self._follow(stream)
+        if not place:
             return
         try:
-            code = import_bindings().cuStreamWriteValue32(stream, place, number % 2**32, 0)[0]
-        except Exception:  # the bindings do not find the function
+            code = self._write(stream, place, number % _WORD, 0)[0]  # type: ignore[misc]
+        except Exception:  # the bindings, or the driver, lack the function
             code = -1
         if code:  # this driver has no such operations: go without
             self._words = 0
             self._places.clear()
             launches.unwatch(self._card.ordinal)
 
-    def _follow(self, stream: int) -> None:
+    def _follow(self, stream: int) -> int:
+        """Where a stream that comes new writes to; 0 where there is no room for it."""
+        if not self._words or len(self._places) == STREAMS:
+            return 0
         place = self._places[stream] = self._words + _WORD_BYTES * len(self._places)
         word = ctypes.c_uint32.from_address(place)
         word.value = 0
         launches.watch(self._card.ordinal, stream, lambda: word.value)
+        return place

@@ -34,6 +34,8 @@ class Stream:
         spare = self.card.spare_streams
         created = spare.pop() if spare else check(driver.cuStreamCreate(NON_BLOCKING), "making a stream")
         self.handle = int(created)
+        self.pool = self.card.pool
+        """Where the memory of its arrays comes from."""
         weakref.finalize(self, spare.append, created)
 
     @classmethod
@@ -107,7 +109,7 @@ def quietly(process: int, call: Any, *arguments: Any) -> None:
 
 class _Chosen(threading.local):
     streams: tuple[Stream, ...] = ()
-    """What this thread's `with stream(...)` say, the innermost last."""
+    """What this thread's `with stream(...)` say, the innermost first."""
 
 
 _chosen = _Chosen()
@@ -124,10 +126,11 @@ def current_stream(device: Any = None) -> Stream:
 
 def stream_of(card: Any) -> Stream:
     """`current_stream` of an open device."""
-    for stream in reversed(_chosen.streams):
+    for stream in _chosen.streams:
         if stream.card is card:
             return stream
-    return _known(card, torch_stream(card.ordinal))
+    handle = torch_stream(card.ordinal) if "torch" in sys.modules else DEFAULT_STREAM
+    return card.streams.get(handle) or _known(card, handle)
 
 
 def torch_stream(ordinal: int) -> int:
@@ -136,18 +139,21 @@ def torch_stream(ordinal: int) -> int:
     if torch is None:
         return DEFAULT_STREAM
     try:
-        if torch.cuda.is_initialized():
-            return int(torch.cuda.current_stream(ordinal).cuda_stream)
+        if not torch.cuda.is_initialized():
+            return DEFAULT_STREAM
+        quick = getattr(getattr(torch, "_C", None), "_cuda_getCurrentRawStream", None)
+        if quick is not None:  # without an object made for each answer
+            return int(quick(ordinal))
+        return int(torch.cuda.current_stream(ordinal).cuda_stream)
     except AttributeError:  # a torch without CUDA, or one that is being imported
-        pass
-    return DEFAULT_STREAM
+        return DEFAULT_STREAM
 
 
 @contextlib.contextmanager
 def stream(queue: Stream | None) -> Any:
     """`with tw.cuda.stream(s):` has ops of this thread on that device join `s`; None changes nothing."""
     before = _chosen.streams
-    _chosen.streams = before if queue is None else (*before, queue)
+    _chosen.streams = before if queue is None else (queue, *before)
     try:
         yield queue
     finally:
@@ -159,6 +165,6 @@ def _known(card: Any, handle: int) -> Stream:
     found = card.streams.get(handle)
     if found is None:
         found = object.__new__(Stream)
-        found.card, found.handle = card, handle
+        found.card, found.handle, found.pool = card, handle, card.pool
         card.streams[handle] = found
     return found

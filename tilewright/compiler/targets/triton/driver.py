@@ -11,6 +11,7 @@ counted in the PTX when the kernel is compiled (`Artefact.hidden_parameters`).
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 import threading
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from tilewright.errors import ArgumentError, InternalError, ResourceError, Targe
 from tilewright.runtime import cuda
 from tilewright.runtime.cuda import launches
 from tilewright.runtime.cuda.pool import scratch
-from tilewright.runtime.cuda.streams import DEFAULT_STREAM
+from tilewright.runtime.cuda.streams import DEFAULT_STREAM, Stream
 
 # How `struct` packs a parameter of each Triton type; each stands at the start of a slot of eight bytes.
 PACKING = {
@@ -90,6 +91,11 @@ def bfloat16_bits(value: float) -> int:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF
 
 
+def whole_grid(grid: Sequence[int]) -> tuple[int, ...]:
+    """A grid in three dimensions."""
+    return (*grid, 1, 1, 1)[:3]
+
+
 class _Parameters(threading.local):
     """Where one thread packs parameters: the slots, and the pointers to them that the driver reads.
 
@@ -123,8 +129,20 @@ class LoadedKernel:
         self.function = cuda.check(found, f"finding kernel {artefact.entry!r}")
         self._ask_for_shared_memory()
         cooperative = self._driver.cuLaunchCooperativeKernel
-        self._start = cooperative if artefact.cooperative else self._driver.cuLaunchKernel
-        self._tail = () if artefact.cooperative else (0,)
+        self.start = cooperative if artefact.cooperative else self._driver.cuLaunchKernel
+        """The driver's function, called with `head`, a stream, the address of parameters, and `tail`."""
+        self.tail = () if artefact.cooperative else (0,)
+
+    def head(self, grid: Sequence[int]) -> tuple[Any, ...]:
+        """What a launch begins with: function, grid, block, and the bytes of shared memory."""
+        return (self.function, *whole_grid(grid), self.artefact.threads, 1, 1, self.artefact.shared_bytes)
+
+    def scratch_bytes(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """The sizes of what Triton's appended pointers point at: global scratch first, then profiling."""
+        artefact = self.artefact
+        sizes = [artefact.global_scratch_bytes, artefact.profile_scratch_bytes]
+        sizes += [0] * (artefact.hidden_parameters - len(sizes))
+        return tuple(size * math.prod(grid) for size in sizes[: artefact.hidden_parameters])
 
     def _check_fits(self) -> None:
         """Refuse what this device cannot run, in words, before the driver does so in numbers."""
@@ -173,30 +191,20 @@ class LoadedKernel:
         arguments: in the order of `artefact.signature`: arrays on the device (or their addresses) for
             pointers, numbers for the rest.
         """
-        extents = (*grid, 1, 1, 1)[:3]
-        if 0 in extents:
+        if 0 in grid:
             return
-        artefact = self.artefact
+        queue = Stream.of(stream, self.card.ordinal)
         with ExitStack() as stack:
-            hidden = self._hidden(stack, extents, stream) if artefact.hidden_parameters else ()
+            hidden = [stack.enter_context(scratch(queue, size)) for size in self.scratch_bytes(grid)]
             parameters = self._parameters
             self._pack(parameters.slots, arguments, hidden)
             self.card.activate()
-            launches.kernel(artefact.entry)
-            block = (artefact.threads, 1, 1)
-            code = self._start(
-                self.function,
-                *extents,
-                *block,
-                artefact.shared_bytes,
-                stream,
-                parameters.address,
-                *self._tail,
-            )
+            launches.begin(self.artefact.entry, self.card.ordinal, stream, (self.artefact.entry,))
+            code = self.start(*self.head(grid), stream, parameters.address, *self.tail)
             if code[0]:
-                self._explain(code, extents)
+                self.explain(code, whole_grid(grid))
 
-    def _pack(self, slots: Any, arguments: Sequence[Any], hidden: tuple[int, ...]) -> None:
+    def _pack(self, slots: Any, arguments: Sequence[Any], hidden: Sequence[int]) -> None:
         values = list(arguments)
         if len(values) != len(self.artefact.signature):
             raise InternalError(
@@ -217,20 +225,11 @@ class LoadedKernel:
         pairs = zip(self.artefact.signature, values, strict=True)
         return ", ".join(f"{name}: {kind} = {value!r}" for (name, kind), value in pairs)
 
-    def _hidden(self, stack: ExitStack, extents: tuple[int, ...], stream: int) -> tuple[int, ...]:
-        """Addresses for the pointers that Triton appended: global scratch first, then profiling."""
-        artefact = self.artefact
-        programs = extents[0] * extents[1] * extents[2]
-        sizes = [artefact.global_scratch_bytes, artefact.profile_scratch_bytes]
-        sizes += [0] * (artefact.hidden_parameters - len(sizes))
-        return tuple(
-            stack.enter_context(scratch(self.card, size * programs, stream)) if size else 0
-            for size in sizes[: artefact.hidden_parameters]
-        )
-
-    def _explain(self, code: Any, extents: tuple[int, ...]) -> None:
+    def explain(self, code: Any, extents: Sequence[int]) -> None:
+        """Raise what the driver said of a launch."""
         if any(extent > limit for extent, limit in zip(extents, GRID_LIMITS, strict=True)):
             raise ResourceError(
-                f"kernel {self.artefact.entry!r}: a grid of {extents}; the device takes at most {GRID_LIMITS}"
+                f"kernel {self.artefact.entry!r}: a grid of {tuple(extents)}; the device takes at most "
+                f"{GRID_LIMITS}"
             )
         cuda.check(code, f"launching kernel {self.artefact.entry!r}")

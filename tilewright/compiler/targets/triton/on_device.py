@@ -16,26 +16,19 @@ from tilewright.compiler.in_place import Out, deliver
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import Run
 from tilewright.compiler.targets.triton.binaries import compile_step
-from tilewright.compiler.targets.triton.driver import LoadedKernel
-from tilewright.compiler.targets.triton.executable import Arrays, TritonExecutable
-from tilewright.compiler.targets.triton.launch import (
-    POINTER,
-    SCALAR,
-    Recipe,
-    Step,
-    element_strides,
-    whole_elements,
-)
-from tilewright.compiler.targets.triton.parameters import Parameter
+from tilewright.compiler.targets.triton.executable import MAX_RECIPES, Arrays, TritonExecutable
+from tilewright.compiler.targets.triton.launch import Recipe, element_strides, whole_elements
+from tilewright.compiler.targets.triton.queues import Numbers, Queue, loader
 from tilewright.runtime import cuda
 from tilewright.runtime.cuda import arrays as device_arrays
-from tilewright.runtime.cuda import launches
-from tilewright.runtime.cuda.arrays import DeviceArray
-from tilewright.runtime.cuda.streams import Stream, stream_of
+from tilewright.runtime.cuda import cards
+from tilewright.runtime.cuda.arrays import DeviceArray, Fresh
+from tilewright.runtime.cuda.streams import stream_of
 from tilewright.runtime.precision import get_matmul_precision
+from tilewright.runtime.recent import Recent
 
 NOTHING: Mapping[str, Any] = {}
-ALIGNMENT = 16  # bytes: Triton loads wider vectors from addresses that are multiples of it
+MAX_OUTS = 16  # ways in which results are wanted that a prepared call remembers
 
 
 class CudaExecutable(TritonExecutable):
@@ -46,18 +39,18 @@ class CudaExecutable(TritonExecutable):
         super().__init__(plan, cuda.card(self.ordinal).properties.target)
         self._names = tuple(p.name for p in plan.program.tiles)
         self._results = tuple(b.name for b in plan.results)
-        self._card: Any = None
-        self._kernels: dict[tuple, LoadedKernel] = {}
-        """Those that were loaded into the card's context."""
+        self._loaded_into: Any = None
+        self._queues: Recent[tuple, Queue] = Recent(MAX_RECIPES)
+        """Those whose kernels were loaded into the card's context."""
 
     def run(
-        self, arguments: Arrays, scalars: Mapping[str, float | int] | None = None, out: Out | None = None
+        self, arguments: Arrays, scalars: Numbers | None = None, out: Out | None = None
     ) -> tuple[Any, ...]:
         """The results on the device; for operands that are all NumPy's, as arrays of NumPy's."""
         operands = [arguments[name] for name in self._names]
         if _on_device(operands) or _on_device(out or ()):
-            return self._run(self._recipe_for(operands, out), operands, scalars or NOTHING, out)
-        results = self._run(self._recipe_for(operands, None), operands, scalars or NOTHING, None)
+            return self._run(self._queue(operands, out), operands, scalars or NOTHING, out)
+        results = self._run(self._queue(operands, None), operands, scalars or NOTHING, None)
         copies = tuple(result.to_numpy() for result in results)
         return copies if out is None else deliver(copies, out)
 
@@ -65,29 +58,17 @@ class CudaExecutable(TritonExecutable):
         """`run` for operands that lie as these do, in the order of the Program's."""
         if not _on_device(operands):
             return super().prepared(operands, shapes)
-        like = [_layout_alone(operand) for operand in operands]
-        known: dict[Any, Recipe] = {}
-
-        def run(
-            operands: Sequence[Any],
-            scalars: Mapping[str, float | int] | None = None,
-            out: Out | None = None,
-        ) -> tuple[Any, ...]:
-            precision = get_matmul_precision()
-            recipe = known.get(precision) if out is None else self._recipe_for(like, out)
-            if recipe is None:
-                recipe = known[precision] = self._recipe_for(like, None)
-            results = self._run(recipe, operands, scalars or NOTHING, out)
-            if shapes is None or out is not None:
-                return results
-            return tuple(result.reshape(shape) for result, shape in zip(results, shapes, strict=True))
-
-        return run
+        return PreparedCall(self, operands, shapes)
 
     # --- one call -------------------------------------------------------------------------------------------
 
-    def _recipe_for(self, operands: Sequence[Any], out: Out | None) -> Recipe:
+    def _queue(self, operands: Sequence[Any], out: Out | None) -> Queue:
         """What to launch for operands that lie so, and results that are wanted so."""
+        card = cuda.card(self.ordinal)
+        if self._loaded_into is not card:
+            self._loaded_into = card
+            self._queues.clear()
+            self._load = loader(self.target, self.ordinal, compile_step)
         _, shapes, strides = whole_elements(dict(zip(self._names, operands, strict=True)))
         places = {
             name: steps
@@ -97,71 +78,106 @@ class CudaExecutable(TritonExecutable):
             and (steps := element_strides(given)) is not None  # type: ignore[arg-type]
         }
         key = (get_matmul_precision(), *shapes.values(), *strides.values(), *places.items())
-        recipe = self._found.get(key)
-        if recipe is None:
-            recipe = self._found[key] = self._recipes.recipe(shapes, strides, places)
-        return recipe
-
-    def _run(
-        self, recipe: Recipe, operands: Sequence[Any], scalars: Mapping[str, float | int], out: Out | None
-    ) -> tuple[Any, ...]:
-        held = {n: self._placed(operand) for n, operand in zip(self._names, operands, strict=True)}
-        wanted = dict(zip(self._results, out or (), strict=False))
-        beside = {name: _beside(recipe, name, array, wanted) for name, array in held.items()}
-        buffers = self.launch(recipe, beside, scalars, wanted)
-        return tuple(buffers[name] for name in self._results)
-
-    def launch(
-        self, recipe: Recipe, operands: Mapping[str, DeviceArray], scalars: Mapping[str, float | int],
-        results: Mapping[str, Any] = NOTHING,
-    ) -> dict[str, DeviceArray]:  # fmt: skip
-        """Queue all kernels on the current stream; its buffers, new ones where `results` has none."""
-        card = cuda.card(self.ordinal)
-        stream = stream_of(card)
-        places = dict(operands)
-        for array in operands.values():
-            array.allocation.read_on(stream)
-        for buffer, shape in recipe.buffers:
-            given = results.get(buffer.name)
-            if given is None:
-                given = device_arrays.empty(shape, buffer.dtype.numpy, ordinal=self.ordinal, stream=stream)
-            given.allocation.write_on(stream)
-            places[buffer.name] = given
-        number = card.progress.begin(self.plan.program.name, stream.handle)
-        self._queue(recipe, places, scalars, stream)
-        card.progress.finish(number, stream.handle)
-        if launches.is_blocking():
-            stream.synchronize()
-        return places
-
-    def _queue(
-        self, recipe: Recipe, places: Mapping[str, DeviceArray], scalars: Mapping[str, float | int],
-        stream: Stream,
-    ) -> None:  # fmt: skip
-        addresses = {name: array.address for name, array in places.items()}
-        for step in recipe.steps:
-            values = [_value(p, step, addresses, scalars) for p in step.parameters]
-            self._kernel(step, addresses).launch((step.grid,), values, stream.handle)
-
-    def _kernel(self, step: Step, addresses: Mapping[str, int]) -> LoadedKernel:
-        aligned = frozenset(name for name in step.operands if addresses[name] % ALIGNMENT == 0)
-        card = cuda.card(self.ordinal)
-        if self._card is not card:
-            self._card, self._kernels = card, {}
-        kernels = self._kernels
-        key = (step.emitted.text, step.schedule, step.divisible_by_16(aligned))
-        found = kernels.get(key)
+        found = self._queues.get(key)
         if found is None:
-            found = kernels[key] = LoadedKernel(compile_step(step, self.target, aligned), self.ordinal)
+            recipe = self._recipes.recipe(shapes, strides, places)
+            found = self._queues[key] = Queue(recipe, self._names, self.plan.program.name, self._load, card)
         return found
 
-    def _placed(self, operand: Any) -> DeviceArray:
+    def _run(
+        self, queue: Queue, operands: Sequence[Any], scalars: Numbers, out: Out | None
+    ) -> tuple[Any, ...]:
+        """The results, new ones where `out` has none."""
+        stream = stream_of(queue.card)
+        recipe = queue.recipe
+        wanted: dict[str, Any] = dict(zip(self._results, out or (), strict=False))
+        places = []
+        for name, operand in zip(self._names, operands, strict=True):
+            array = _beside(recipe, name, self.placed(operand), wanted)
+            array.allocation.read_on(stream)
+            places.append(array)
+        buffers = {}
+        for buffer, shape in recipe.buffers:
+            made = wanted.get(buffer.name)
+            if made is None:
+                made = device_arrays.empty(shape, buffer.dtype.numpy, ordinal=self.ordinal, stream=stream)
+            made.allocation.write_on(stream)
+            buffers[buffer.name] = made
+        queue.launch([array.address for array in (*places, *buffers.values())], scalars, stream)
+        return tuple(buffers[name] for name in self._results)
+
+    def placed(self, operand: Any) -> DeviceArray:
         """An operand on the device. Numbers that were there before are there still."""
         if isinstance(operand, DeviceArray):
             return operand
         if operand.size and not any(s for s, e in zip(operand.strides, operand.shape, strict=True) if e > 1):
             return device_arrays.constant(operand[(0,) * operand.ndim], self.ordinal)
         return _with_gaps(operand, self.ordinal)
+
+
+class PreparedCall:
+    """`CudaExecutable.run` for operands that lie as some did: launches are found by a look-up.
+
+    Fresh results have the shapes that are wanted, and need no stride worked out.
+    """
+
+    def __init__(
+        self, executable: CudaExecutable, operands: Sequence[Any], shapes: Sequence[tuple[int, ...]] | None
+    ):
+        self._executable = executable
+        self._like = [_Layout(operand) for operand in operands]
+        self._shapes = shapes
+        self._results = len(executable._results)
+        self._elsewhere = not all(isinstance(operand, DeviceArray) for operand in operands)
+        self._known: dict[str, tuple[Queue, tuple[Fresh, ...]]] = {}
+        """By the precision of products."""
+        self._into: Recent[tuple, Queue] = Recent(MAX_OUTS)
+
+    def __call__(
+        self, operands: Sequence[Any], scalars: Numbers | None = None, out: Out | None = None
+    ) -> tuple[Any, ...]:
+        executable = self._executable
+        if out is not None:
+            return executable._run(self._queue_into(out), operands, scalars or NOTHING, out)
+        known = self._known.get(get_matmul_precision())
+        if known is None or known[0].card.generation != cards.generation:
+            known = self._prepare()
+        queue, buffers = known
+        stream = stream_of(queue.card)
+        if self._elsewhere:
+            operands = [executable.placed(operand) for operand in operands]
+        addresses = []
+        for operand in operands:
+            allocation = operand.allocation
+            if allocation.writer is not stream:
+                allocation.read_on(stream)
+            addresses.append(operand.address)
+        made = [buffer.make(stream) for buffer in buffers]
+        for array in made:
+            addresses.append(array.address)
+        queue.launch(addresses, scalars or NOTHING, stream)
+        return tuple(made[: self._results])
+
+    def _queue_into(self, out: Out) -> Queue:
+        """What to launch for results that are wanted so."""
+        lies = [None if given is None else given.strides for given in out]
+        key = (get_matmul_precision(), *lies)
+        found = self._into.get(key)
+        if found is None or found.card.generation != cards.generation:
+            found = self._into[key] = self._executable._queue(self._like, out)
+        return found
+
+    def _prepare(self) -> tuple[Queue, tuple[Fresh, ...]]:
+        executable = self._executable
+        queue = executable._queue(self._like, None)
+        shapes = [shape for _, shape in queue.recipe.buffers]
+        shapes[: len(self._shapes or ())] = self._shapes or ()
+        made = tuple(
+            Fresh(shape, buffer.dtype.numpy, executable.ordinal)
+            for (buffer, _), shape in zip(queue.recipe.buffers, shapes, strict=True)
+        )
+        found = self._known[get_matmul_precision()] = (queue, made)
+        return found
 
 
 def _on_device(arrays: Sequence[Any]) -> bool:
@@ -210,15 +226,3 @@ class _Layout:
 
     def __init__(self, array: Any):
         self.shape, self.strides, self.itemsize = array.shape, array.strides, array.itemsize
-
-
-def _layout_alone(array: Any) -> Any:
-    return _Layout(array)
-
-
-def _value(
-    parameter: Parameter, step: Step, addresses: Mapping[str, int], scalars: Mapping[str, float | int]
-) -> float | int:
-    if parameter.kind == POINTER:
-        return addresses[parameter.of]
-    return scalars[parameter.of] if parameter.kind == SCALAR else step.integers[parameter.name]
