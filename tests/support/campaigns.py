@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "special": {"special": True},
     "special floats": {"special": True, "dtypes": (float32, float64), "max_nodes": 8},
     "scans": {"scans": True, "max_nodes": 8},
+    "indexing": {"indexing": True, "dtypes": (float32, float64, int64), "max_nodes": 8},
 }
 
 

@@ -11,15 +11,13 @@ import numpy as np
 
 from tests.support.cases import FLOATS, Case, Extents, Subject
 from tilewright.autograd.check import check_jvp, check_vjp
-from tilewright.autograd.derive import jvp, vjp
 from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.verify import verify
 from tilewright.errors import ShapeError, UserError
-from tilewright.op.derivatives import at_call
-from tilewright.op.derivatives import vjp as vjp_of
+from tilewright.op.derivatives import at_call, jvp, vjp
 from tilewright.op.derived import without_saved
 from tilewright.op.op import Call
 
@@ -192,7 +190,7 @@ def check_empty_call(
     ends = (call.program.tiles, call.program.results)
     if not differentiable or not all(any(e.dtype.is_float for e in end) for end in ends):
         return
-    derivative = vjp_of(at_call(call.program, call.arrays))
+    derivative = vjp(at_call(call.program, call.arrays))
     program = without_saved(derivative)
     given = with_cotangents(program, arrays, extents_of(call.program, arrays))
     assert_right(program, given, target, 4 * tolerance, f"{what} backward", 1.0)
@@ -291,13 +289,13 @@ def check_slopes(case: Case) -> None:
         return
     call = case.call(case.arguments())
     arrays = {**call.arrays, **call.scalars}
-    report = check_vjp(call.program, arrays, directions=1, entries=2)
+    report = check_vjp(call.program, arrays, derivative=vjp(call.program), directions=1, entries=2)
     assert report.error < SLOPE, report
     report = check_jvp(call.program, arrays, directions=1)
     assert report.error < SLOPE, report
     first = backward_of(call.program)
     given = with_cotangents(first, arrays, extents_of(call.program, arrays))
-    report = check_vjp(first, given, directions=1, entries=1)
+    report = check_vjp(first, given, derivative=vjp(first), directions=1, entries=1)
     assert report.error < SLOPE, report
 
 

@@ -8,7 +8,6 @@ import pytest
 from tests.support.campaigns import KINDS, campaign, derivatives, on
 from tilewright.compiler.targets.cpu import layout
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
-from tilewright.dsl.dtypes import float32, float64, int64
 
 
 def check_in_place(
@@ -31,19 +30,15 @@ def check_in_place(
 check = on(CpuExecutable, check_in_place)
 
 
-INDEXING = {"dtypes": (float32, float64, int64), "max_nodes": 8, "indexing": True}
-ALL = {**KINDS, "indexing": INDEXING}
-
-
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", KINDS)
 def test_random_programs(kind: str):
-    campaign(check, 25, **ALL[kind])()
+    campaign(check, 25, **KINDS[kind])()
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", KINDS)
 def test_many_random_programs(kind: str):
-    campaign(check, 600, **ALL[kind])()
+    campaign(check, 600, **KINDS[kind])()
 
 
 @pytest.mark.exhaustive

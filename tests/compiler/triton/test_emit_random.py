@@ -21,10 +21,12 @@ def test_many_random_programs(kind: str):
     campaign(check, 400, **KINDS[kind])()
 
 
-def test_random_derivatives():
-    derivatives(check, 15)()
+@pytest.mark.parametrize("indexing", (False, True))
+def test_random_derivatives(indexing: bool):
+    derivatives(check, 15, indexing=indexing)()
 
 
 @pytest.mark.exhaustive
-def test_many_random_derivatives():
-    derivatives(check, 400)()
+@pytest.mark.parametrize("indexing", (False, True))
+def test_many_random_derivatives(indexing: bool):
+    derivatives(check, 400, indexing=indexing)()

@@ -19,7 +19,7 @@ from tests.support.user_ops import CASES, EXACT_CASES, case_of
 
 pytest.importorskip("triton")
 
-from tilewright.compiler.pipeline import lower
+from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.compiler.targets.triton import schedule
 from tilewright.compiler.targets.triton.launch import Recipes, Step, whole_elements
 from tilewright.compiler.targets.triton.schedule import uses_dot
@@ -57,10 +57,13 @@ def test_special_values(name: str, value: float):
 
 
 @pytest.fixture
-def few_registers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No row fits, and is walked in blocks of four."""
+def few_registers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No row fits, and is walked in blocks of four; what is compiled already would not know."""
     monkeypatch.setattr(schedule, "LARGEST_ROW", 2)
     monkeypatch.setattr(schedule, "LOOPED_BLOCK", 4)
+    compile_program.cache_clear()
+    yield
+    compile_program.cache_clear()
 
 
 def check_by_noise(case: Case, dtype: type = np.float32, axes: object = None) -> None:
