@@ -327,6 +327,7 @@ def language_state():
 
     places = [tl, tl.core, tl.math, tl.standard, tl.random, tl.tensor, tl.dtype, knobs.runtime]
     places += [interpreter.ReduceOps, interpreter.ScanOps, interpreter.interpreter_builder]
+    places += [interpreter, interpreter.interpreter_semantic, tl.core.block_type]
     return [dict(vars(place)) for place in places]
 
 
@@ -341,6 +342,28 @@ def test_the_process_is_left_as_it_was():
     for old, new in zip(before, after, strict=True):
         changed = {name for name in old.keys() | new.keys() if old.get(name) is not new.get(name)}
         assert changed <= {"grid_dim", "grid_idx"}
+
+
+def test_what_triton_became_in_between_is_interpreted(monkeypatch):
+    import triton.language as tl
+
+    x, y = np.array([1.0, 5.0], np.float32), np.array([2.0, 3.0], np.float32)
+    np.testing.assert_array_equal(run_elementwise("tl.maximum(a, b)", x, y, out=np.empty_like(x)), [2, 5])
+    monkeypatch.setattr(tl, "maximum", tl.minimum)
+    np.testing.assert_array_equal(run_elementwise("tl.maximum(a, b)", x, y, out=np.empty_like(x)), [1, 3])
+
+
+def test_tiles_of_one_shape_and_many_types():
+    """Types are remembered by shape and element: of integers, floats and pointers to each."""
+    x, n = np.arange(8.0, dtype=np.float32), np.arange(8)
+    pairs = "tl.reshape({}, (2, 4))"
+    products = f"{pairs.format('a')} * {pairs.format('b')} + {pairs.format('i')}"
+    for out in (np.empty(8, np.float32), np.empty(8, np.float64), np.empty(8, np.int64)):
+        run_elementwise(f"tl.reshape({products}, (8,))", x, n, out=out)
+        np.testing.assert_array_equal(out, n * n + n)
+    transposed = f"tl.reshape(tl.trans({pairs.format('i')}), (8,))"
+    read = run_elementwise(f"tl.load(pb + {transposed})", x, n, out=np.empty_like(n))
+    np.testing.assert_array_equal(read, n.reshape(2, 4).T.reshape(8))
 
 
 def test_compiling_works_after_interpreting():

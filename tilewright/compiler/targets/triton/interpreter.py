@@ -8,6 +8,7 @@ Triton's own interpreter does the work. What it lacks is added for the duration 
   everything that it replaces in `triton.language` is put back, so that the same process can also compile;
 - every access is checked against the arrays passed (`memory_guard`);
 - the numerics of a GPU where they are not those of the interpreter (`interpreter_numerics`);
+- types of tiles are made once, and nothing is computed twice (`interpreter_types`);
 - tensors, as wide as the bounds, where a `for` over `range` would give Python's ints;
 - `tl.reduce` and `tl.associative_scan` with a combine function run over whole arrays, not element by element.
 """
@@ -32,6 +33,7 @@ from tilewright.compiler.targets.triton.interpreter_numerics import (
     to_bfloat16,
     triton_type,
 )
+from tilewright.compiler.targets.triton.interpreter_types import remember_types
 from tilewright.compiler.targets.triton.memory_guard import MemoryGuard
 from tilewright.compiler.targets.triton.sources import LANGUAGE, PARSER, import_triton, load_functions
 from tilewright.errors import InternalError, LaunchError
@@ -202,25 +204,56 @@ def _interpreting() -> Iterator[None]:
 
     places: list[Any] = [tl, tl.core, tl.math, tl.standard, tl.random, tl.tensor, tl.dtype, knobs.runtime]
     places += [interpreter.ReduceOps, interpreter.ScanOps, interpreter.interpreter_builder]
+    places += [interpreter, interpreter.interpreter_semantic, tl.core.block_type]
     places += [place for place in (getattr(tl, "condition", None),) if isinstance(place, type)]
     places += [getattr(tl.core, "tensor_descriptor_base", tl.dtype)]
     before = [dict(vars(place)) for place in places]
     try:
-        vars(knobs.runtime)["interpret"] = True
-        _interpret_library(tl, interpreter)
-        interpreter._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
-        _replace(tl.tensor, "__index__", lambda self: int(self.handle.data.item()))
-        _replace(interpreter.ReduceOps, "generic_reduce", _reduce_in_pairs)
-        _replace(interpreter.ScanOps, "generic_scan", _scan_by_doubling)
-        mend_builder(interpreter)
+        if not _changed_again(places, before):
+            _replace(knobs.runtime, "interpret", True)
+            _interpret_library(tl, interpreter)
+            interpreter._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
+            _replace(tl.tensor, "__index__", lambda self: int(self.handle.data.item()))
+            _replace(interpreter.ReduceOps, "generic_reduce", _reduce_in_pairs)
+            _replace(interpreter.ScanOps, "generic_scan", _scan_by_doubling)
+            mend_builder(interpreter)
+            remember_types(tl, interpreter)
+            _remember_changes(places, before)
         yield
     finally:
         for place, attributes in zip(places, before, strict=True):
             _put_back(place, attributes)
 
 
+_changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+"""Of each place, what stood there and what took its place; finding that takes as long as a small kernel."""
+
+
+def _remember_changes(places: list[Any], before: list[dict[str, Any]]) -> None:
+    _changes.clear()
+    for place, stood in zip(places, before, strict=True):
+        new = {name: value for name, value in vars(place).items() if stood.get(name) is not value}
+        _changes.append(({name: stood.get(name) for name in new}, new))
+
+
+def _changed_again(places: list[Any], before: list[dict[str, Any]]) -> bool:
+    """Make the changes of the last time, if what they replace stands there as it did then."""
+    if not _changes:
+        return False
+    for stands, (stood, _) in zip(before, _changes, strict=True):
+        if any(stands.get(name) is not value for name, value in stood.items()):
+            return False
+    for place, (_, new) in zip(places, _changes, strict=True):
+        for name, value in new.items():
+            _replace(place, name, value)
+    return True
+
+
 def _replace(place: Any, name: str, value: Any) -> None:
-    setattr(place, name, value)
+    if isinstance(place, type):
+        setattr(place, name, value)
+    else:
+        vars(place)[name] = value  # past the descriptors of Triton's settings
 
 
 def _put_back(place: Any, attributes: dict[str, Any]) -> None:
