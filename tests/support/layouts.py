@@ -157,7 +157,7 @@ class Pulled:
         """By name, laid out in the shapes in which a user has the results."""
         program = self.call.program
         shapes = result_shapes(program, {name: a.shape for name, a in self.call.arrays.items()})
-        users = {r.name: self.call.result_shape(n, shapes[n]) for n, r in enumerate(program.results)}
+        users = {r.name: self.call.seen(n, shapes[n]).shape for n, r in enumerate(program.results)}
         pairs = self.derivative.cotangents
         return {name: laid(self.drawn[name].reshape(users[result]), layout) for result, name in pairs}
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tilewright.autograd.derivative import Derivative
 from tilewright.dsl.axes import PAIR
+from tilewright.dsl.axes import base as root_axis
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.expression import constant
 from tilewright.dsl.extents import bind_extents, with_extents_of
@@ -26,6 +27,7 @@ from tilewright.errors import ArgumentError, DerivativeError, ShapeError
 from tilewright.op.binding import as_operand, where
 from tilewright.op.derivatives import jvp, vjp
 from tilewright.op.op import MAX_PROGRAMS, Arguments, Call, Op
+from tilewright.op.seen import Seen
 from tilewright.runtime.recent import Recent
 
 Extra = tuple[tuple[str, tuple[str, ...]], ...]
@@ -35,6 +37,7 @@ class DerivedOp(Op):
     """An op over the operands of `of` and further ones (cotangents or tangents) that the derivative adds."""
 
     suffix: str
+    direct = False
 
     def __init__(self, of: Op):
         super().__init__()
@@ -60,7 +63,7 @@ class DerivedOp(Op):
         return {}
 
     def like_results(self, program: Program) -> dict[str, str]:
-        """The operands of the derivative that have the shape of a result of the op."""
+        """The operands and results of the derivative that have the shape of a result of the op."""
         return {}
 
     def with_pairs(self, names: frozenset[str]) -> Op:
@@ -77,47 +80,33 @@ class DerivedOp(Op):
         extra = {f"#{position}": value for position, value in enumerate(tiles[count:])}
         return Arguments({**base.tiles, **extra, **named}, base.scalars, base.constants)
 
-    def bind(self, arguments: Arguments) -> Call:
-        names = {t.name for t in self.tiles}
-        operands = {n: v for n, v in arguments.tiles.items() if n in names}
-        further = {n: v for n, v in arguments.tiles.items() if n not in names}
-        call = self._bind(Arguments(operands, arguments.scalars, arguments.constants), further)
-        for name in further:
-            takes = f"it takes {', '.join(call.given)}"
-            if name in call.given:
-                raise ArgumentError(f"{where(self.name)} is given {name!r} twice; {takes}")
-            if not name.startswith("#"):
-                raise ArgumentError(f"{where(self.name)} has no argument {name!r}; {takes}")
-            raise ArgumentError(f"{where(self.name)} is given {len(further)} operands more; {takes}")
-        return call
-
     def _bind(self, arguments: Arguments, further: dict[str, Any]) -> Call:
         """This level's call; what it takes from `further` is removed there."""
-        of = self.of
-        if not self.root.leads:
-            raise ArgumentError(
-                f"{where(self.name)}: the op is mapped over another dimension than the first, in which its "
-                "derivatives are not written; bring it to the front, as in np.moveaxis(x, 1, 0), and map "
-                "over that one, or call the op on Tensors and use backward()"
-            )
-        base = of._bind(arguments, further) if isinstance(of, DerivedOp) else of.bind(arguments)
+        base = self.of._bind(arguments, further)
         extents = bind_extents(base.program, {p.name: base.arrays[p.name].shape for p in base.program.tiles})
         of_base = without_empty_axes(base.program, extents)
-        like, like_results = self.like(of_base), self.like_results(of_base)
+        known = self._known(base, of_base, extents)
         arrays, given, owners = dict(base.arrays), dict(base.given), dict(base.owners)
         for name, axes in self.extra(of_base):
             key = self._take(name, further)
             shape = tuple(extents[a] for a in axes)
-            user = base.given.get(like.get(name, "")) or base.shapes.get(like_results.get(name, ""))
-            user = base.binding.user_shape(axes, shape) if user is None else user
-            arrays[name] = self._shaped(name, further.pop(key), user, shape)
-            given[name], owners[name] = user, key
+            arrays[name] = self._shaped(name, further.pop(key), known[name], shape)
+            given[name], owners[name] = known[name], key
         program = self._derived.get(of_base)
         if program is None:
             program = self._derived[of_base] = self.derive(of_base)
         views = {p.name: arrays[p.name].astype(p.dtype.numpy, copy=False) for p in program.tiles}
-        shapes = {name: base.given[operand] for name, operand in like.items() if operand in base.given}
-        return Call(program, views, base.scalars, base.binding, given, owners, shapes)
+        decided = {r.name: known[r.name] for r in program.results}
+        return Call(program, views, base.scalars, base.binding, given, owners, decided)
+
+    def _known(self, base: Call, program: Program, extents: Mapping[str, int]) -> dict[str, Seen]:
+        """What the derivative adds as the user has it: like the operand or result that it belongs to."""
+        results = {
+            r.name: base.seen(n, tuple(extents[root_axis(a)] for a in r.axes))
+            for n, r in enumerate(base.program.results)
+        }
+        likes = {name: base.given[operand] for name, operand in self.like(program).items()}
+        return likes | {name: results[result] for name, result in self.like_results(program).items()}
 
     def _take(self, name: str, further: Mapping[str, Any]) -> str:
         """The argument that is the operand `name`: the one of that name, else the next by position."""
@@ -128,15 +117,16 @@ class DerivedOp(Op):
             )
         return key
 
-    def _shaped(self, name: str, value: Any, user: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    def _shaped(self, name: str, value: Any, seen: Seen, shape: tuple[int, ...]) -> np.ndarray:
         array = as_operand(value, name, self.name)
         try:
-            array = np.broadcast_to(array, user) if array.shape != user else array
+            array = np.broadcast_to(array, seen.shape) if array.shape != seen.shape else array
         except ValueError:
             raise ShapeError(
-                f"{where(self.name)}: {name} has shape {array.shape}, but {user} is needed"
+                f"{where(self.name)}: {name} has shape {array.shape}, but {seen.shape} is needed"
             ) from None
-        return array if user == shape else array.reshape(shape)
+        front = seen.to_front(array)
+        return front if front.shape == shape else front.reshape(shape)
 
 
 def without_saved(derivative: Derivative) -> Program:
@@ -226,3 +216,7 @@ class JvpOp(DerivedOp):
         from tilewright.autograd.derive import tangent_names
 
         return {tangent: operand for operand, tangent in tangent_names(program).items()}
+
+    def like_results(self, program: Program) -> dict[str, str]:
+        floats = (r for r in program.results if r.dtype.is_float)
+        return {tangent.name: r.name for r, tangent in zip(floats, jvp(program).results, strict=True)}

@@ -21,6 +21,7 @@ from tilewright.errors import MemoryLimitError, TargetError
 from tilewright.op import outputs
 from tilewright.op.binding import Binding, as_operands, bind, check_dtype
 from tilewright.op.op import Arguments, Arrays, Call, Defaults, Op, Shape, constants_key
+from tilewright.op.seen import Seen
 from tilewright.runtime.recent import Recent
 
 MAX_LAYOUTS = 1024  # that an op remembers
@@ -88,7 +89,11 @@ class DirectOp(Op):
         views = dict(zip(layout.given, layout.operands(arrays), strict=True))
         owners = {name: name for name in layout.given}
         scalars = self._scalar_values(arguments)
-        return Call(layout.program, views, scalars, layout.binding, layout.given, owners)
+        given = {name: Seen(shape) for name, shape in layout.given.items()}
+        return Call(layout.program, views, scalars, layout.binding, given, owners)
+
+    def _bind(self, arguments: Arguments, further: dict[str, Any]) -> Call:
+        return self.bind(arguments)
 
     def _run(self, arguments: Arguments, out: Any) -> Arrays:
         arrays = tuple(as_operands(arguments.tiles, self.name).values())

@@ -2,126 +2,198 @@
 
     per_example = tw.vmap(op.grad)               every operand has a leading axis
     tw.vmap(op, in_axes={"x": 1, "w": None})     x along its second dimension, w the same for all
+    tw.vmap(op, in_axes=(1, None), out_axes=-1)  the same by position, results along their last dimension
 
 A Program's nodes combine by axis name, so the mapped Program is the op's own with a name more in the operands
-that are mapped: nothing else changes, and it is differentiated, compiled and mapped again like any other.
+that are mapped: nothing else changes, and it is differentiated, compiled and mapped again like any other. The
+new axis is the first of every operand and result in the Program; where a user has it says `Seen`.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tilewright.dsl.axes import base
+from tilewright.dsl.axes import PAIR, base
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import AxisExtent, Const, Param, Program, Read, Result, axes_within, rewrite
-from tilewright.errors import ArgumentError, AxisError, ShapeError
-from tilewright.op.binding import Binding, as_operands, where
+from tilewright.errors import ArgumentError, ShapeError
+from tilewright.op.binding import as_operands, where
 from tilewright.op.op import MAX_PROGRAMS, Arguments, Call, Op
+from tilewright.op.seen import Seen
 from tilewright.runtime.recent import Recent
 
-InAxes = int | Mapping[str, int | None]
+Place = int | None
+InAxes = int | Mapping[str, Place] | Sequence[Place]
+OutAxes = int | Sequence[int]
 
 
-def vmap(op: Op, in_axes: InAxes = 0) -> MappedOp:
-    """The op applied to every position along one dimension of its operands; results get it first.
+def vmap(op: Op, in_axes: InAxes = 0, out_axes: OutAxes = 0) -> MappedOp:
+    """The op at every position along one dimension of its operands, its results along one dimension more.
 
-    `in_axes` is that dimension, for all operands or by name (None: the operand is the same for all
-    positions). Raises `ArgumentError` where it names no operand.
+    `in_axes` is that dimension, for all operands, by position or by name (None: the operand is the same for
+    all positions), `out_axes` where it stands in the results, for all of them or by position. Gradients lie
+    as their operands do. Random numbers depend on the seed and the position within the op alone: map the seed
+    to draw others at each position. Raises `ArgumentError` where `in_axes` or `out_axes` do not fit.
     """
     if not isinstance(op, Op):
         raise ArgumentError(f"tw.vmap maps an op (a function with @tw.op), got {type(op).__name__}")
-    return MappedOp(op, in_axes)
+    return MappedOp(op, _places(op, in_axes), _checked(op, "out_axes", out_axes))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which dimension of each operand is mapped over: of those that are `named`, and of all others.
+
+    Those that are `paired` have one dimension more, the halves of complex numbers, behind those that places
+    are counted in.
+    """
+
+    named: Mapping[str, Place] = field(default_factory=dict)
+    others: Place = 0
+    paired: frozenset[str] = frozenset()
+
+    def of(self, name: str) -> Place:
+        place = self.named.get(name, self.others)
+        return place - 1 if name in self.paired and place is not None and place < 0 else place
+
+
+def _places(op: Op, in_axes: Any) -> Places:
+    """`in_axes` by name; further operands of a derivative have the names `#0`, `#1` … by position."""
+    names = [t.name for t in op.tiles]
+    if isinstance(in_axes, Mapping):
+        unknown = sorted(set(in_axes) - set(names)) if op.direct else ()
+        if unknown:
+            raise ArgumentError(f"tw.vmap of {op.usage()}: in_axes names {unknown[0]!r}, no operand of it")
+        _checked(op, "in_axes", tuple(in_axes.values()))
+        return Places(dict(in_axes))
+    _checked(op, "in_axes", in_axes)
+    if not isinstance(in_axes, (tuple, list)):
+        return Places(others=in_axes)
+    further = len(in_axes) - len(names)
+    if further < 0 or (further and op.direct):
+        raise ArgumentError(f"tw.vmap of {op.usage()}: in_axes has {len(in_axes)} entries")
+    return Places(dict(zip((*names, *(f"#{n}" for n in range(further))), in_axes, strict=True)))
+
+
+def _checked(op: Op, what: str, places: Any) -> Any:
+    """What a caller gave as dimensions. Raises `ArgumentError` where something is none."""
+    for place in places if isinstance(places, (tuple, list)) else (places,):
+        whole = isinstance(place, (int, np.integer)) and not isinstance(place, bool)
+        if not whole and (place is not None or what == "out_axes"):
+            none = " or None" if what == "in_axes" else ""
+            raise ArgumentError(f"tw.vmap of {op.usage()}: {what} are dimensions{none}, got {place!r}")
+    return places
 
 
 class MappedOp(Op):
     """An op over one more axis."""
 
-    def __init__(self, of: Op, in_axes: InAxes):
+    def __init__(self, of: Op, in_axes: Places, out_axes: OutAxes = 0):
         super().__init__()
         self.of = of
         self.in_axes = in_axes
+        self.out_axes = out_axes
         self.name = f"{of.name}.vmap"
         self.tiles = of.tiles
         self.scalars = of.scalars
         self.constants = of.constants
+        self.direct = of.direct
         self._mapped: Recent[tuple, Program] = Recent(MAX_PROGRAMS)
-        self.leads = all(self.axis(t.name) in (None, 0) for t in self.tiles)
-        unknown = set(in_axes) - {t.name for t in of.tiles} if isinstance(in_axes, Mapping) else set()
-        if unknown and not hasattr(of, "of"):
-            raise ArgumentError(
-                f"tw.vmap of {of.usage()}: in_axes names {sorted(unknown)[0]!r}, no operand of it"
-            )
 
     def with_pairs(self, names: frozenset[str]) -> Op:
-        """The halves come last, behind a dimension that is counted from the end."""
-        axes = {t.name: self.axis(t.name) for t in self.tiles}
-        moved = {n: a - 1 if a is not None and a < 0 and n in names else a for n, a in axes.items()}
-        return MappedOp(self.of.with_pairs(names), moved)
+        return MappedOp(self.of.with_pairs(names), replace(self.in_axes, paired=names), self.out_axes)
 
     def arguments(self, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> Arguments:
         return self.of.arguments(tiles, keywords)
 
     def bind(self, arguments: Arguments) -> Call:
-        arrays = as_operands(arguments.tiles, self.name)
-        mapped = {
-            name: array for name, array in arrays.items() if array is not None and self.axis(name) is not None
-        }
-        extent = self._extent(mapped)
-        moved = {name: np.moveaxis(array, self.axis(name) or 0, 0) for name, array in mapped.items()}
-        one = {name: _first(moved[name]) if name in moved else array for name, array in arrays.items()}
-        inner = self.of.bind(Arguments(one, arguments.scalars, arguments.constants))
-        owners = {p.name: inner.owners.get(p.name, p.name) for p in inner.program.tiles}
-        over = frozenset(name for name, owner in owners.items() if owner in moved)
-        program, axis = self._program(inner.program, over, extent)
-        views = {
-            name: _like(moved[owners[name]], view) if name in over else view
-            for name, view in inner.arrays.items()
-        }
+        self._check_named(arguments.tiles)
+        self._extent(as_operands(arguments.tiles, self.name))
+        return super().bind(arguments)
+
+    def _bind(self, arguments: Arguments, further: dict[str, Any]) -> Call:
+        if self.direct:
+            self._extent(as_operands(arguments.tiles, self.name))
+        arrays = as_operands({**arguments.tiles, **further}, self.name)
+        one = {name: self._at_one(name, array) for name, array in arrays.items()}
+        left = {name: one.pop(name) for name in further}
+        inner = self.of._bind(Arguments(one, arguments.scalars, arguments.constants), left)
+        taken = {name: array for name, array in arrays.items() if name not in left}
+        for name in further.keys() - left.keys():
+            del further[name]
+        self._check_named(taken)
+        return self._mapped_call(inner, taken, self._extent(taken))
+
+    def _mapped_call(self, inner: Call, arrays: Mapping[str, np.ndarray | None], extent: int) -> Call:
+        """The call of all positions, from that of one."""
+        views, given = dict(inner.arrays), dict(inner.given)
+        over = frozenset(n for n, owner in inner.owners.items() if self.in_axes.of(owner) is not None)
+        for name in over:
+            array, seen = arrays[inner.owners[name]], inner.given[name]
+            place = self.in_axes.of(inner.owners[name])
+            assert array is not None and place is not None
+            given[name] = seen.under(place % (len(seen.shape) + 1), extent)
+            if name in views:
+                views[name] = _like(np.moveaxis(array, place, 0), seen.under(0, extent), views[name])
+        program = self._program(inner.program, over, extent)
         extents = bind_extents(program, {p.name: views[p.name].shape for p in program.tiles})
-        shapes = {}
+        results = {}
         for position, result in enumerate(inner.program.results):
-            shape = tuple(extents[base(a)] for a in result.axes)
-            shapes[result.name] = (extent, *inner.result_shape(position, shape))
-        asked = {name: inner.owners.get(name, name) for name in inner.given}
-        given = {n: array.shape for n, key in asked.items() if (array := arrays.get(key)) is not None}
-        return Call(
-            program,
-            views,
-            inner.scalars,
-            MappedBinding.of(inner.binding, axis),
-            given,
-            dict(inner.owners),
-            shapes,
-        )
+            seen = inner.seen(position, tuple(extents[base(a)] for a in result.axes))
+            place = self._out_place(inner.program, position, len(seen.shape) + 1 - (PAIR in result.axes))
+            results[result.name] = seen.under(place, extent)
+        return Call(program, views, inner.scalars, inner.binding, given, dict(inner.owners), results)
 
-    def axis(self, name: str) -> int | None:
-        """The dimension of an operand that is mapped over."""
-        return self.in_axes.get(name, 0) if isinstance(self.in_axes, Mapping) else self.in_axes
+    def _at_one(self, name: str, array: np.ndarray | None) -> np.ndarray | None:
+        """What one position has of an operand; its contents do not matter."""
+        place = self.in_axes.of(name)
+        if array is None or place is None or not -array.ndim <= place < array.ndim:
+            return array
+        first = np.moveaxis(array, place, 0)
+        return first[0] if len(first) else np.broadcast_to(np.zeros((), array.dtype), first.shape[1:])
 
-    @functools.cached_property
-    def leading(self) -> MappedOp:
-        """The same over the first dimension of the operands that are mapped."""
-        axes = {t.name: None if self.axis(t.name) is None else 0 for t in self.tiles}
-        return MappedOp(self.of, axes)
+    def _check_named(self, taken: Mapping[str, Any]) -> None:
+        for name in self.in_axes.named:
+            if name not in taken:
+                told = f"names {name!r}, which is not given"
+                told = "has an entry too many" if name.startswith("#") else told
+                raise ArgumentError(
+                    f"{where(self.name)}: in_axes {told}; operands that a derivative adds are told either "
+                    f"by position, in in_axes and in the call, or by name in both"
+                )
 
-    def _extent(self, mapped: Mapping[str, np.ndarray]) -> int:
+    def _out_place(self, program: Program, position: int, rank: int) -> int:
+        """Where the mapped dimension stands in a result of so many dimensions."""
+        given, count = self.out_axes, len(program.results)
+        places = tuple(given) if isinstance(given, Sequence) else (given,) * count
+        if len(places) != count:
+            raise ArgumentError(f"{where(self.name)}: out_axes has {len(places)} entries for {count} results")
+        place = places[position]
+        if not -rank <= place < rank:
+            raise ShapeError(
+                f"{where(self.name)}: out_axes asks for dimension {place} of the result "
+                f"{program.results[position].name}, which has {rank} with the mapped one"
+            )
+        return place % rank
+
+    def _extent(self, arrays: Mapping[str, np.ndarray | None]) -> int:
         """The extent of the mapped dimension, which all operands must agree on."""
         extents: dict[int, str] = {}
-        for name, array in mapped.items():
-            axis = self.axis(name)
-            assert axis is not None
-            if not -array.ndim <= axis < array.ndim:
+        for name, array in arrays.items():
+            place = self.in_axes.of(name)
+            if array is None or place is None:
+                continue
+            if not -array.ndim <= place < array.ndim:
                 raise ShapeError(
-                    f"{where(self.name)}: {name} of shape {array.shape} has no dimension {axis} to map over; "
-                    f"write in_axes={{{name!r}: None}} where it is the same for all"
+                    f"{where(self.name)}: {name} of shape {array.shape} has no dimension {place} to map "
+                    f"over; write in_axes={{{name!r}: None}} where it is the same for all"
                 )
-            extents.setdefault(array.shape[axis], name)
+            extents.setdefault(array.shape[place], name)
         if len(extents) > 1:
             (one, first), (two, second) = list(extents.items())[:2]
             raise ShapeError(
@@ -131,14 +203,13 @@ class MappedOp(Op):
             raise ShapeError(f"{where(self.name)}: no operand is mapped; give one an axis in in_axes")
         return next(iter(extents))
 
-    def _program(self, program: Program, over: frozenset[str], extent: int) -> tuple[Program, str]:
-        carried = bool(over)
-        key = (program, over, None if carried else extent)
-        axis = new_axis(program)
+    def _program(self, program: Program, over: frozenset[str], extent: int) -> Program:
+        known = None if any(p.name in over for p in program.tiles) else extent
+        key = (program, over, known)
         mapped = self._mapped.get(key)
         if mapped is None:
-            mapped = self._mapped[key] = with_axis(program, over, axis, None if carried else extent)
-        return mapped, axis
+            mapped = self._mapped[key] = with_axis(program, over, new_axis(program), known)
+        return mapped
 
     def inline(self, arguments: Arguments) -> Any:
         raise ArgumentError(f"{where(self.name)}: inside an op, give the operands one more axis name instead")
@@ -176,32 +247,13 @@ def with_axis(program: Program, over: frozenset[str], axis: str, extent: int | N
     return replace(program, name=f"{program.name}_vmap", params=params, results=results, extents=extents)
 
 
-def _first(array: np.ndarray) -> np.ndarray:
-    """What one position along the leading dimension looks like; its contents do not matter."""
-    return array[0] if len(array) else np.broadcast_to(np.zeros((), array.dtype), array.shape[1:])
-
-
-def _like(array: np.ndarray, view: np.ndarray) -> np.ndarray:
+def _like(array: np.ndarray, seen: Seen, view: np.ndarray) -> np.ndarray:
     """All positions in the shape and dtype in which the op reads one."""
-    return array.reshape((len(array), *view.shape)).astype(view.dtype, copy=False)
+    whole = array if array.shape == seen.shape else _widened(array, seen.shape)
+    return seen.to_front(whole).reshape((len(array), *view.shape)).astype(view.dtype, copy=False)
 
 
-@dataclass(frozen=True)
-class MappedBinding(Binding):
-    """How one position's operands are read, under one more leading axis."""
-
-    inner: Binding | None = None
-    axis: str = ""
-
-    @classmethod
-    def of(cls, inner: Binding, axis: str) -> MappedBinding:
-        return cls(inner.operands, inner.groups, inner=inner, axis=axis)
-
-    def user_shape(self, axes: Any, shape: Any) -> tuple[int, ...]:
-        assert self.inner is not None
-        if self.axis not in axes:
-            return self.inner.user_shape(axes, shape)
-        at = tuple(axes).index(self.axis)
-        if at:
-            raise AxisError(f"the mapped axis {self.axis!r} is not the first of {tuple(axes)}")
-        return (shape[0], *self.inner.user_shape(axes[1:], shape[1:]))
+def _widened(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array broadcast at every position."""
+    missing = len(shape) - array.ndim
+    return np.broadcast_to(array.reshape((len(array), *(1,) * missing, *array.shape[1:])), shape)

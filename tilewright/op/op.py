@@ -28,6 +28,7 @@ from tilewright.errors import ArgumentError, DTypeError
 from tilewright.op import outputs
 from tilewright.op.binding import Binding, where
 from tilewright.op.pairs import as_real, back, complex_names, is_complex_array, on_pairs
+from tilewright.op.seen import Seen
 from tilewright.runtime.recent import Recent
 
 Shape = tuple[int, ...]
@@ -45,17 +46,15 @@ class Call:
     arrays: Mapping[str, np.ndarray]
     scalars: Mapping[str, float | int]
     binding: Binding
-    given: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict
-    )  # each operand's shape as the user has it
+    given: Mapping[str, Seen] = field(default_factory=dict)  # each operand as the user has it
     owners: Mapping[str, str] = field(default_factory=dict)  # the argument that each operand is
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of results that an operand decides
+    decided: Mapping[str, Seen] = field(default_factory=dict)  # results, where their axes do not say it all
 
-    def result_shape(self, position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that a user expects of a result."""
+    def seen(self, position: int, shape: tuple[int, ...]) -> Seen:
+        """A result as the user has it, for its shape in the Program."""
         result = self.program.results[position]
-        decided = self.shapes.get(result.name)
-        return self.binding.user_shape(result.axes, shape) if decided is None else decided
+        decided = self.decided.get(result.name)
+        return Seen(self.binding.user_shape(result.axes, shape)) if decided is None else decided
 
 
 class Op:
@@ -66,8 +65,8 @@ class Op:
     scalars: Mapping[str, Any]
     constants: Mapping[str, Any]
     scalar_dtypes: Mapping[str, DType] = {}
-    leads = True
-    """Whether a dimension that the op is mapped over (`vmap`) is the first of its operands."""
+    direct = True
+    """Whether the op's operands are `tiles` and no others."""
 
     def __init__(self) -> None:
         # What whatever takes calls over remembers of them.
@@ -101,14 +100,13 @@ class Op:
         """The results for operands that are arrays or numbers."""
         call = self.bind(arguments)
         shapes = result_shapes(call.program, {name: a.shape for name, a in call.arrays.items()})
-        expected = tuple(call.result_shape(n, shape) for n, shape in enumerate(shapes))
+        seen = tuple(call.seen(n, shape) for n, shape in enumerate(shapes))
         run = functools.partial(self.executable(call.program).run, call.arrays, call.scalars)
-        return outputs.results(self.name, call.program, run, (shapes, expected), out)
+        return outputs.placed(self.name, call.program, run, (shapes, seen), out)
 
     def _on_pairs(self, arguments: Arguments, out: Any) -> Any:
         """The call with each complex operand as real numbers along one axis more."""
-        names = complex_names({t.name: arguments.tiles.get(t.name) for t in self.tiles})
-        op = self.with_pairs(names)
+        op = self.with_pairs(complex_names(arguments.tiles))
         real = Arguments(as_real(arguments.tiles), arguments.scalars, arguments.constants)
         if any(isinstance(value, Expr) for value in real.tiles.values()):
             return back(op._inlined(real, out))
@@ -212,6 +210,21 @@ class Op:
 
     def bind(self, arguments: Arguments) -> Call:
         """Everything about a call that can be known before it runs."""
+        names = self._tile_names
+        operands = {n: v for n, v in arguments.tiles.items() if n in names}
+        further = {n: v for n, v in arguments.tiles.items() if n not in names}
+        call = self._bind(Arguments(operands, arguments.scalars, arguments.constants), further)
+        for name in further:
+            takes = f"it takes {', '.join(call.given)}"
+            if name in call.given:
+                raise ArgumentError(f"{where(self.name)} is given {name!r} twice; {takes}")
+            if not name.startswith("#"):
+                raise ArgumentError(f"{where(self.name)} has no argument {name!r}; {takes}")
+            raise ArgumentError(f"{where(self.name)} is given {len(further)} operands more; {takes}")
+        return call
+
+    def _bind(self, arguments: Arguments, further: dict[str, Any]) -> Call:
+        """The call of `arguments` and of those of `further` that the op adds, which are removed there."""
         raise NotImplementedError
 
     def _scalar_values(self, arguments: Arguments) -> dict[str, float | int]:
@@ -248,8 +261,10 @@ class Op:
         arguments = self.arguments(tiles, keywords)
         call = self.bind(arguments.as_arrays())
         results = reference(call.program, {**call.arrays, **call.scalars})
-        shaped = tuple(r.reshape(call.result_shape(n, r.shape)) for n, r in enumerate(results))
+        seen = [call.seen(n, r.shape) for n, r in enumerate(results)]
+        shaped = tuple(r.reshape(s.front_shape) for r, s in zip(results, seen, strict=True))
         shaped = outputs.complex_again(call.program, shaped)
+        shaped = tuple(s.from_front(r) for r, s in zip(shaped, seen, strict=True))
         return shaped[0] if len(shaped) == 1 else shaped
 
     @functools.cached_property

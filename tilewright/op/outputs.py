@@ -26,10 +26,30 @@ from tilewright.errors import (
 from tilewright.op import storage
 from tilewright.op.binding import where
 from tilewright.op.pairs import from_pairs_of
+from tilewright.op.seen import Seen
 from tilewright.runtime.devices import Array
 
 Shape = tuple[int, ...]
 Arrays = tuple[np.ndarray, ...]
+
+
+def placed(
+    op_name: str,
+    program: Program,
+    run: Callable[[Out | None], Arrays],
+    shapes: tuple[Sequence[Shape], Sequence[Seen]],
+    out: Any,
+) -> Arrays:
+    """`results`, for results that a user may have in another order of dimensions."""
+    inside, seen = shapes
+    if out is not None and not any(map(is_complex, program.results)):
+        out = checked(op_name, out, program, [s.shape for s in seen])
+        views = tuple(a if a is None else s.to_front(a) for a, s in zip(out, seen, strict=True))
+    else:
+        views = out
+    computed = results(op_name, program, run, (inside, [s.front_shape for s in seen]), views)
+    given = (None,) * len(seen) if out is None else out
+    return tuple(s.from_front(c) if a is None else a for c, s, a in zip(computed, seen, given, strict=True))
 
 
 def results(

@@ -88,9 +88,9 @@ def back(value: Any) -> Any:
 def on_pairs(op: Any, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     """The op and the arguments of a question about complex operands, as the op on pairs has them."""
     names = [t.name for t in op.tiles]
-    named = {**dict(zip(names, tiles, strict=False)), **{n: v for n, v in keywords.items() if n in names}}
-    found = complex_names(named)
-    if not found and not any(is_complex_array(tile) for tile in tiles[len(names) :]):
+    further = [f"#{n}" for n in range(len(tiles) - len(names))]
+    found = complex_names({**dict(zip((*names, *further), tiles, strict=False)), **keywords})
+    if not found:
         return op, tiles, keywords
     real = [as_pairs(tile) if is_complex_array(tile) else tile for tile in tiles]
     return op.with_pairs(found), tuple(real), as_real(keywords)

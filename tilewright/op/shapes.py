@@ -48,7 +48,7 @@ def shapes(op: Op, *tiles: Any, **keywords: Any) -> Any:
 def result_types(call: Call) -> tuple[Typed, ...]:
     given = result_shapes(call.program, {name: a.shape for name, a in call.arrays.items()})
     return tuple(
-        Typed(call.result_shape(n, shape), result.dtype)
+        Typed(call.seen(n, shape).shape, result.dtype)
         for n, (shape, result) in enumerate(zip(given, call.program.results, strict=True))
     )
 

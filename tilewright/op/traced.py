@@ -48,6 +48,7 @@ class TracedOp(DirectOp):
         return found
 
     def with_pairs(self, names: frozenset[str]) -> Op:
+        names &= {t.name for t in self.tiles}
         if names not in self._on_complex:
             signature = signature_with_pairs(self.signature, names)
             self._on_complex[names] = TracedOp(signature.function, signature)

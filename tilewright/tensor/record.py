@@ -28,13 +28,12 @@ from tilewright.errors import (
 )
 from tilewright.op import outputs, storage
 from tilewright.op.binding import as_operand, where
-from tilewright.op.derived import DerivedOp
 from tilewright.op.direct import DirectOp
-from tilewright.op.mapped import MappedOp
 from tilewright.op.op import Arguments, Call, Op, constants_key
-from tilewright.op.pairs import as_real, complex_names, is_complex_array
+from tilewright.op.pairs import as_pairs, as_real, complex_names, is_complex_array
+from tilewright.op.seen import Seen, inverse, order
 from tilewright.tensor.families import convert
-from tilewright.tensor.site import Gradient, Shape, Site, closed_backward, inside, outside, zeros
+from tilewright.tensor.site import Gradient, Order, Shape, Site, closed_backward, inside, outside, zeros
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -283,6 +282,8 @@ def call(
     `out` holds for each result None or a Tensor to write it to.
     """
     site, positions, arrays = _find_site(op, operands, scalars, constants)
+    if site.order is not None:
+        return _call_in_order(op, site, [operands[n] for n in positions], scalars, out)
     given = [arrays[n] for n in positions]
     forward = site.forward
     if forward is None:
@@ -363,7 +364,8 @@ def _run_into(op: Op, site: Site, forward: Callable[..., tuple[np.ndarray, ...]]
                     f"{storage.target_of(tensor._array)}; pass a Tensor there"
                 )
     arrays = [None if tensor is None else tensor._array for tensor in tensors]
-    results = outputs.results(op.name, site.program, forward, (site.result_shapes, site.expected), arrays)
+    seen = map(Seen, site.expected) if site.order is None else site.order.results
+    results = outputs.placed(op.name, site.program, forward, (site.result_shapes, tuple(seen)), arrays)
     for tensor in tensors:
         if tensor is not None:
             tensor._version.count += 1
@@ -410,15 +412,27 @@ def _site(
     bound = _bound(op, Arguments(layouts, dict(scalars), dict(constants)))
     program = bound.program
     positions = tuple(names.index(p.name) for p in program.tiles)
-    shapes = [bound.arrays[p.name].shape for p in program.tiles]
-    extents = bind_extents(program, {p.name: shape for p, shape in zip(program.tiles, shapes, strict=True)})
-    expected = _expected(bound, extents)
     tracked = [
         mode.recording and isinstance(operands[n], Value) and operands[n]._origin is not None
         for n in positions
     ]
-    given = [arrays[n].shape for n in positions]
-    return Site(program, shapes, given, expected, tracked, target), positions
+    given = [
+        _shape_in_order(arrays[n], bound.given[p.name]) for n, p in zip(positions, program.tiles, strict=True)
+    ]
+    return _site_of(bound, given, tracked, target), positions
+
+
+def _site_of(bound: Call, given: Sequence[Shape], tracked: Sequence[bool], target: str) -> Site:
+    """The site of a call; its `order` is there if a user has dimensions in another one than the Program."""
+    program = bound.program
+    shapes = [bound.arrays[p.name].shape for p in program.tiles]
+    extents = bind_extents(program, {p.name: shape for p, shape in zip(program.tiles, shapes, strict=True)})
+    results = _expected(bound, extents)
+    site = Site(program, shapes, given, [seen.front_shape for seen in results], tracked, target)
+    operands = tuple(bound.given[p.name] for p in program.tiles)
+    if not all(seen.is_plain for seen in (*operands, *results)):
+        site.order = Order(operands, tuple(results))
+    return site
 
 
 def _target(op_name: str, names: Sequence[str], operands: Sequence[Any], arrays: Sequence[Any]) -> str:
@@ -429,18 +443,66 @@ def _target(op_name: str, names: Sequence[str], operands: Sequence[Any], arrays:
 
 def _bound(op: Op, arguments: Arguments) -> Call:
     """The call of an op on arrays, complex ones as pairs."""
-    names = complex_names({t.name: arguments.tiles.get(t.name) for t in op.tiles})
+    names = complex_names(arguments.tiles)
     real = Arguments(as_real(arguments.tiles), arguments.scalars, arguments.constants)
     return (op.with_pairs(names) if names else op).bind(real)
 
 
-def _expected(call: Call, extents: Mapping[str, int]) -> list[tuple[int, ...]]:
-    """The shapes that a user expects of the results."""
+def _expected(call: Call, extents: Mapping[str, int]) -> list[Seen]:
+    """The results as a user has them, complex ones without their halves."""
     found = []
     for number, result in enumerate(call.program.results):
-        shape = call.result_shape(number, tuple(extents.get(base(a), 2) for a in result.axes))
-        found.append(shape[:-1] if PAIR in result.axes else shape)
+        seen = call.seen(number, tuple(extents.get(base(a), 2) for a in result.axes))
+        found.append(Seen(seen.shape[:-1], seen.places) if PAIR in result.axes else seen)
     return found
+
+
+# --- dimensions in another order ----------------------------------------------------------------------------
+
+
+def _call_in_order(
+    op: Op, site: Site, operands: Sequence[Any], scalars: Mapping[str, Any], out: Sequence[Any] | None
+) -> list[Any]:
+    """A call whose operands and results a user has in another order of dimensions (`vmap`)."""
+    assert site.order is not None
+    moved = [_in_order(o, seen) for o, seen in zip(operands, site.order.operands, strict=True)]
+    arrays = [
+        inside(value._array if isinstance(value, Value) else value, shape)
+        for value, shape in zip(moved, site.shapes, strict=True)
+    ]
+    if out is not None:
+        given = dict(zip(site.names, arrays, strict=True))
+        return _run_into(op, site, functools.partial(site.executable.run, given, scalars), out)
+    sources = [value._source if isinstance(value, Value) else None for value in moved]
+    versions = [_version(value) for value in moved]
+    return _as_given(site, run(site, arrays, sources, versions, scalars))
+
+
+def _in_order(value: Any, seen: Seen) -> Any:
+    """An operand with those dimensions first that a mapped op has first: a view, which a tape knows of."""
+    if seen.is_plain:
+        return value
+    if not isinstance(value, Value):
+        return seen.to_front(value)
+    return value.permute(*order(seen.places, value._array.ndim))  # type: ignore[attr-defined]
+
+
+def _shape_in_order(array: Any, seen: Seen) -> Shape:
+    return tuple(array.shape[dimension] for dimension in order(seen.places, array.ndim))
+
+
+def _as_given(site: Site, results: Sequence[Any]) -> list[Any]:
+    """Results as a user has them."""
+    if site.order is None:
+        return list(results)
+    pairs = zip(results, site.order.results, strict=True)
+    return [
+        r if seen.is_plain else r.permute(*inverse(order(seen.places, r._array.ndim))) for r, seen in pairs
+    ]
+
+
+def _version(value: Any) -> tuple[Version, int] | None:
+    return (value._version, value._version.count) if isinstance(value, Value) else None
 
 
 # --- calls of users' ops ----------------------------------------------------------------------------------
@@ -453,27 +515,12 @@ def apply(op: Op, arguments: Arguments, out: Any = None) -> Any:
         if value is not None and not isinstance(value, Value):
             operands = {name: _ready(value, name, op, operands) for name, value in operands.items()}
             break
-    if isinstance(op, MappedOp) and not op.leads:
-        moved = {name: _moved_first(value, op.axis(name)) for name, value in operands.items()}
-        return apply(op.leading, Arguments(moved, arguments.scalars, arguments.constants), out)
-    if isinstance(op, DerivedOp):
+    if not op.direct:
         results = _call_derivative(op, Arguments(operands, arguments.scalars, arguments.constants), out)
     else:
         scalars = op._scalar_values(arguments) if arguments.scalars else NOTHING
         results = call(op, tuple(operands.values()), scalars, arguments.constants, out)
     return results[0] if len(results) == 1 else tuple(results)
-
-
-def _moved_first(value: Any, axis: int | None) -> Any:
-    """An operand with a dimension before all others: what follows takes views for reshapes alone."""
-    if axis is None or value is None:
-        return value
-    if not isinstance(value, Value):
-        return np.moveaxis(value, axis, 0) if -value.ndim <= axis < value.ndim else value
-    rank = value._array.ndim
-    if not -rank <= axis < rank:
-        return value
-    return value.permute(axis % rank, *(d for d in range(rank) if d != axis % rank))  # type: ignore[attr-defined]
 
 
 def apply_to_operands(op: DirectOp, operands: tuple[Any, ...]) -> Any:
@@ -485,49 +532,46 @@ def apply_to_operands(op: DirectOp, operands: tuple[Any, ...]) -> Any:
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _call_derivative(op: DerivedOp, arguments: Arguments, out: Any) -> list[Any]:
+def _call_derivative(op: Op, arguments: Arguments, out: Any) -> list[Any]:
     """A vjp or jvp op, whose further operands have the names that its derivative gives them."""
     arrays = {n: v._array if isinstance(v, Value) else v for n, v in arguments.tiles.items()}
     target = _target(op.name, list(arrays), list(arguments.tiles.values()), list(arrays.values()))
-    if target != "cpu":  # in order, so that every view of them is one
-        arrays = {name: array if array is None else storage.in_order(array) for name, array in arrays.items()}
     layouts = {name: storage.stand_in(array) for name, array in arrays.items()}
     bound = _bound(op, Arguments(layouts, arguments.scalars, arguments.constants))
-    owners = {param: arguments.tiles[argument] for param, argument in bound.owners.items()}
-    params = bound.program.tiles
-    given = [np.shape(a._array if isinstance(a := owners[p.name], Value) else a) for p in params]
-    sources: list[Source | None] = []
-    versions: list[Any] = []
-    for param in params:
-        owner = owners[param.name]
-        sources.append(owner._source if isinstance(owner, Value) and mode.recording else None)
-        versions.append((owner._version, owner._version.count) if isinstance(owner, Value) else None)
-        array = bound.arrays[param.name]
-        tracked_here = isinstance(owner, Value) and sources[-1] is not None
-        own = as_real({"": owner._array})[""] if tracked_here else array
-        if (array.dtype, array.size) != (own.dtype, own.size):
-            raise ShapeError(
-                f"{op.name}: {param.name} requires a gradient, so it needs the shape and dtype of what it "
-                f"belongs to: {array.shape}, {array.dtype}"
-            )
-    tracked = [source is not None for source in sources]
-    shapes = [bound.arrays[p.name].shape for p in params]
-    extents = bind_extents(bound.program, {p.name: s for p, s in zip(params, shapes, strict=True)})
-    expected = _expected(bound, extents)
-    site = Site(bound.program, shapes, given, expected, tracked, target)
-    operands = {n: _actual(view, arrays[bound.owners[n]]) for n, view in bound.arrays.items()}
+    owners = [_owner(op, bound, p.name, arguments.tiles[bound.owners[p.name]]) for p in bound.program.tiles]
+    sources = [o._source if isinstance(o, Value) and mode.recording else None for o in owners]
+    given = [o._array.shape if isinstance(o, Value) else np.shape(o) for o in owners]
+    site = _site_of(bound, given, [source is not None for source in sources], target)
+    operands = {n: _actual(view, arrays[bound.owners[n]], bound.given[n]) for n, view in bound.arrays.items()}
     if out is not None:
         return _run_into(op, site, functools.partial(site.executable.run, operands, bound.scalars), out)
-    return run(site, [operands[p.name] for p in params], sources, versions, bound.scalars)
+    versions = [_version(owner) for owner in owners]
+    results = run(site, [operands[p.name] for p in bound.program.tiles], sources, versions, bound.scalars)
+    return _as_given(site, results)
 
 
-def _actual(view: np.ndarray, array: Any) -> Any:
+def _owner(op: Op, bound: Call, name: str, owner: Any) -> Any:
+    """What a gradient of an operand goes to: the Tensor that it is, in the order of the Program."""
+    if not (mode.recording and isinstance(owner, Value) and owner._source is not None):
+        return owner
+    array, own = bound.arrays[name], as_real({"": owner._array})[""]
+    if (array.dtype, array.size) != (own.dtype, own.size):
+        raise ShapeError(
+            f"{op.name}: {name} requires a gradient, so it needs the shape and dtype of what it "
+            f"belongs to: {array.shape}, {array.dtype}"
+        )
+    return _in_order(owner, bound.given[name])
+
+
+def _actual(view: np.ndarray, array: Any, seen: Seen) -> Any:
     """The operand that a view of an array's stand-in stands for."""
     if isinstance(array, np.ndarray):
         return view
-    if array.dtype != view.dtype and not is_complex_array(array):
+    if is_complex_array(array):
+        array = as_pairs(array)
+    if array.dtype != view.dtype:
         array = call(convert, (Value.kind._make(array),), constants={"dtype": of_array(view)})[0]._array
-    return array.laid_out(view.shape, view.strides, view.dtype)
+    return storage.reshaped(seen.to_front(storage.broadcast(array, seen.shape)), view.shape)
 
 
 def _ready(value: Any, name: str, op: Op, operands: Mapping[str, Any]) -> Any:

@@ -25,6 +25,7 @@ from tilewright.op import storage
 from tilewright.op.derivatives import vjp
 from tilewright.op.derived import without_saved
 from tilewright.op.pairs import as_pairs, from_pairs_of, is_complex_array
+from tilewright.op.seen import Seen
 from tilewright.runtime.addresses import address
 from tilewright.runtime.recent import Recent
 
@@ -60,6 +61,14 @@ def closed_backward(derivative: Derivative) -> Program:
     return without_saved(derivative)
 
 
+@dataclass(frozen=True)
+class Order:
+    """A site's operands and results as a user has them, where dimensions stand in another order."""
+
+    operands: tuple[Seen, ...]
+    results: tuple[Seen, ...]
+
+
 class Site:
     """One Program at one set of operand layouts, differentiated by the operands `tracked`.
 
@@ -67,7 +76,8 @@ class Site:
     `expected` are the shapes in which the caller wants the results. `as_given` and `as_expected`: whether
     operands and results are as the Program has them. `lies`: whether `forward` takes operands as they are
     given, and gives results as they are expected, for all that differs is their shapes. `target` is the
-    device that the operands lie on.
+    device that the operands lie on. `order`, if there is one, says how a user has what is `given` and
+    `expected`.
     """
 
     def __init__(
@@ -84,6 +94,7 @@ class Site:
         self.paired = tuple(PAIR in r.axes for r in program.results)
         self.forward: Run | None = None  # for operands of one set of strides
         self.lies = False
+        self.order: Order | None = None
         wrt = tuple(p.name for p, t in zip(program.tiles, tracked, strict=True) if t and p.dtype.is_float)
         self.recorded = bool(wrt) and any(r.dtype.is_float for r in program.results)
         if self.recorded:
