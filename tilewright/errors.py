@@ -43,6 +43,10 @@ class DeviceError(UserError, RuntimeError):
     """Operands lie on different devices, or on one that something cannot be done on."""
 
 
+class CaptureError(UserError, RuntimeError):
+    """A function does what no graph can hold, or its graph is called with other operands."""
+
+
 class OverlapError(UserError, ValueError):
     """A result would be written through memory that overlaps itself or an operand."""
 

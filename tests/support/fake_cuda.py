@@ -31,6 +31,7 @@ SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE, NO_BINARY, ILLEGAL_ADDRESS, OU
     0, 1, 2, 100, 209, 700, 701,
 )  # fmt: skip
 INVALID_CONTEXT, INVALID_HANDLE = 201, 400
+CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, CAPTURE_ISOLATION = 900, 901, 905
 WITHOUT_CONTEXT = ("cuGetError", "cuInit", "cuDriver", "cuCtxSet", "cuuint", "cuDevice")
 """What may be called in a thread that has no context."""
 
@@ -64,6 +65,15 @@ class Module(NamedTuple):
     context: int | None
 
 
+class Graph:
+    """Work that was recorded on a stream, to be queued as often as one likes; or what broke it."""
+
+    def __init__(self) -> None:
+        self.work: list[Any] = []
+        self.broken = SUCCESS
+        self.destroyed = False
+
+
 class Block:
     """Memory on a device."""
 
@@ -82,6 +92,8 @@ class Queue:
     def __init__(self) -> None:
         self.work: list[Any] = []
         self.done = 0
+        self.recorded: Graph | None = None
+        """What its work goes to instead."""
 
     def add(self, step: Any) -> None:
         self.work.append(step)
@@ -134,6 +146,8 @@ class FakeCuda:
         self.faults: list[str] = []
         self.images: dict[bytes, Artefact] = {}
         self.steps: dict[bytes, Step] = {}
+        self.graphs: list[Graph] = []
+        self.CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED=2)
         self.breaking: str | None = None
         """Part of the name of a kernel that reads where nothing is."""
         self.CUdevice_attribute = SimpleNamespace(**{f"CU_DEVICE_ATTRIBUTE_{n}": n for n in self.attributes})
@@ -185,7 +199,19 @@ class FakeCuda:
             if not card.error:
                 work()
 
-        self.queue(stream).add(step)
+        queue = self.queue(stream)
+        if queue.recorded is not None:
+            queue.recorded.work.append(step)
+        else:
+            queue.add(step)
+
+    def _breaks(self, stream: int, code: int) -> int:
+        """What the driver says of something that no graph can hold: nothing where none is recorded."""
+        recorded = self.queue(stream).recorded
+        if recorded is None:
+            return SUCCESS
+        recorded.broken = recorded.broken or code
+        return code
 
     def find(self, address: int, size: int) -> Block:
         return self.cards[(int(address) - FIRST_ADDRESS) // DEVICE_APART].find(int(address), size)
@@ -224,6 +250,9 @@ class FakeCuda:
         return (SUCCESS,)
 
     def cuCtxSynchronize(self):
+        for stream in self.card.queues:
+            if self._breaks(stream, CAPTURE_UNSUPPORTED):
+                return (CAPTURE_UNSUPPORTED,)
         for queue in list(self.card.queues.values()):
             queue.run()
         return (self.card.error,)
@@ -252,6 +281,9 @@ class FakeCuda:
         return SUCCESS, address
 
     def cuMemAllocAsync(self, size: int, stream: int):
+        assert self.queue(stream).recorded is None, (
+            "the memory would be the graph's, and gone between its runs"
+        )
         return FakeCuda.cuMemAlloc(self, size)
 
     def cuMemFree(self, address: int):
@@ -282,6 +314,7 @@ class FakeCuda:
 
     def cuMemcpyHtoDAsync(self, target: int, source: int, size: int, stream: int):
         # Memory that is not page-locked is read at once, other when the stream comes to it.
+        assert self.queue(stream).recorded is None, "each run of the graph would read the host's memory again"
         staged = None if self._is_pinned(source, size) else ctypes.string_at(source, size)
 
         def work() -> None:
@@ -292,6 +325,9 @@ class FakeCuda:
         return (SUCCESS,)
 
     def cuMemcpyDtoHAsync(self, target: int, source: int, size: int, stream: int):
+        if code := self._breaks(stream, CAPTURE_UNSUPPORTED):
+            return (code,)
+
         def work() -> None:
             ctypes.memmove(target, self.find(source, size).part(source, size).tobytes(), size)
 
@@ -324,16 +360,21 @@ class FakeCuda:
         return SUCCESS, 77 + len(self.card.queues)
 
     def cuStreamSynchronize(self, stream: int):
+        if code := self._breaks(stream, CAPTURE_UNSUPPORTED):
+            return (code,)
         self.queue(stream).run()
         return (self.card.error,)
 
     def cuStreamWaitEvent(self, stream: int, event: Any, flags: int):
+        if code := self._breaks(stream, CAPTURE_ISOLATION):
+            return (code,)
         if event.queue is not None:
             self.enqueue(stream, functools.partial(event.queue.run, event.until))
         return (SUCCESS,)
 
     def cuStreamWriteValue32(self, stream: int, address: int, value: int, flags: int):
         assert self._is_pinned(address, 4)
+        assert self.queue(stream).recorded is None, "each run of the graph would tell the same number"
 
         def work() -> None:
             ctypes.c_uint32.from_address(address).value = value
@@ -359,6 +400,40 @@ class FakeCuda:
 
     def cuEventElapsedTime(self, earlier: Any, later: Any):
         return SUCCESS, 1.25
+
+    # --- graphs ---------------------------------------------------------------------------------------------
+
+    def cuStreamBeginCapture(self, stream: int, mode: int):
+        assert mode == self.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        assert stream, "the default stream cannot be recorded"
+        assert self.queue(stream).recorded is None
+        self.queue(stream).recorded = Graph()
+        return (SUCCESS,)
+
+    def cuStreamEndCapture(self, stream: int):
+        queue = self.queue(stream)
+        graph, queue.recorded = queue.recorded, None
+        assert graph is not None, "nothing was recorded"
+        return (CAPTURE_INVALIDATED, None) if graph.broken else (SUCCESS, graph)
+
+    def cuGraphInstantiate(self, graph: Graph, flags: int):
+        runnable = Graph()
+        runnable.work = list(graph.work)
+        self.graphs.append(runnable)
+        return SUCCESS, runnable
+
+    def cuGraphLaunch(self, graph: Graph, stream: int):
+        assert not graph.destroyed
+        for step in graph.work:
+            self.queue(stream).add(step)
+        return (SUCCESS,)
+
+    def cuGraphDestroy(self, graph: Graph):
+        return (SUCCESS,)
+
+    def cuGraphExecDestroy(self, graph: Graph):
+        graph.destroyed = True
+        return (SUCCESS,)
 
     # --- kernels --------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from tilewright.tensor.draws import randperm
 from tilewright.tensor.files import load, save
 from tilewright.tensor.generator import Generator, default_generator, manual_seed
 from tilewright.tensor.gradients import grad
+from tilewright.tensor.graph import Graph, graph
 from tilewright.tensor.joining import cat, split, stack, unbind
 from tilewright.tensor.tensor import Tensor
 
@@ -30,8 +31,8 @@ _eager.install()
 is_grad_enabled = is_recording
 
 __all__ = [
-    "Generator", "Tensor", "arange", "as_tensor", "cat", "default_generator", "empty", "empty_like",
-    "enable_grad", "eye", "from_dlpack", "from_numpy", "full", "full_like", "grad", "is_grad_enabled",
-    "linspace", "load", "manual_seed", "no_grad", "ones", "ones_like", "randperm", "save",
+    "Generator", "Graph", "Tensor", "arange", "as_tensor", "cat", "default_generator", "empty", "empty_like",
+    "enable_grad", "eye", "from_dlpack", "from_numpy", "full", "full_like", "grad", "graph",
+    "is_grad_enabled", "linspace", "load", "manual_seed", "no_grad", "ones", "ones_like", "randperm", "save",
     "set_grad_enabled", "split", "stack", "tensor", "unbind", "zeros", "zeros_like",
 ]  # fmt: skip

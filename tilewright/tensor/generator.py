@@ -16,6 +16,7 @@ from tilewright.dsl.philox import WORD, philox
 from tilewright.errors import ArgumentError
 from tilewright.op import storage
 from tilewright.op.binding import where
+from tilewright.runtime import capturing
 from tilewright.tensor.tensor import Tensor
 
 # No op draws from this stream: those given by hand count up from 0, automatic ones down from -1.
@@ -42,6 +43,10 @@ class Generator:
 
     def next_seed(self) -> int:
         """A new int64 for the next op that draws."""
+        capturing.refuse(
+            "it draws random numbers, which would be the same in every call",
+            "pass them, or a seed, as a Tensor",
+        )
         with self._lock:
             seed, count = self._seed, self._count
             self._count += 1

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import InternalError, TargetError
+from tilewright.runtime import capturing
 from tilewright.runtime.addresses import address as host_address
 from tilewright.runtime.cuda import cards, pinned
 from tilewright.runtime.cuda.driver import check, import_bindings
-from tilewright.runtime.cuda.streams import Stream, quietly, stream_of
+from tilewright.runtime.cuda.streams import DEFAULT_STREAM, Stream, quietly, stream_of
 from tilewright.runtime.devices import Array, Device
 
 NOWHERE = 512
@@ -47,6 +48,8 @@ class Allocation:
             self.address = stream.pool.allocate(size, stream.handle)
             self.pool = stream.pool
             """What the memory goes back to."""
+            if stream.recording is not None:
+                stream.recording.makes(self)
 
     def __del__(self) -> None:
         """The memory goes to its writer's list, once that stream has waited for the readers."""
@@ -60,12 +63,18 @@ class Allocation:
         """A stream is about to read: what was written is waited for."""
         if stream is self.writer or stream in self.readers:
             return
+        if stream.recording is not None:
+            stream.recording.reads(self)
+            return
         stream.wait(self.writer)
         self.readers = (*self.readers, stream)
 
     def write_on(self, stream: Stream) -> None:
         """A stream is about to write: whatever used the memory is waited for."""
         if stream is self.writer and not self.readers:
+            return
+        if stream.recording is not None:
+            stream.recording.writes(self)
             return
         for other in (self.writer, *self.readers):
             if other is not stream:
@@ -222,6 +231,10 @@ class DeviceArray(Array):
 
     def download(self, stream: Stream, empty: Callable[..., np.ndarray], wait: bool = True) -> np.ndarray:
         """A copy in host memory that `empty` makes; without `wait` it is there when the stream is."""
+        capturing.refuse(
+            "it reads a Tensor's values on the CPU (as item(), tolist(), numpy(), print and if do)",
+            "have it give the Tensor, and read that",
+        )
         if not self.size:
             return empty(self.shape, self.dtype)
         low, high = self.bounds
@@ -247,6 +260,9 @@ class DeviceArray(Array):
             raise TargetError(f"cannot copy an array {given} into a contiguous array {wanted}")
         if not self.size:
             return
+        capturing.refuse(
+            f"it copies {array.dtype}{list(array.shape)} from the CPU", "pass it as a Tensor on the device"
+        )
         stream = stream or stream_of(self.allocation.card)
         host = np.ascontiguousarray(array)
         self.allocation.card.activate()
@@ -373,8 +389,13 @@ def constant(array: np.ndarray, ordinal: int) -> DeviceArray:
     card = cards.card(ordinal)
     key = (array.tobytes(), array.dtype)
     found = card.constants.get(key)
+    function = capturing.running()
+    if function is not None:
+        function.note("a number", array.item())
     if found is None:
-        found = from_numpy(np.asarray(array).reshape(()), ordinal=ordinal)
+        with capturing.run(None):  # it is there before any graph that reads it
+            there = Stream.of(DEFAULT_STREAM, ordinal) if function else None
+            found = from_numpy(np.asarray(array).reshape(()), ordinal=ordinal, stream=there)
         found.writeable = False
         card.constants[key] = found
     return found

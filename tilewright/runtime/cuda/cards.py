@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.errors import ArgumentError, TargetError
+from tilewright.runtime import capturing
 from tilewright.runtime.cuda import launches
 from tilewright.runtime.cuda.driver import bindings, check, import_bindings, is_available
 from tilewright.runtime.cuda.pool import Pool
@@ -115,6 +116,7 @@ class Card:
 
     def synchronize(self) -> None:
         """Wait for everything on the device; what failed meanwhile is raised here."""
+        capturing.refuse("it waits for the device", "wait after the graph's call")
         self.activate()
         check(import_bindings().cuCtxSynchronize(), f"waiting for {self}")
         launches.finished(self.ordinal)

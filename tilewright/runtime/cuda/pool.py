@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.errors import ArgumentError, MemoryLimitError
+from tilewright.runtime import capturing
 from tilewright.runtime.cuda.driver import check, import_bindings
 from tilewright.runtime.memory import size_class
 from tilewright.runtime.sizes import bytes_from_environment, format_bytes
@@ -136,6 +137,9 @@ class Pool:
 
     def _release(self) -> None:
         """Give all that is kept to the driver, and have it give that to the system."""
+        function = capturing.running()
+        if function is not None and function.is_recorded:
+            return  # the driver waits for nothing while a stream is recorded
         self._card.activate()
         driver = import_bindings()
         for (stream, size), blocks in self._free.items():

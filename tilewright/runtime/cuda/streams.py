@@ -9,6 +9,8 @@ import threading
 import weakref
 from typing import Any
 
+from tilewright.errors import CaptureError
+from tilewright.runtime import capturing
 from tilewright.runtime.cuda import cards
 from tilewright.runtime.cuda.driver import bindings, check, import_bindings
 
@@ -26,6 +28,9 @@ class Stream:
     what is not written yet. Raises `TargetError` where there is no such device.
     """
 
+    recording: Any = None
+    """What notes the memory that is used while the stream is recorded for a graph (`graphs`)."""
+
     def __init__(self, device: Any = None):
         driver = bindings()
         self.card = cards.card(cards.ordinal_of(device))
@@ -34,7 +39,7 @@ class Stream:
         spare = self.card.spare_streams
         created = spare.pop() if spare else check(driver.cuStreamCreate(NON_BLOCKING), "making a stream")
         self.handle = int(created)
-        self.pool = self.card.pool
+        self.pool: Any = self.card.pool
         """Where the memory of its arrays comes from."""
         weakref.finalize(self, spare.append, created)
 
@@ -45,6 +50,7 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait for all work in the queue; what failed meanwhile is raised here."""
+        capturing.refuse("it waits for a stream", "wait after the graph's call")
         self.card.activate()
         check(import_bindings().cuStreamSynchronize(self.handle), "waiting for a stream")
 
@@ -56,6 +62,8 @@ class Stream:
 
     def wait(self, other: Stream | Event) -> None:
         """Have later work here wait for an event, or for all that another stream holds now."""
+        if self.recording or (isinstance(other, Stream) and other.recording):
+            capturing.refuse("it has streams wait for each other", "all its ops run on one stream")
         event = other if isinstance(other, Event) else other.record(Event(other.card.ordinal, timed=False))
         self.card.activate()
         check(import_bindings().cuStreamWaitEvent(self.handle, event.handle, 0), "waiting for an event")
@@ -87,6 +95,7 @@ class Event:
 
     def synchronize(self) -> None:
         """Wait until the stream has come here."""
+        capturing.refuse("it waits for an event", "wait after the graph's call")
         self.card.activate()
         check(import_bindings().cuEventSynchronize(self.handle), "waiting for an event")
 
@@ -129,6 +138,12 @@ def stream_of(card: Any) -> Stream:
     for stream in _chosen.streams:
         if stream.card is card:
             return stream
+    function = capturing.running()
+    if function is not None:
+        raise CaptureError(
+            f"graph of {function.function}: it runs ops on {card} beside those on {_chosen.streams[0].card}; "
+            "a graph is of one device: make one for each"
+        )
     handle = torch_stream(card.ordinal) if "torch" in sys.modules else DEFAULT_STREAM
     return card.streams.get(handle) or _known(card, handle)
 
@@ -152,6 +167,8 @@ def torch_stream(ordinal: int) -> int:
 @contextlib.contextmanager
 def stream(queue: Stream | None) -> Any:
     """`with tw.cuda.stream(s):` has ops of this thread on that device join `s`; None changes nothing."""
+    if capturing.running() and _chosen.streams:
+        capturing.refuse("it chooses a stream", "all its ops run on one: choose it around the graph's call")
     before = _chosen.streams
     _chosen.streams = before if queue is None else (queue, *before)
     try:

@@ -28,6 +28,7 @@ from tilewright.compiler.targets.triton.driver import (
 from tilewright.compiler.targets.triton.launch import Recipe, Step
 from tilewright.compiler.targets.triton.parameters import POINTER, SCALAR, Parameter
 from tilewright.errors import ArgumentError
+from tilewright.runtime import capturing
 from tilewright.runtime.cuda import launches
 from tilewright.runtime.cuda.pool import scratch
 from tilewright.runtime.cuda.streams import Stream
@@ -64,6 +65,10 @@ class Queue:
         if found is None:
             found = self._launches(addresses)
         card = self.card
+        if stream.recording is not None:
+            found.start(addresses, scalars, stream)
+            stream.recording.kernels += found.entries
+            return
         number = launches.begin(self.op, card.ordinal, stream.handle, found.entries)
         found.start(addresses, scalars, stream)
         card.progress.finish(number, stream.handle)
@@ -77,7 +82,7 @@ class Queue:
             aligned = frozenset(name for name, even in zip(self.places, lies, strict=True) if even)
             steps = self.recipe.steps
             kernels = [self._load(step, aligned & step.operands) for step in steps]
-            found = self._others[lies] = Launches(self.places, steps, kernels, self.card)
+            found = self._others[lies] = Launches(self.places, steps, kernels, self)
             if all(lies):
                 self._aligned = found
         return found
@@ -99,11 +104,11 @@ class Launches:
     """Kernels with all that their launches need but addresses and scalars."""
 
     def __init__(
-        self, places: Sequence[str], steps: Sequence[Step], kernels: Sequence[LoadedKernel], card: Any
+        self, places: Sequence[str], steps: Sequence[Step], kernels: Sequence[LoadedKernel], queue: Queue
     ):
         self.kernels = tuple(kernels)
         self.entries = tuple(kernel.artefact.entry for kernel in kernels)
-        self.card = card
+        self.op, self.card = queue.op, queue.card
         self._scalars = tuple(
             dict.fromkeys(_Scalar(p.of, p.type) for s in steps for p in s.parameters if p.kind == SCALAR)
         )
@@ -137,6 +142,10 @@ class Launches:
         values = [scalars[name] for name in self._scalar_names]
         for index in self._rounded:
             values[index] = bfloat16_bits(values[index])
+        function = capturing.running()
+        if function is not None:
+            for scalar, value in zip(self._scalars, values, strict=True):
+                function.note(f"op {self.op!r}: {scalar.name}", value)
         return values
 
     def _enter(self, addresses: Sequence[int], values: Sequence[float | int], handle: int) -> None:
