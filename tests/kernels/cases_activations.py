@@ -54,6 +54,7 @@ CASES = [
     activation(K.silu, F.silu, FINITE),
     activation(K.softplus, torch_softplus),
     activation(K.softplus, torch_softplus, beta=2.0),
+    activation(K.softplus, F.softplus, rare=True, beta=3.0, threshold=1.0),
     activation(K.sigmoid, torch.sigmoid),
     activation(K.tanh, torch.tanh),
     activation(K.mish, F.mish, FINITE),

@@ -69,6 +69,9 @@ MODULES = [
     {},
     {"bias": False, "batch_first": True},
     {"kdim": 5, "vdim": 3},
+    {"add_bias_kv": True},
+    {"add_zero_attn": True, "bias": False},
+    {"add_bias_kv": True, "add_zero_attn": True, "batch_first": True, "kdim": 5, "vdim": 3},
 ]
 
 
@@ -107,9 +110,26 @@ def test_multihead_attention(options):
     compare_attention(ours, theirs, inputs, {}, {})
 
 
-@pytest.mark.parametrize("kind", ["padding", "scores", "both", "added", "alone"])
-def test_masks_of_multihead_attention(kind):
-    ours, theirs = modules(batch_first=True)
+def test_first_values_of_further_keys():
+    tw.manual_seed(0)
+    layer = nn.MultiheadAttention(400, 4, add_bias_kv=True)
+    for row in (layer.bias_k, layer.bias_v):
+        expected = torch.nn.init.xavier_normal_(torch.empty(row.shape)).std().item()
+        assert row.detach().numpy().std() == pytest.approx(expected, rel=0.2)
+
+
+FURTHER = {"add_bias_kv": True, "add_zero_attn": True}
+KINDS = ["padding", "scores", "both", "added", "alone"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*((kind, {}) for kind in KINDS),
+     *(pytest.param(kind, FURTHER, marks=[pytest.mark.exhaustive] * (kind != "both")) for kind in KINDS)],
+    ids=str,
+)  # fmt: skip
+def test_masks_of_multihead_attention(kind, options):
+    ours, theirs = modules(batch_first=True, **options)
     alone = kind == "alone"
     batch = () if alone else (2,)
     inputs = [draw((*batch, n, 8), "float32", n) for n in (4, 6, 6)]
@@ -123,6 +143,17 @@ def test_masks_of_multihead_attention(kind):
     }[kind]
     mine, other = ({n: m if isinstance(m, bool) else made(m) for n, m in masks.items()}
                    for made in (tw.tensor, torch.tensor))  # fmt: skip
+    compare_attention(ours, theirs, inputs, mine, other)
+
+
+def test_every_query_sees_the_further_keys():
+    """Also where the others are hidden by a mask, or come later."""
+    ours, theirs = modules(batch_first=True, **FURTHER)
+    inputs = [draw((2, 4, 8), "float32", n) for n in range(3)]
+    hidden = np.triu(np.ones((4, 4), bool), 1)
+    compare_attention(ours, theirs, inputs, {"is_causal": True}, {"attn_mask": torch.tensor(hidden)})
+    nothing = np.ones((2, 4), bool)
+    mine, other = {"key_padding_mask": tw.tensor(nothing)}, {"key_padding_mask": torch.tensor(nothing)}
     compare_attention(ours, theirs, inputs, mine, other)
 
 

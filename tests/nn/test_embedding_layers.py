@@ -50,6 +50,22 @@ def test_embedding_bag_with_weights():
     both("EmbeddingBag", ids.reshape(-1), np.array([0, 4]), weights.reshape(-1), mode="sum")
 
 
+def test_positional_arguments_are_torchs():
+    """Of a call with all of them by position."""
+    rows, ids = draw((7, 5), "float32"), np.array([0, 2, 6, 2, 2, 5, 1])
+    arguments = (np.array([0, 3, 7]), None, 2.0, False, "sum", False, draw((7,), "float32", 8), True, 2)
+
+    def call(function, convert):
+        given = (convert(a) if isinstance(a, np.ndarray) else a for a in arguments)
+        return lambda weight: function(convert(ids), weight, *given)
+
+    compare(call(F.embedding_bag, tw.tensor), call(torch.nn.functional.embedding_bag, torch.tensor), rows)
+    with pytest.raises(ArgumentError, match="there are no sparse Tensors"):
+        nn.Embedding(7, 5, sparse=True)(tw.tensor(ids))
+    with pytest.raises(ArgumentError, match="there are no sparse Tensors"):
+        F.embedding_bag(tw.tensor(ids), tw.tensor(rows), tw.tensor(arguments[0]), sparse=True)
+
+
 def test_one_hot():
     ids = np.array([[0, 2], [5, 1]])
     for classes in (-1, 8):

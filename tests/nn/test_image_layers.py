@@ -44,6 +44,8 @@ OTHERS = [
     ("Upsample", (), {"scale_factor": 1.7, "recompute_scale_factor": True, "mode": "bilinear"}, PLANE),
     ("LocalResponseNorm", (3,), {"alpha": 0.1}, PLANE),
     ("Upsample", (), {"scale_factor": 2}, PLANE),
+    ("UpsamplingNearest2d", (), {"size": (4, 9)}, PLANE),
+    ("UpsamplingBilinear2d", (), {"scale_factor": 2}, PLANE),
     ("Upsample", (), {"size": (4, 9), "mode": "bilinear", "align_corners": True}, PLANE),
     ("PixelShuffle", (2,), {}, PLANE),
     ("PixelUnshuffle", (2,), {}, (2, 3, 4, 6)),

@@ -65,7 +65,8 @@ def test_rms_norm(eps):
 ACTIVATIONS = [
     ("ReLU", {}), ("LeakyReLU", {}), ("LeakyReLU", {"negative_slope": 0.3}), ("ELU", {}),
     ("ELU", {"alpha": 0.5}), ("GELU", {}), ("GELU", {"approximate": "tanh"}), ("SiLU", {}), ("Softplus", {}),
-    ("Softplus", {"beta": 2.0}), ("Sigmoid", {}), ("Tanh", {}), ("Mish", {}), ("Hardswish", {}),
+    ("Softplus", {"beta": 2.0}), ("Softplus", {"beta": 0.5, "threshold": 1.0}), ("Softmax2d", {}),
+    ("Sigmoid", {}), ("Tanh", {}), ("Mish", {}), ("Hardswish", {}),
     ("Softmax", {"dim": -1}), ("Softmax", {"dim": 0}), ("LogSoftmax", {"dim": 1}),
 ]  # fmt: skip
 
@@ -222,6 +223,36 @@ def test_initialisers(name, arguments, deviation):
     assert weight.is_leaf and weight.detach().numpy().std() == pytest.approx(deviation, rel=0.02)
 
 
+@pytest.mark.parametrize(("shape", "gain"), [((5, 3), 1.0), ((3, 2, 4), 1.4), ((4, 4), 1.0), ((3, 5), 2.0)])
+def test_orthogonal_initialiser(shape, gain):
+    matrix = nn.init.orthogonal_(tw.empty(shape), gain, tw.Generator(0)).numpy().reshape(shape[0], -1)
+    gram = matrix @ matrix.T if shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(gram, gain**2 * np.eye(len(gram)), atol=1e-5)
+    other = nn.init.orthogonal_(tw.empty(shape), gain, tw.Generator(1)).numpy()
+    assert np.abs(other.reshape(matrix.shape) - matrix).max() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3), (6, 2, 3, 5), (2, 4, 1, 2, 3)], ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_dirac_initialiser(shape, groups):
+    wanted = torch.nn.init.dirac_(torch.empty(shape), groups).numpy()
+    np.testing.assert_array_equal(nn.init.dirac_(tw.empty(shape), groups).numpy(), wanted)
+
+
+def test_sparse_initialiser():
+    matrix = nn.init.sparse_(tw.empty(50, 300), 0.33, 0.5, tw.Generator(0)).numpy()
+    assert ((matrix == 0).sum(0) == 17).all() and matrix[matrix != 0].std() == pytest.approx(0.5, rel=0.03)
+
+
+@pytest.mark.parametrize(("dim", "sizes"), [(1, (2, 3)), (-1, (-1, 4)), (0, [1, 4, 1])], ids=str)
+def test_unflatten(dim, sizes):
+    x = draw((4, 6, 8), "float32")
+    compare(nn.Unflatten(dim, sizes), torch.nn.Unflatten(dim, tuple(sizes)), x)
+    assert tw.tensor(x).unflatten(dim, sizes).shape == torch.tensor(x).unflatten(dim, sizes).shape
+    with pytest.raises(ShapeError, match="do not fit"):
+        nn.Unflatten(dim, (5, 3))(tw.tensor(x))
+
+
 def test_constant_initialisers_and_refusals():
     weight = nn.Parameter(tw.empty(2, 2))
     assert nn.init.zeros_(weight).tolist() == [[0, 0], [0, 0]]
@@ -232,6 +263,16 @@ def test_constant_initialisers_and_refusals():
     assert nn.init.calculate_gain("leaky_relu", 0.2) == torch.nn.init.calculate_gain("leaky_relu", 0.2)
     with pytest.raises(ShapeError, match="at least two dimensions"):
         nn.init.xavier_uniform_(tw.zeros(3))
+    with pytest.raises(ShapeError, match="a convolution's weight"):
+        nn.init.dirac_(weight)
+    with pytest.raises(ArgumentError, match="4 channels are not 3 groups"):
+        nn.init.dirac_(tw.zeros(4, 3, 3), 3)
+    with pytest.raises(ShapeError, match="orthogonal_ needs two or more dimensions"):
+        nn.init.orthogonal_(tw.zeros(3))
+    with pytest.raises(ShapeError, match="sparse_ needs a matrix"):
+        nn.init.sparse_(tw.zeros(3), 0.5)
+    with pytest.raises(ShapeError, match="Softmax2d takes 3 or 4 dimensions"):
+        nn.Softmax2d()(tw.zeros(3, 2))
     with pytest.raises(ArgumentError, match="no gain is known"):
         nn.init.calculate_gain("sine")
     with pytest.raises(ArgumentError, match="hardly anything"):

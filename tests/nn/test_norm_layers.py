@@ -101,6 +101,18 @@ def test_group_norm(shape, affine):
     compare_module(*pair("GroupNorm", 3, 12, affine=affine), draw(shape, "float32"), relative=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [("BatchNorm1d", (4,), (6, 4)), ("BatchNorm2d", (4,), (2, 4, 3, 2)), ("GroupNorm", (2, 4), (3, 4, 5)),
+     ("InstanceNorm1d", (4, 1e-5, 0.1, True), (3, 4, 5)), ("LayerNorm", (5,), (3, 5))],
+    ids=str,
+)  # fmt: skip
+def test_without_a_bias(name, arguments, shape):
+    ours, theirs = pair(name, *arguments, bias=False)
+    assert ours.bias is None and [n for n, _ in ours.named_parameters()] == ["weight"]
+    compare_training(ours, theirs, draw(shape, "float32"))
+
+
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
 def test_rows(p):
     x, z = draw((3, 4, 5)), draw((3, 4, 5), seed=1)

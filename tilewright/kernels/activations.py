@@ -66,9 +66,10 @@ def silu(x: tw.Tile["..."]):
 
 
 @tw.op
-def softplus(x: tw.Tile["..."], *, beta: float = 1.0):
-    """log(1 + exp(beta · x)) / beta, stable for any x."""
-    return tw.softplus(beta * x) / beta
+def softplus(x: tw.Tile["..."], *, beta: float = 1.0, threshold: float | None = None):
+    """log(1 + exp(beta · x)) / beta, stable for any x; x itself where beta · x is above a `threshold`."""
+    y = tw.softplus(beta * x) / beta
+    return y if threshold is None else tw.where(beta * x > threshold, x, y)
 
 
 @tw.op

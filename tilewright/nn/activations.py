@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tilewright.errors import ShapeError
 from tilewright.nn import functional as F
 from tilewright.nn.module import Module
 from tilewright.nn.parameter import Parameter
@@ -74,16 +75,16 @@ class SiLU(Activation):
 
 
 class Softplus(Activation):
-    """log(1 + exp(beta · x)) / beta"""
+    """log(1 + exp(beta · x)) / beta, x where beta · x is above threshold"""
 
-    options = ("beta",)
+    options = ("beta", "threshold")
 
-    def __init__(self, beta: float = 1.0) -> None:
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta, self.threshold = beta, threshold
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.softplus(input, self.beta)
+        return F.softplus(input, self.beta, self.threshold)
 
 
 class Sigmoid(Activation):
@@ -125,6 +126,15 @@ class Softmax(Activation):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softmax(input, self.dim)
+
+
+class Softmax2d(Activation):
+    """softmax along the channels of [… channels height width]"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (3, 4):
+            raise ShapeError(f"Softmax2d takes 3 or 4 dimensions; the input has shape {input.shape}")
+        return F.softmax(input, -3)
 
 
 class LogSoftmax(Activation):

@@ -115,7 +115,7 @@ class Conv3d(_Conv):
     rank = 3
 
 
-class _ConvTranspose(Convolution):
+class TransposedConvolution(Convolution):
     """The transpose of a convolution, for a weight [in_channels out_channels/groups + windows]."""
 
     options = (*Convolution.options, "output_padding")
@@ -123,8 +123,12 @@ class _ConvTranspose(Convolution):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0,
         output_padding: Sizes = 0, groups: int = 1, bias: bool = True, dilation: Sizes = 1,
-        dtype: Any = "float32",
+        padding_mode: str = "zeros", dtype: Any = "float32",
     ) -> None:  # fmt: skip
+        if padding_mode != "zeros":
+            raise ArgumentError(
+                f'a transposed convolution has the padding mode "zeros", not {padding_mode!r}'
+            )
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype
         )
@@ -141,17 +145,17 @@ class _ConvTranspose(Convolution):
         )  # fmt: skip
 
 
-class ConvTranspose1d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+class ConvTranspose1d(TransposedConvolution):
+    __doc__ = TransposedConvolution.__doc__
 
 
-class ConvTranspose2d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+class ConvTranspose2d(TransposedConvolution):
+    __doc__ = TransposedConvolution.__doc__
     rank = 2
 
 
-class ConvTranspose3d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+class ConvTranspose3d(TransposedConvolution):
+    __doc__ = TransposedConvolution.__doc__
     rank = 3
 
 
@@ -326,6 +330,24 @@ class Upsample(Optioned):
         return F.interpolate(
             input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
         )
+
+
+class UpsamplingNearest2d(Upsample):
+    """`Upsample` by the nearest pixel."""
+
+    options = ("size", "scale_factor")
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor, "nearest")
+
+
+class UpsamplingBilinear2d(Upsample):
+    """`Upsample` between pixels whose corners are aligned."""
+
+    options = ("size", "scale_factor")
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor, "bilinear", align_corners=True)
 
 
 class ChannelShuffle(Optioned):

@@ -50,8 +50,8 @@ def trunc_normal_(
     return _write(tensor, drawn)
 
 
-def constant_(tensor: Tensor, value: float) -> Tensor:
-    return _write(tensor, value)
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    return _write(tensor, val)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
@@ -67,6 +67,45 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.ndim != 2:
         raise ShapeError(f"eye_ needs a matrix, this tensor has shape {tensor.shape}")
     return _write(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A convolution's weight [out in window] that passes its input on, as many channels as it can."""
+    if tensor.ndim not in (3, 4, 5):
+        raise ShapeError(f"dirac_ needs a convolution's weight, this tensor has shape {tensor.shape}")
+    if groups < 1 or tensor.shape[0] % groups:
+        raise ArgumentError(f"{tensor.shape[0]} channels are not {groups} groups of equally many")
+    outputs = tensor.shape[0] // groups
+    values = np.zeros(tensor.shape)
+    middle = tuple(size // 2 for size in tensor.shape[2:])
+    for channel in range(min(outputs, tensor.shape[1])):
+        values[(slice(channel, None, outputs), channel, *middle)] = 1
+    return _write(tensor, values)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """gain times a random matrix with orthonormal rows, or columns if it has fewer (Saxe et al., 2014).
+
+    Dimensions behind the first are columns. Uniform among all such matrices.
+    """
+    if tensor.ndim < 2:
+        raise ShapeError(f"orthogonal_ needs two or more dimensions, this tensor has shape {tensor.shape}")
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    drawn = draws.randn(max(rows, columns), min(rows, columns), dtype="float64", generator=generator)
+    q, r = np.linalg.qr(drawn.cpu().numpy())
+    q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    return _write(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
+    """A normal matrix in each of whose columns the share `sparsity`, rounded up, is 0 (Martens, 2010)."""
+    if tensor.ndim != 2:
+        raise ShapeError(f"sparse_ needs a matrix, this tensor has shape {tensor.shape}")
+    rows, columns = tensor.shape
+    normal_(tensor, 0.0, std, generator)
+    order = draws.rand(columns, rows, generator=generator).cpu().numpy().argsort(1)
+    kept = (order >= math.ceil(sparsity * rows)).T
+    return _write(tensor, np.where(kept, tensor.detach().cpu().numpy(), 0))
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:

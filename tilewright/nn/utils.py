@@ -9,6 +9,7 @@ from tilewright import kernels
 from tilewright.autograd.tape import no_grad
 from tilewright.errors import ArgumentError
 from tilewright.nn import functional as F
+from tilewright.nn.images import TransposedConvolution
 from tilewright.nn.module import Module
 from tilewright.nn.parameter import Parameter
 from tilewright.tensor.draws import randn
@@ -35,14 +36,17 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
 
 
 def spectral_norm(
-    module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int = 0
-) -> Module:
+    module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12,
+    dim: int | None = None,
+) -> Module:  # fmt: skip
     """Divides a weight by its largest singular value, positions of `dim` being rows (Miyato et al., 2018).
 
+    `dim` is that of the outputs unless given: 1 for a transposed convolution, else 0.
     `weight_orig` is trained; in training every call brings the buffers `weight_u` and `weight_v` nearer to
     the singular vectors. Gives the module.
     """
     weight = _taken(module, name)
+    dim = int(isinstance(module, TransposedConvolution)) if dim is None else dim
     for suffix, size in zip("uv", _rows(weight, dim).shape, strict=True):
         start = F.normalize(randn(size, dtype=weight.dtype), dim=0, eps=eps)
         module.register_buffer(f"{name}_{suffix}", start)

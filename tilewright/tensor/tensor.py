@@ -492,6 +492,12 @@ class Tensor(Exchange):
         merged = int(np.prod(self.shape[first : last + 1], dtype=np.int64))
         return self.reshape(*self.shape[:first], merged, *self.shape[last + 1 :])
 
+    def unflatten(self, dim: Any, sizes: Any) -> Tensor:
+        """The dimension `dim` as several; one of `sizes` may be -1: what is left over."""
+        place = _dim(dim, self.ndim)
+        inner = _without_unknown(_shape((sizes,)), self.shape[place], (self.shape[place],))
+        return self.reshape(*self.shape[:place], *inner, *self.shape[place + 1 :])
+
     def permute(self, *dims: Any) -> Tensor:
         """The dimensions in another order."""
         axes = tuple(_dim(d, self.ndim) for d in _shape(dims))

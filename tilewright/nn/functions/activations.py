@@ -35,8 +35,8 @@ def silu(input: Any) -> Tensor:
     return kernels.silu(input)
 
 
-def softplus(input: Any, beta: float = 1.0) -> Tensor:
-    return kernels.softplus(input, beta=beta)
+def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    return kernels.softplus(input, beta=beta, threshold=threshold)
 
 
 def sigmoid(input: Any) -> Tensor:

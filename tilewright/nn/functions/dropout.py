@@ -38,14 +38,14 @@ def dropout3d(input: Any, p: float = 0.5, training: bool = True, generator: Gene
 
 
 def alpha_dropout(
-    input: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None
+    input: Any, p: float = 0.5, training: bool = False, generator: Generator | None = None
 ) -> Any:
     """Dropout that keeps mean 0 and variance 1, beside selu."""
     return _drop(kernels.alpha_dropout, input, p, training, generator)
 
 
 def feature_alpha_dropout(
-    input: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None
+    input: Any, p: float = 0.5, training: bool = False, generator: Generator | None = None
 ) -> Any:
     """`alpha_dropout` of whole channels: [batch channels …]."""
     if not training or not p:

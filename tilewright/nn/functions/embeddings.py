@@ -15,13 +15,14 @@ from tilewright.tensor.tensor import Tensor
 
 def embedding(
     input: Any, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
-    norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
 ) -> Tensor:  # fmt: skip
     """weight[input]; the row `padding_idx` gets no gradient. An index without a row gives NaN.
 
     With `max_norm` the rows that are read are first made as short as that in place, by their norm of order
     `norm_type`. `scale_grad_by_freq` divides the gradient of a row by how often it is read.
     """
+    _dense(sparse)
     row = _row(padding_idx, weight)
     _shorten(weight, input, max_norm, norm_type)
     padding = None if row is None else weight.detach()[row]
@@ -31,14 +32,15 @@ def embedding(
 
 
 def embedding_bag(
-    input: Any, weight: Tensor, offsets: Any = None, mode: str = "mean", per_sample_weights: Any = None,
-    include_last_offset: bool = False, padding_idx: int | None = None, max_norm: float | None = None,
-    norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+    input: Any, weight: Tensor, offsets: Any = None, max_norm: float | None = None, norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
+    per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: int | None = None,
 ) -> Tensor:  # fmt: skip
     """The sum, mean or max of the rows of each bag: bags of equal size [bag element], or, with `offsets`,
 
     one after the other in a vector, each from its offset on. Elements equal to `padding_idx` do not count.
     """
+    _dense(sparse)
     ids, row = beside(input, weight), _row(padding_idx, weight)
     _shorten(weight, ids, max_norm, norm_type)
     if scale_grad_by_freq:
@@ -57,6 +59,13 @@ def embedding_bag(
     begins = beside(offsets, weight)
     begins = begins[:-1] if include_last_offset else begins
     return kernels.embedding_bag_ragged(weight, ids, begins, per_sample_weights, **options)
+
+
+def _dense(sparse: bool) -> None:
+    if sparse:
+        raise ArgumentError(
+            "gradients of embeddings are dense, there are no sparse Tensors; leave sparse out"
+        )
 
 
 def _shared_by_uses(weight: Tensor, ids: Tensor) -> Tensor:
