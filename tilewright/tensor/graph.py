@@ -6,7 +6,7 @@
     y = step(x)                   # copies x to where the recorded kernels read it, and launches them at once
 
 A function runs as it is until two calls in a row have given their ops the same numbers: first calls may
-differ (an optimizer makes its state); if three have not, no graph can be made. Afterwards Python does not run.
+differ (an optimizer makes its state); if three have not, no graph can be made. Then Python runs no more.
 Whatever it decided or computed, numbers among it, is part of the graph; Tensors that the function reads or
 writes beside its operands (weights, running statistics, what an optimizer updates in place) are used where
 they lie.
