@@ -53,16 +53,25 @@ def cpu(
 
 
 @app.command()
-def gpu() -> None:
-    """Against torch on a CUDA device."""
+def gpu(
+    only: str = typer.Option("", help="Rows whose name holds this text; nothing is saved."),
+    seconds: float = typer.Option(300.0, help="After so long no further row is begun."),
+) -> None:
+    """Against torch on a CUDA device; writes results/ and README.md's tables."""
+    import torch
+
     from tilewright.op.targets import targets_at_hand
 
     missing = dict(targets_at_hand())["cuda:0"]
     if missing:
-        typer.echo(f"There is no GPU to measure on: {missing}.")
+        typer.echo(f"There is no GPU to measure on: {missing}. Nothing was run.")
         raise typer.Exit(0)
-    typer.echo("There is a GPU, but kernels are not timed on it yet.")
-    raise typer.Exit(1)
+    if not torch.cuda.is_available():
+        typer.echo("There is a GPU, but this torch cannot use it, and torch is what rows are compared with.")
+        raise typer.Exit(1)
+    from benchmarks.gpu.run import run
+
+    raise typer.Exit(0 if run(only, seconds) else 1)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Measured:
     peak: float | None = None
     copy: float | None = None
     failure: str = ""
+    aim: str = ""
 
 
 @contextlib.contextmanager
@@ -143,7 +144,7 @@ def _summary(
     peak: float | None, copy: float,
 ) -> Measured:  # fmt: skip
     seconds = statistics.median(samples[OURS])
-    peers = {name: _peer(samples[OURS], theirs) for name, theirs in samples.items() if name != OURS}
+    peers = {name: compared(samples[OURS], theirs) for name, theirs in samples.items() if name != OURS}
     if COMPILED not in peers:
         peers[COMPILED] = Peer(missing=missing)
     least = limits.Limits(peak, copy).seconds(work.operations, work.moved)
@@ -153,7 +154,8 @@ def _summary(
     )  # fmt: skip
 
 
-def _peer(ours: list[float], theirs: list[float]) -> Peer:
+def compared(ours: list[float], theirs: list[float]) -> Peer:
+    """A peer's times beside ours of the same rounds."""
     ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
     low, _, high = statistics.quantiles(ratios, n=4)
     return Peer(statistics.median(theirs), statistics.median(ratios), low, high)

@@ -57,12 +57,13 @@ def table(rows: Sequence[Measured], title: str) -> Any:
     for number, column in enumerate(COLUMNS):
         result.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        style = "bold red" if not row.right else "green" if _is_faster(row) else ""
+        style = "bold red" if not row.right else "green" if is_faster(row) else ""
         result.add_row(*cells(row), style=style)
     return result
 
 
-def _is_faster(row: Measured) -> bool:
+def is_faster(row: Measured) -> bool:
+    """Than torch's eager call."""
     peer = row.peers.get(EAGER)
     return peer is not None and peer.ratio is not None and peer.ratio >= 1
 
@@ -128,8 +129,13 @@ def regenerate() -> None:
 
 
 def _section(path: Path) -> Iterator[str]:
+    from benchmarks.gpu import report as gpu
+
     document = json.loads(path.read_text())
     facts, rows = document["machine"], [_row(r) for r in document["rows"]]
+    if document.get("kind") == gpu.KIND:
+        yield from gpu.section(document, rows)
+        return
     width = f"vectors of {facts['vector_bits']} bits"
     yield f"### {facts['cpu']}, {facts['cpus']} CPUs, {width} ({facts['system']})"
     yield ""
