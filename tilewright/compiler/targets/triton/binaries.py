@@ -7,11 +7,12 @@ for step, artefact in compile_plan(plan, "cuda:90", {"x": (4096, 4096)}):
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tilewright.compiler.nest import Kernel, Plan
 from tilewright.compiler.targets.triton.launch import Recipes, Shapes, Step, contiguous_strides
+from tilewright.compiler.targets.triton.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.triton.toolchain import Artefact, Target, compile_source
 from tilewright.compiler.version import code_version
 from tilewright.dsl.jumps import chooses, jumps
@@ -70,13 +71,14 @@ def _needs_every_rounding(node: Node) -> bool:
 
 
 def compile_plan(
-    plan: Plan, target: str | Target, shapes: Shapes, strides: Mapping[str, tuple[int, ...]] | None = None
-) -> tuple[tuple[Step, Artefact], ...]:
+    plan: Plan, target: str | Target, shapes: Shapes, strides: Mapping[str, tuple[int, ...]] | None = None,
+    choose: Callable[..., Schedule] = default_schedule,
+) -> tuple[tuple[Step, Artefact], ...]:  # fmt: skip
     """The binaries of a Plan's kernels for operands of these shapes and strides (in elements, or C order).
 
     No GPU is needed. Operands are taken to lie at multiples of 16 bytes.
     """
     target = Target.parse(target) if isinstance(target, str) else target
     given = strides or {name: contiguous_strides(shape) for name, shape in shapes.items()}
-    recipe = Recipes(plan, target).recipe(shapes, given)
+    recipe = Recipes(plan, target, choose).recipe(shapes, given)
     return tuple((step, compile_step(step, target, step.operands)) for step in recipe.steps)

@@ -5,7 +5,8 @@
         acc = tl.dot(a, b, acc, input_precision="ieee")
 
 Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32.
-Types that `tl.dot` lacks are multiplied and summed as m × k × n tiles.
+Types that `tl.dot` lacks are multiplied and summed as m × k × n tiles. Of a sum in parts (`split_sums`) a
+program has one, and what it stores are the sums of that part.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Dots:
 
     def write(self) -> None:
         c, schedule = self.contraction, self.schedule
-        batch, tile_m, tile_n = self._tile()
-        top = Scope(self.writer, self.top, None, [batch] if batch else [])
+        given, tile_m, tile_n = self._tile()
+        top = Scope(self.writer, self.top, None, given)
         m = self._positions(self.top, self.m, f"{tile_m} * {self.block_m}", self.block_m, schedule.even_rows)
         n = self._positions(
             self.top, self.n, f"{tile_n} * {self.block_n}", self.block_n, schedule.even_columns
@@ -53,7 +54,8 @@ class Dots:
         kind = spelling.TYPES[c.root.dtype.short]
         self.top.add(f"{acc} = tl.zeros(({self.block_m}, {self.block_n}), {kind})")
         start = self.names.fresh("start")
-        loop = Block(f"for {start} in range(0, {self.writer.size(self.k)}, {self.block_k}):")
+        low, high = self._bounds(given)
+        loop = Block(f"for {start} in range({low}, {high}, {self.block_k}):")
         k = self._positions(loop, self.k, start, self.block_k, schedule.even_depth)
         write = self._dot if self.dot else self._product
         loop.add(f"{acc} = {write(top, loop, m, n, k, acc)}")
@@ -63,18 +65,39 @@ class Dots:
     def _positions(self, block: Block, axes: Sequence[str], start: str, size: str, even: bool) -> Place:
         return positions(self.writer, block, axes, start, size, "" if even else self.writer.size(axes))
 
-    def _tile(self) -> tuple[Place | None, str, str]:
-        """Which tile this program has: a few tiles of rows run through all columns before the next few."""
+    def _bounds(self, given: Sequence[Place]) -> tuple[str, str]:
+        """The positions of the sum that this program adds up."""
+        size, split = self.writer.size(self.k), self.writer.kernel.split
+        if split is None:
+            return "0", size
+        part = next(place for place in given if split.axis in place.axes)
+        low, high = self.names.fresh("low"), self.names.fresh("high")
+        chunk = self.writer.parameters.chunk()
+        self.top.add(f"{low} = {part.flat} * {chunk}")
+        self.top.add(f"{high} = tl.minimum({low} + {chunk}, {size})")
+        return low, high
+
+    def _tile(self) -> tuple[list[Place], str, str]:
+        """Which tile this program has: a few tiles of rows run through all columns before the next few.
+
+        With the places that it has in the batch, and among the parts of the sum.
+        """
         c, add, fresh = self.contraction, self.top.add, self.names.fresh
-        pid, tiles_m, tiles_n = program_id(self.writer), fresh("tiles_m"), fresh("tiles_n")
+        pid, split, given = program_id(self.writer), self.writer.kernel.split, []
+        if split is not None:
+            parts, part = fresh("PARTS"), fresh("part")
+            self.writer.parameters.blocks[parts] = self.schedule.parts
+            add(f"{part} = {pid} % {parts}")
+            add(f"{pid} = {pid} // {parts}")
+            given.append(Place(self.writer, self.top, (split.axis,), part))
+        tiles_m, tiles_n = fresh("tiles_m"), fresh("tiles_n")
         add(f"{tiles_m} = tl.cdiv({self.writer.size(self.m)}, {self.block_m})")
         add(f"{tiles_n} = tl.cdiv({self.writer.size(self.n)}, {self.block_n})")
-        place = None
         if c.batch:
             flat = fresh(group_name(c.batch))
             add(f"{flat} = {pid} // ({tiles_m} * {tiles_n})")
             add(f"{pid} = {pid} % ({tiles_m} * {tiles_n})")
-            place = Place(self.writer, self.top, c.batch, flat)
+            given.append(Place(self.writer, self.top, c.batch, flat))
         group, first, height = fresh("GROUP"), fresh("first"), fresh("height")
         self.writer.parameters.blocks[group] = self.schedule.group
         tile_m, tile_n = fresh("tile_m"), fresh("tile_n")
@@ -82,7 +105,7 @@ class Dots:
         add(f"{height} = tl.minimum({tiles_m} - {first}, {group})")
         add(f"{tile_m} = {first} + {pid} % ({group} * {tiles_n}) % {height}")
         add(f"{tile_n} = {pid} % ({group} * {tiles_n}) // {height}")
-        return place, tile_m, tile_n
+        return given, tile_m, tile_n
 
     # --- products --------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from tilewright.compiler.targets.triton.launch import (
     whole_elements,
 )
 from tilewright.compiler.targets.triton.parameters import Parameter
+from tilewright.compiler.targets.triton.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.runtime.precision import get_matmul_precision
 from tilewright.runtime.recent import Recent
@@ -38,10 +39,13 @@ Arrays = Mapping[str, np.ndarray]
 class TritonExecutable:
     """What interpreted and launched Plans share: recipes by shapes and strides."""
 
-    def __init__(self, plan: Plan, target: Target | str = DEFAULT_TARGET):
+    def __init__(
+        self, plan: Plan, target: Target | str = DEFAULT_TARGET,
+        choose: Callable[..., Schedule] = default_schedule,
+    ):  # fmt: skip
         self.plan = without_orders(plan)
         self.target = Target.parse(target) if isinstance(target, str) else target
-        self._recipes = Recipes(plan, self.target)
+        self._recipes = Recipes(plan, self.target, choose)
         self._found: Recent[tuple, Recipe] = Recent(MAX_RECIPES)
 
     def run(

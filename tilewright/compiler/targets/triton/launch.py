@@ -7,8 +7,9 @@ all start from the same steps.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from tilewright.compiler.targets.triton.schedule import (
     programs,
     total,
 )
+from tilewright.compiler.targets.triton.split_sums import in_parts
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
@@ -95,11 +97,15 @@ class Recipe:
 
 
 class Recipes:
-    """Makes recipes; texts are shared by calls that differ in extents alone."""
+    """Makes recipes; texts are shared by calls that differ in extents alone.
 
-    def __init__(self, plan: Plan, target: Target):
+    `choose` is what gives a kernel its schedule.
+    """
+
+    def __init__(self, plan: Plan, target: Target, choose: Callable[..., Schedule] = default_schedule):
         self.plan = without_orders(plan)
         self.target = target
+        self._choose = choose
         self._texts: Recent[tuple, Emitted] = Recent(MAX_TEXTS)
         self._empty: dict[Program, Recipes] = {}
 
@@ -126,23 +132,36 @@ class Recipes:
         for buffer, shape in buffers:
             all_shapes[buffer.name] = shape
             all_strides[buffer.name] = places.get(buffer.name) or contiguous_strides(shape)
-        steps = [self._step(n, k, all_shapes, all_strides, extents) for n, k in enumerate(self.plan.kernels)]
+        steps: list[Step] = []
+        for number, kernel in enumerate(self.plan.kernels):
+            step = self._step(number, kernel, all_shapes, all_strides, extents)
+            if step.schedule.parts == 1:
+                steps.append(step)
+                continue
+            halves = in_parts(kernel)
+            whole = {**extents, halves.axis: step.schedule.parts}
+            shape = tuple(whole[base(a)] for a in halves.buffer.axes)
+            buffers += ((halves.buffer, shape),)
+            all_shapes[halves.buffer.name] = shape
+            all_strides[halves.buffer.name] = contiguous_strides(shape)
+            for half in (halves.sums, halves.finish):
+                steps.append(self._step((number, half.name), half, all_shapes, all_strides, whole))
         return Recipe(tuple(s for s in steps if s.grid), buffers, self.replaceable)
 
     def _for_empty_axes(self, program: Program) -> Recipes:
         found = self._empty.get(program)
         if found is None:
-            found = self._empty[program] = Recipes(lower(program), self.target)
+            found = self._empty[program] = Recipes(lower(program), self.target, self._choose)
         return found
 
     def _step(
-        self, position: int, kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]
+        self, place: Any, kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]
     ) -> Step:
         names = [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
         plain = {name: normal_strides(shapes[name], strides[name]) for name in names}
         layout = layout_of(kernel, {n: shapes[n] for n in names}, plain, extents)
-        schedule = default_schedule(kernel, layout, extents, self.target, get_matmul_precision())
-        key = (position, layout, schedule)
+        schedule = self._choose(kernel, layout, extents, self.target, get_matmul_precision())
+        key = (place, layout, schedule)
         emitted = self._texts.get(key)
         if emitted is None:
             emitted = self._texts[key] = emit(kernel, layout, schedule)

@@ -62,8 +62,8 @@ class Schedule:
     pointwise     rows and columns divide the parallel axes
     row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks
     contraction   rows are m, columns n, and `block_depth` positions of `depth` (k) are multiplied at a time;
-                  `group` tiles of rows run before the next column of tiles; `input_precision` is Triton's
-                  word for how float32 sides are multiplied
+                  `group` tiles of rows run before the next column of tiles; `parts` programs make the sum of
+                  a tile; `input_precision` is Triton's word for how float32 sides are multiplied
     scatter       rows are the places, columns the axes that places do not depend on; `block_depth` summed
                   positions of `depth` are looked at together, and added one by one if `sparse`
 
@@ -82,6 +82,7 @@ class Schedule:
     even_columns: bool = False
     even_depth: bool = False
     group: int = 1
+    parts: int = 1
     input_precision: str = "ieee"
     num_warps: int = 4
     num_stages: int = 2
@@ -318,6 +319,9 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
     """Positions of one chunk of a split kernel: whole blocks, so that loads stay aligned."""
     assert kernel.split is not None
     parts = extents[kernel.split.axis]
+    if kernel.contraction:
+        blocks = ceiling(total(schedule.depth, extents), schedule.block_depth)
+        return ceiling(blocks, parts) * schedule.block_depth
     if kernel.split.of == "row":
         return (
             ceiling(ceiling(total(schedule.columns, extents), parts), schedule.block_columns)
@@ -327,6 +331,9 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
 
 
 # --- contractions -------------------------------------------------------------------------------------
+
+SHORTEST_PART = 512  # positions of a sum that a program is started for
+FEW_TILES = SMALLEST_GRID // 2  # so many leave a part of a large GPU idle
 
 
 def uses_dot(kernel: Kernel) -> bool:
@@ -346,19 +353,28 @@ def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> 
         largest, depth = (128, 128), 64
     else:
         largest, depth = (64, 64), 32
+    batch = total(contraction.batch, extents)
     block_m = min(largest[0], max(16, power_of_two(m)))
     block_n = min(largest[1], max(16, power_of_two(n)))
     if uses_dot(kernel):
-        batch = total(contraction.batch, extents)
-        while block_m * block_n > 64 * 64 and ceiling(m, block_m) * ceiling(n, block_n) * batch < 128:
+        most = batch * (1 if _is_whole(kernel) else max(1, k // SHORTEST_PART))
+        while block_m * block_n > 64 * 64 and ceiling(m, block_m) * ceiling(n, block_n) * most < 128:
             block_m, block_n = (block_m // 2, block_n) if block_m >= block_n else (block_m, block_n // 2)
         depth = min(depth, max(16, power_of_two(k)))
+    tiles = ceiling(m, block_m) * ceiling(n, block_n) * batch
+    parts = 1 if _is_whole(kernel) else max(1, min(FEW_TILES // max(1, tiles), k // SHORTEST_PART))
     return Schedule(
         as_written(kernel, contraction.m), as_written(kernel, contraction.n), block_m, block_n, depth,
         as_read(kernel, layout, contraction.k), looped=True,
         even_rows=_even(m, block_m), even_columns=_even(n, block_n), even_depth=_even(k, depth),
-        group=8, num_warps=8 if block_m * block_n >= 128 * 128 else 4, num_stages=3 if half else 2,
+        group=8, parts=parts, num_warps=8 if block_m * block_n >= 128 * 128 else 4,
+        num_stages=3 if half else 2,
     )  # fmt: skip
+
+
+def _is_whole(kernel: Kernel) -> bool:
+    """Whether the sum has to be made by one program: what follows it adds up across tiles."""
+    return any(output.accumulate for output in kernel.outputs)
 
 
 def narrow(node: Node) -> Node | None:
@@ -416,14 +432,14 @@ def _scatter(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Sche
 
 def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
     """How many programs run the kernel."""
-    if kernel.split:
+    if kernel.split and not kernel.contraction:
         return extents[kernel.split.axis]
     tiles = ceiling(total(schedule.rows, extents), schedule.block_rows)
     if kernel.scatter:
         columns = ceiling(total(schedule.columns, extents), schedule.block_columns)
         return total(moving_axes(kernel), extents) * tiles * columns
     if kernel.contraction:
-        batch = total(kernel.contraction.batch, extents)
+        batch = total(kernel.contraction.batch, extents) * schedule.parts
         return batch * tiles * ceiling(total(schedule.columns, extents), schedule.block_columns)
     if kernel.row:
         return tiles
