@@ -101,8 +101,8 @@ def test_operands_may_lie_in_any_way():
 
 
 def test_a_gradient_is_split_as_well():
-    call = call_of(layer.vjp, (1200, 5), (6, 5), (6,), (1200, 6))
-    assert any(step.schedule.parts > 1 for step in recipe(call).steps), "the sum over 1,200 rows"
+    call = call_of(layer.vjp, (4500, 5), (6, 5), (6,), (4500, 6))
+    assert any(step.schedule.parts > 1 for step in recipe(call).steps), "the sum over 4,500 rows"
     check(call)
 
 
@@ -120,8 +120,8 @@ def test_equal_bits_from_run_to_run():
     [
         (((256, 65536), (65536, 256)), 33),  # 4 tiles
         (((16, 8192), (8192, 8192)), 2),  # 64 tiles
-        (((64, 1024), (1024, 64)), 2),  # as short as parts may be
-        (((64, 1000), (1000, 64)), 1),
+        (((64, 4096), (4096, 64)), 4),  # as short as sums and parts may be
+        (((64, 4095), (4095, 64)), 1),
         (((4096, 4096), (4096, 4096)), 1),
         (((2048, 8192), (8192, 2048)), 1),
     ],
@@ -137,14 +137,14 @@ def test_the_buffer_between_is_one_of_the_calls():
     found = recipe(call_of(product, (16, 4096), (4096, 16), dtype=HALF))
     (result, _), (sums, shape) = found.buffers
     assert result.name == "y" and sums.name == "product_0_sums"
-    assert shape == (8, 16, 16) and sums.dtype.short == "f32"
+    assert shape == (4, 16, 16) and sums.dtype.short == "f32"
     first, second = found.steps
-    assert first.grid == 8 and first.operands == {"a", "b", "product_0_sums"}
+    assert first.grid == 4 and first.operands == {"a", "b", "product_0_sums"}
     assert second.operands == {"product_0_sums", "y"}
 
 
 def test_on_a_device_the_parts_are_two_launches_and_their_memory_goes_back():
-    a, b = (RNG.standard_normal(shape).astype(np.float32) for shape in ((16, 2048), (2048, 16)))
+    a, b = (RNG.standard_normal(shape).astype(np.float32) for shape in ((16, 4096), (4096, 16)))
     with installed(FakeCuda()) as fake:
         x, y = tw.tensor(a, device="cuda"), tw.tensor(b, device="cuda")
         before = tw.cuda.memory_stats().live_bytes
@@ -160,7 +160,7 @@ def test_on_a_device_the_parts_are_two_launches_and_their_memory_goes_back():
 
 
 def test_golden(golden):
-    call = call_of(layer, (20, 2048), (30, 2048), (30,), dtype=HALF)
+    call = call_of(layer, (20, 4096), (30, 4096), (30,), dtype=HALF)
     golden("triton/sum_in_parts.py.txt", "\n\n".join(source(lower(call.program), call.arrays).values()))
 
 
@@ -172,7 +172,7 @@ def test_golden(golden):
     ],
 )
 def test_parts_compile_and_fit(target):
-    call = call_of(layer, (20, 2048), (30, 2048), (30,), dtype=HALF)
+    call = call_of(layer, (20, 4096), (30, 4096), (30,), dtype=HALF)
     _, shapes, strides = whole_elements(call.arrays)
     gpu = Target.parse(target)
     steps = compile_plan(lower(call.program), gpu, shapes, strides)

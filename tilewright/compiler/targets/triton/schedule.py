@@ -332,7 +332,8 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
 
 # --- contractions -------------------------------------------------------------------------------------
 
-SHORTEST_PART = 512  # positions of a sum that a program is started for
+LONG_SUM = 4096  # positions; a shorter one is over before a second kernel has begun
+SHORTEST_PART = 1024  # positions of a sum that a program is started for
 FEW_TILES = SMALLEST_GRID // 2  # so many leave a part of a large GPU idle
 
 
@@ -357,12 +358,12 @@ def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> 
     block_m = min(largest[0], max(16, power_of_two(m)))
     block_n = min(largest[1], max(16, power_of_two(n)))
     if uses_dot(kernel):
-        most = batch * (1 if _is_whole(kernel) else max(1, k // SHORTEST_PART))
+        most = batch * _most_parts(kernel, k)
         while block_m * block_n > 64 * 64 and ceiling(m, block_m) * ceiling(n, block_n) * most < 128:
             block_m, block_n = (block_m // 2, block_n) if block_m >= block_n else (block_m, block_n // 2)
         depth = min(depth, max(16, power_of_two(k)))
     tiles = ceiling(m, block_m) * ceiling(n, block_n) * batch
-    parts = 1 if _is_whole(kernel) else max(1, min(FEW_TILES // max(1, tiles), k // SHORTEST_PART))
+    parts = max(1, min(FEW_TILES // max(1, tiles), _most_parts(kernel, k)))
     return Schedule(
         as_written(kernel, contraction.m), as_written(kernel, contraction.n), block_m, block_n, depth,
         as_read(kernel, layout, contraction.k), looped=True,
@@ -372,9 +373,10 @@ def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> 
     )  # fmt: skip
 
 
-def _is_whole(kernel: Kernel) -> bool:
-    """Whether the sum has to be made by one program: what follows it adds up across tiles."""
-    return any(output.accumulate for output in kernel.outputs)
+def _most_parts(kernel: Kernel, summed: int) -> int:
+    """Into how many parts a sum may be cut: not at all where what follows it adds up across tiles."""
+    whole = summed < LONG_SUM or any(output.accumulate for output in kernel.outputs)
+    return 1 if whole else summed // SHORTEST_PART
 
 
 def narrow(node: Node) -> Node | None:
