@@ -6,20 +6,61 @@
 
 Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32.
 Types that `tl.dot` lacks are multiplied and summed as m × k × n tiles. Of a sum in parts (`split_sums`) a
-program has one, and what it stores are the sums of that part.
+program has one, and what it stores are the sums of that part. Persistent programs take tile after tile, in
+one loop that Triton flattens, so that the loads of a tile begin before the one before it is stored.
+
+Operands of two dimensions that a descriptor can say (`described`) are loaded by the hardware's copies:
+
+    a_tiles = tl.make_tensor_descriptor(a_ptr, shape=[size_m, size_k], strides=[stride_a_m, 1], …)
+    a = a_tiles.load([tile_m * BLOCK_M, start])      zero beyond the ends, as any read is
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
-from tilewright.compiler.nest import ACCUMULATOR, Contraction
+from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, evaluated
 from tilewright.compiler.targets.triton import spelling
 from tilewright.compiler.targets.triton.places import Place, Writer, group_name, positions, program_id
-from tilewright.compiler.targets.triton.schedule import Schedule, narrow, uses_dot
+from tilewright.compiler.targets.triton.schedule import STRIDED, UNIT, Layout, Schedule, narrow, uses_dot
 from tilewright.compiler.targets.triton.scope import Scope
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
-from tilewright.dsl.program import At, Node, Read
+from tilewright.dsl.program import At, Node, Read, topological
+
+
+def described(kernel: Kernel, layout: Layout) -> dict[Read, tuple[str, str]]:
+    """The reads of a contraction's operands that descriptors can say, if strides and addresses are aligned.
+
+    Their dimensions are those of a tile, one of them contiguous; positions fit 32 bits. With the axes in the
+    order of memory.
+    """
+    contraction = kernel.contraction
+    assert contraction is not None
+    found: dict[Read, tuple[str, str]] = {}
+    if not uses_dot(kernel) or layout.wide or len(contraction.k) != 1:
+        return found
+    for side, own in ((contraction.left, contraction.m), (contraction.right, contraction.n)):
+        for read in evaluated([side]):
+            if not isinstance(read, Read) or len(own) != 1 or set(read.names) != {*own, *contraction.k}:
+                continue
+            first, second = read.names
+            kinds = layout.of(read.param, 0), layout.of(read.param, 1)
+            if kinds == (STRIDED, UNIT):
+                found[read] = (first, second)
+            elif kinds == (UNIT, STRIDED):
+                found[read] = (second, first)
+    ways = Counter(read.param for read in found)
+    return {read: axes for read, axes in found.items() if ways[read.param] == 1}
+
+
+def _drop_unused(loop: Block, count: int) -> None:
+    """Leave out those of the first lines of a loop that bind what nothing after them needs."""
+    for number in reversed(range(count)):
+        name = str(loop.lines[number]).partition(" = ")[0]
+        if not any(re.search(rf"\b{name}\b", str(line)) for line in loop.lines[number + 1 :]):
+            del loop.lines[number]
 
 
 class Dots:
@@ -31,6 +72,8 @@ class Dots:
         self.schedule = schedule
         self.contraction: Contraction = writer.kernel.contraction
         self.top = writer.top
+        self.body = Block("for") if schedule.persistent else writer.top
+        """What a program does for a tile."""
         self.names = writer.names
         block = writer.parameters.block
         c = self.contraction
@@ -39,31 +82,69 @@ class Dots:
         self.block_n = block("BLOCK_" + group_name(self.n).upper(), schedule.block_columns)
         self.block_k = block("BLOCK_" + group_name(self.k).upper(), schedule.block_depth)
         self.dot = uses_dot(writer.kernel)
+        self.described = described(writer.kernel, writer.layout) if schedule.descriptors else {}
+        self._tiles: dict[Read, str] = {}
+        self._starts: dict[int, str] = {}
         halves = [half for side in (c.left, c.right) if (half := narrow(side)) is not None]
         self.narrow = self.dot and len(halves) == 2 and halves[0].dtype == halves[1].dtype
 
     def write(self) -> None:
         c, schedule = self.contraction, self.schedule
         given, tile_m, tile_n = self._tile()
-        top = Scope(self.writer, self.top, None, given)
-        m = self._positions(self.top, self.m, f"{tile_m} * {self.block_m}", self.block_m, schedule.even_rows)
+        self._make_descriptors()
+        top = Scope(self.writer, self.body, None, given)
+        m = self._positions(self.body, self.m, f"{tile_m} * {self.block_m}", self.block_m, schedule.even_rows)
         n = self._positions(
-            self.top, self.n, f"{tile_n} * {self.block_n}", self.block_n, schedule.even_columns
+            self.body, self.n, f"{tile_n} * {self.block_n}", self.block_n, schedule.even_columns
         )
         acc = self.names.fresh("acc")
         kind = spelling.TYPES[c.root.dtype.short]
-        self.top.add(f"{acc} = tl.zeros(({self.block_m}, {self.block_n}), {kind})")
+        self.body.add(f"{acc} = tl.zeros(({self.block_m}, {self.block_n}), {kind})")
         start = self.names.fresh("start")
         low, high = self._bounds(given)
         loop = Block(f"for {start} in range({low}, {high}, {self.block_k}):")
         k = self._positions(loop, self.k, start, self.block_k, schedule.even_depth)
         write = self._dot if self.dot else self._product
+        bound = len(loop.lines)
         loop.add(f"{acc} = {write(top, loop, m, n, k, acc)}")
-        self.top.add(loop)
+        if self.described:
+            _drop_unused(loop, bound)
+        self.body.add(loop)
         self._epilogue(top, m, n, acc)
+        if self.body is not self.top:
+            self.top.add(self.body)
 
     def _positions(self, block: Block, axes: Sequence[str], start: str, size: str, even: bool) -> Place:
-        return positions(self.writer, block, axes, start, size, "" if even else self.writer.size(axes))
+        bound = "" if even else self.writer.size(axes)
+        place = positions(self.writer, block, axes, start, size, bound)
+        self._starts[id(place)] = start
+        return place
+
+    def _make_descriptors(self) -> None:
+        blocks = {self.m: self.block_m, self.n: self.block_n, self.k: self.block_k}
+        parameters = self.writer.parameters
+        for read, axes in self.described.items():
+            name = self._tiles[read] = self.names.fresh(f"{read.param}_tiles")
+            shape = ", ".join(self.writer.size((axis,)) for axis in axes)
+            block = ", ".join(blocks[axis,] for axis in axes)
+            stride = parameters.stride(read.param, read.names.index(axes[0]))
+            self.top.add(
+                f"{name} = tl.make_tensor_descriptor({parameters.pointer(read.param)}, shape=[{shape}], "
+                f"strides=[{stride}, 1], block_shape=[{block}])"
+            )
+
+    def _load_described(self, inner: Scope, node: Node, own: Place, k: Place, rows: Place) -> None:
+        """The tiles of a side's operands that have a descriptor, the dimension of `rows` first."""
+        for read in topological([node]):
+            if not isinstance(read, Read) or read not in self.described or inner.lookup(read):
+                continue
+            places = {own.axes[0]: own, k.axes[0]: k}
+            axes = self.described[read]
+            at = ", ".join(self._starts[id(places[axis])] for axis in axes)
+            turned = "" if places[axes[0]] is rows else ".T"
+            name = self.names.fresh(read.param, inner.block)
+            inner.block.add(f"{name} = {self._tiles[read]}.load([{at}]){turned}")
+            inner.values[read] = Value(name, ATOM, frozenset({0, 1}))
 
     def _bounds(self, given: Sequence[Place]) -> tuple[str, str]:
         """The positions of the sum that this program adds up."""
@@ -73,39 +154,55 @@ class Dots:
         part = next(place for place in given if split.axis in place.axes)
         low, high = self.names.fresh("low"), self.names.fresh("high")
         chunk = self.writer.parameters.chunk()
-        self.top.add(f"{low} = {part.flat} * {chunk}")
-        self.top.add(f"{high} = tl.minimum({low} + {chunk}, {size})")
+        self.body.add(f"{low} = {part.flat} * {chunk}")
+        self.body.add(f"{high} = tl.minimum({low} + {chunk}, {size})")
         return low, high
+
+    def _constexpr(self, wish: str, value: int) -> str:
+        name = self.names.fresh(wish)
+        self.writer.parameters.blocks[name] = value
+        return name
 
     def _tile(self) -> tuple[list[Place], str, str]:
         """Which tile this program has: a few tiles of rows run through all columns before the next few.
 
         With the places that it has in the batch, and among the parts of the sum.
         """
-        c, add, fresh = self.contraction, self.top.add, self.names.fresh
+        c, top, add, fresh = self.contraction, self.top.add, self.body.add, self.names.fresh
         pid, split, given = program_id(self.writer), self.writer.kernel.split, []
+        tiles_m, tiles_n = fresh("tiles_m"), fresh("tiles_n")
+        top(f"{tiles_m} = tl.cdiv({self.writer.size(self.m)}, {self.block_m})")
+        top(f"{tiles_n} = tl.cdiv({self.writer.size(self.n)}, {self.block_n})")
+        parts = self._constexpr("PARTS", self.schedule.parts) if split is not None else ""
+        if self.schedule.persistent:
+            pid = self._every_tile(pid, [tiles_m, tiles_n, parts])
         if split is not None:
-            parts, part = fresh("PARTS"), fresh("part")
-            self.writer.parameters.blocks[parts] = self.schedule.parts
+            part = fresh("part")
             add(f"{part} = {pid} % {parts}")
             add(f"{pid} = {pid} // {parts}")
-            given.append(Place(self.writer, self.top, (split.axis,), part))
-        tiles_m, tiles_n = fresh("tiles_m"), fresh("tiles_n")
-        add(f"{tiles_m} = tl.cdiv({self.writer.size(self.m)}, {self.block_m})")
-        add(f"{tiles_n} = tl.cdiv({self.writer.size(self.n)}, {self.block_n})")
+            given.append(Place(self.writer, self.body, (split.axis,), part))
         if c.batch:
             flat = fresh(group_name(c.batch))
             add(f"{flat} = {pid} // ({tiles_m} * {tiles_n})")
             add(f"{pid} = {pid} % ({tiles_m} * {tiles_n})")
-            given.append(Place(self.writer, self.top, c.batch, flat))
-        group, first, height = fresh("GROUP"), fresh("first"), fresh("height")
-        self.writer.parameters.blocks[group] = self.schedule.group
+            given.append(Place(self.writer, self.body, c.batch, flat))
+        group, first, height = self._constexpr("GROUP", self.schedule.group), fresh("first"), fresh("height")
         tile_m, tile_n = fresh("tile_m"), fresh("tile_n")
         add(f"{first} = {pid} // ({group} * {tiles_n}) * {group}")
         add(f"{height} = tl.minimum({tiles_m} - {first}, {group})")
         add(f"{tile_m} = {first} + {pid} % ({group} * {tiles_n}) % {height}")
         add(f"{tile_n} = {pid} % ({group} * {tiles_n}) // {height}")
         return given, tile_m, tile_n
+
+    def _every_tile(self, pid: str, counts: Sequence[str]) -> str:
+        """Have the program take every tile that is as many further as there are programs; a tile's number."""
+        tile, programs = self.names.fresh("tile"), self._constexpr("PROGRAMS", self.schedule.persistent)
+        batch = [self.writer.size(self.contraction.batch)] if self.contraction.batch else []
+        tiles = " * ".join([*filter(None, counts), *batch])
+        self.body.head = f"for {tile} in tl.range({pid}, {tiles}, {programs}, flatten=True):"
+        rest = self.names.fresh("rest")
+        self.body.add(f"{rest} = {tile}")
+        return rest
 
     # --- products --------------------------------------------------------------------------------------
 
@@ -124,10 +221,11 @@ class Dots:
         shape: tuple[str, str],
     ) -> str:  # fmt: skip
         """One side as a whole tile, zero beyond the end of k."""
-        outer = Scope(self.writer, self.top, top, [own], {id(own): dims[id(own)]}, 2)
+        outer = Scope(self.writer, self.body, top, [own], {id(own): dims[id(own)]}, 2)
         inner = Scope(self.writer, loop, outer, [k], {id(k): dims[id(k)]}, 2)
         if self.narrow:
             node = narrow(node) or node
+        self._load_described(inner, node, own, k, own if dims[id(own)] == 0 else k)
         value = inner.typed(node)
         mask = inner.mask(frozenset({dims[id(k)]}))
         if mask is not None and not (inner.outside(node) == 0 and dims[id(k)] in value.dims):
@@ -143,7 +241,7 @@ class Dots:
 
     def _product(self, top: Scope, loop: Block, m: Place, n: Place, k: Place, acc: str) -> str:
         dims = {id(m): 0, id(k): 1, id(n): 2}
-        outer = Scope(self.writer, self.top, top, [m, n], {i: d for i, d in dims.items() if i != id(k)}, 3)
+        outer = Scope(self.writer, self.body, top, [m, n], {i: d for i, d in dims.items() if i != id(k)}, 3)
         inner = Scope(self.writer, loop, outer, [k], dims, 3)
         dtype = self.contraction.root.dtype
         left, right = inner.typed(self.contraction.left), inner.typed(self.contraction.right)
@@ -161,7 +259,7 @@ class Dots:
         return f"{acc} + {total}"
 
     def _epilogue(self, top: Scope, m: Place, n: Place, acc: str) -> None:
-        scope = Scope(self.writer, self.top, top, [m, n], {id(m): 0, id(n): 1}, 2)
+        scope = Scope(self.writer, self.body, top, [m, n], {id(m): 0, id(n): 1}, 2)
         for node in self.writer.kernel.nodes():
             if isinstance(node, Read) and node.param == ACCUMULATOR:
                 scope.values[node] = Value(acc, ATOM, frozenset({0, 1}))

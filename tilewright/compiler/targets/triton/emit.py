@@ -11,11 +11,11 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.targets.triton import spelling
-from tilewright.compiler.targets.triton.dots import Dots
+from tilewright.compiler.targets.triton.dots import Dots, described
 from tilewright.compiler.targets.triton.facts import flat_place, scattered_inside
 from tilewright.compiler.targets.triton.parameters import Parameter, Parameters
 from tilewright.compiler.targets.triton.places import Writer, group_name
@@ -42,6 +42,10 @@ class Emitted:
     name: str
     parameters: tuple[Parameter, ...]
     constexprs: Mapping[str, int]
+    described: Mapping[str, int] = field(default_factory=dict)
+    """The operands that are read by descriptors, which must lie at multiples of 16 bytes; and the dimension
+    whose stride, from row to row, must be one as well.
+    """
 
 
 def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
@@ -70,7 +74,9 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     function = "\n".join([*_comments(kernel), "@triton.jit", *_signature(name, arguments), body, ""])
     helpers = spelling.helpers_for("\n".join((*writer.functions, body)))
     text = "\n\n".join(part for part in (HEADER, helpers, *writer.functions, function) if part)
-    return Emitted(text, name, ordered, dict(parameters.blocks))
+    found = described(kernel, layout) if schedule.descriptors and kernel.contraction else {}
+    rows = {read.param: read.names.index(axes[0]) for read, axes in found.items()}
+    return Emitted(text, name, ordered, dict(parameters.blocks), rows)
 
 
 def _position_names(kernel: Kernel) -> dict[Node, str]:

@@ -17,6 +17,7 @@ from tilewright.compiler.ranking import without_orders
 from tilewright.compiler.targets.triton.binaries import compile_step
 from tilewright.compiler.targets.triton.interpreter import interpret
 from tilewright.compiler.targets.triton.launch import (
+    DESCRIPTOR_ALIGNMENT,
     POINTER,
     SCALAR,
     Recipe,
@@ -92,7 +93,8 @@ class InterpreterExecutable(TritonExecutable):
         arrays, recipe = self.recipe(arguments)
         for buffer, shape in recipe.buffers:
             arrays[buffer.name] = _poisoned(shape, buffer.dtype.numpy)
-        for step in recipe.steps:
+        aligned = frozenset(name for name, array in arrays.items() if _lies_aligned(array))
+        for step in (step.suited(aligned) for step in recipe.steps):
             values = [_argument(p, step, arrays, scalars or {}) for p in step.parameters]
             interpret(
                 step.emitted.text, step.emitted.name, (step.grid,), values, step.emitted.constexprs,
@@ -122,6 +124,10 @@ def _poisoned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     array = np.empty(shape, dtype)
     array.reshape(-1).view(np.uint8)[...] = 1 if dtype == np.bool_ else 0xFF if dtype.kind == "f" else 0x7F
     return array
+
+
+def _lies_aligned(array: np.ndarray) -> bool:
+    return array.__array_interface__["data"][0] % DESCRIPTOR_ALIGNMENT == 0
 
 
 def _argument(parameter: Parameter, step: Step, arrays: Arrays, scalars: Mapping[str, float | int]) -> Any:

@@ -213,6 +213,7 @@ def _interpreting() -> Iterator[None]:
             _replace(knobs.runtime, "interpret", True)
             _interpret_library(tl, interpreter)
             interpreter._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
+            _replace(tl, "range", lambda *bounds, **options: _range(*bounds))
             _replace(tl.tensor, "__index__", lambda self: int(self.handle.data.item()))
             _replace(interpreter.ReduceOps, "generic_reduce", _reduce_in_pairs)
             _replace(interpreter.ScanOps, "generic_scan", _scan_by_doubling)

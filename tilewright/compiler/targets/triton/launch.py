@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 NOWHERE: Shapes = {}
 
 MAX_TEXTS = 1024  # that are remembered of a Plan
+DESCRIPTOR_ALIGNMENT = 16  # bytes, of an operand's address and of its rows
 NARROW_LIMIT = 2**31 - 2**20  # positions and offsets below this, and those of masked lanes, fit int32
 
 
@@ -60,6 +61,12 @@ class Step:
     schedule: Schedule
     grid: int
     integers: Mapping[str, int]
+    plain: Step | None = None
+    """The same without descriptors, where this one has some."""
+
+    def suited(self, aligned: frozenset[str]) -> Step:
+        """This launch, or one without descriptors if an operand that has one is not among the `aligned`."""
+        return self if self.plain is None or aligned >= set(self.emitted.described) else self.plain
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -161,13 +168,25 @@ class Recipes:
         plain = {name: normal_strides(shapes[name], strides[name]) for name in names}
         layout = layout_of(kernel, {n: shapes[n] for n in names}, plain, extents)
         schedule = self._choose(kernel, layout, extents, self.target, get_matmul_precision())
-        key = (place, layout, schedule)
-        emitted = self._texts.get(key)
-        if emitted is None:
-            emitted = self._texts[key] = emit(kernel, layout, schedule)
-        values = {p.name: integer_value(p, kernel, schedule, extents, plain) for p in emitted.parameters}
-        integers = {name: value for name, value in values.items() if value is not None}
-        return Step(kernel, emitted, schedule, programs(kernel, schedule, extents), integers)
+
+        def step(schedule: Schedule) -> Step:
+            key = (place, layout, schedule)
+            emitted = self._texts.get(key)
+            if emitted is None:
+                emitted = self._texts[key] = emit(kernel, layout, schedule)
+            values = {p.name: integer_value(p, kernel, schedule, extents, plain) for p in emitted.parameters}
+            integers = {name: value for name, value in values.items() if value is not None}
+            return Step(kernel, emitted, schedule, programs(kernel, schedule, extents), integers)
+
+        if not schedule.descriptors:
+            return step(schedule)
+        with_them, without = step(schedule), step(replace(schedule, descriptors=False))
+        dtypes = {param.name: param.dtype for param in kernel.tiles}
+        described = with_them.emitted.described
+        rows = [plain[name][d] * dtypes[name].numpy.itemsize for name, d in described.items()]
+        if not rows or any(size % DESCRIPTOR_ALIGNMENT or size <= 0 for size in rows):
+            return without
+        return replace(with_them, plain=without)
 
 
 def chunk_extents(plan: Plan, extents: Mapping[str, int]) -> dict[str, int]:

@@ -80,7 +80,7 @@ class Queue:
         found = self._others.get(lies)
         if found is None:
             aligned = frozenset(name for name, even in zip(self.places, lies, strict=True) if even)
-            steps = self.recipe.steps
+            steps = [step.suited(aligned) for step in self.recipe.steps]
             kernels = [self._load(step, aligned & step.operands) for step in steps]
             found = self._others[lies] = Launches(self.places, steps, kernels, self)
             if all(lies):

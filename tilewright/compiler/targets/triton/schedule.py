@@ -63,7 +63,9 @@ class Schedule:
     row           rows are the parallel axes, columns the row axes; `looped`: a row is walked in blocks
     contraction   rows are m, columns n, and `block_depth` positions of `depth` (k) are multiplied at a time;
                   `group` tiles of rows run before the next column of tiles; `parts` programs make the sum of
-                  a tile; `input_precision` is Triton's word for how float32 sides are multiplied
+                  a tile; `input_precision` is Triton's word for how float32 sides are multiplied;
+                  `persistent` programs take one tile after the other (0: there is one for each tile);
+                  `descriptors`: tiles of operands that allow it are loaded as such, by the hardware's copies
     scatter       rows are the places, columns the axes that places do not depend on; `block_depth` summed
                   positions of `depth` are looked at together, and added one by one if `sparse`
 
@@ -83,6 +85,8 @@ class Schedule:
     even_depth: bool = False
     group: int = 1
     parts: int = 1
+    persistent: int = 0
+    descriptors: bool = False
     input_precision: str = "ieee"
     num_warps: int = 4
     num_stages: int = 2
@@ -441,8 +445,9 @@ def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> 
         columns = ceiling(total(schedule.columns, extents), schedule.block_columns)
         return total(moving_axes(kernel), extents) * tiles * columns
     if kernel.contraction:
-        batch = total(kernel.contraction.batch, extents) * schedule.parts
-        return batch * tiles * ceiling(total(schedule.columns, extents), schedule.block_columns)
+        tiles *= total(kernel.contraction.batch, extents) * schedule.parts
+        tiles *= ceiling(total(schedule.columns, extents), schedule.block_columns)
+        return min(tiles, schedule.persistent) if schedule.persistent else tiles
     if kernel.row:
         return tiles
     return tiles * ceiling(total(schedule.columns, extents), schedule.block_columns)
