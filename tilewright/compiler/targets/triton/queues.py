@@ -123,10 +123,6 @@ class Launches:
         codes = "".join(scalar.code for scalar in self._scalars)
         self._front = struct.Struct(f"<{len(places)}Q{codes}{len(self._scratch)}Q")
         self._row = _Row(self, places, steps)
-        self._starts = tuple(
-            (kernel.start, kernel.head((step.grid,)), kernel.tail)
-            for step, kernel in zip(steps, kernels, strict=True)
-        )
 
     def start(self, addresses: Sequence[int], scalars: Numbers, stream: Stream) -> None:
         """Queue all kernels on a stream."""
@@ -154,10 +150,10 @@ class Launches:
             self._front.pack_into(row.slots, 0, *addresses, *values)
         except (struct.error, OverflowError) as error:
             raise ArgumentError(f"kernel {self.entries[0]!r}: {error}; {self._typed(values)}") from error
-        for (start, head, tail), pointers in zip(self._starts, row.pointers, strict=True):
-            code = start(*head, handle, pointers, *tail)
+        for start, head, tail in row.starts:
+            code = start(*head, handle, *tail)
             if code[0]:
-                self._again(code, start, (*head, handle, pointers, *tail))
+                self._again(code, start, (*head, handle, *tail))
 
     def _again(self, code: Any, start: Any, arguments: tuple[Any, ...]) -> None:
         """Once more in the device's own context, if it was another's that was current; else the error."""
@@ -206,18 +202,22 @@ class Launches:
 
 
 class _Row(threading.local):
-    """One thread's row of slots, and for each kernel the array of pointers into it."""
+    """One thread's row of slots, and for each kernel the array of pointers into it, ready to be launched."""
 
     def __init__(self, of: Launches, places: Sequence[str], steps: Sequence[Step]):
         rows, constants = of.slots_of(places, steps)
         front = of._front.size
-        self.slots = ctypes.create_string_buffer(max(SLOT_BYTES, front + len(constants)))
-        self.slots[front : front + len(constants)] = constants
-        start = ctypes.addressof(self.slots)
+        self.slots = bytearray(bytes(front) + constants)
+        self._held = (ctypes.c_char * len(self.slots)).from_buffer(self.slots)
+        start = ctypes.addressof(self._held)
         self._arrays = [
             (ctypes.c_void_p * max(1, len(row)))(*(start + SLOT_BYTES * slot for slot in row)) for row in rows
         ]
-        self.pointers = tuple(ctypes.addressof(array) for array in self._arrays)
+        self.starts = tuple(
+            (kernel.start, kernel.head((step.grid,)), (ctypes.addressof(array), *kernel.tail))
+            for step, kernel, array in zip(steps, of.kernels, self._arrays, strict=True)
+        )
+        """For each kernel the driver's function, and its arguments before and behind the stream."""
 
 
 def loader(target: Any, ordinal: int, compile_step: Any) -> Any:
