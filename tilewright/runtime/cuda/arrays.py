@@ -208,6 +208,8 @@ class DeviceArray(Array):
 
     def reshaped(self, shape: tuple[int, ...]) -> DeviceArray | None:
         """`reshape`, or None where that needs a copy."""
+        if self.shape == shape:
+            return self
         strides = view_strides(self.shape, self.strides, shape, self.dtype.itemsize)
         if strides is None:
             return None
@@ -418,6 +420,7 @@ def contiguous_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+@functools.lru_cache(maxsize=4096)
 def _in_order(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
     """Whether an array lies in C order without gaps."""
     step = itemsize
