@@ -15,6 +15,8 @@ from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule, lane_axes
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
+from tilewright.compiler.targets.triton import schedule as triton
+from tilewright.compiler.targets.triton.toolchain import Target
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,46 @@ def cpu_space(kernel: Kernel, layout: Layout, target: CpuTarget) -> Space:
         )
     tiles = (256, 1024, 4096) if not kernel.row else (default.tile,)
     return Space(default, {"lane_axis": lane_axes(kernel), "unroll": (1, 2, 4, 8), "tile": tiles})
+
+
+# --- contractions on a GPU ----------------------------------------------------------------------------------
+
+TILES = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
+DEPTHS, STAGES = (32, 64, 128), (2, 3, 4)
+FEWEST_ELEMENTS, MOST_ELEMENTS = 32, 256  # of a tile's sums that a thread holds
+LARGEST_PART = 4  # times as many parts, and as few, as the default has
+
+
+def triton_contractions(
+    kernel: Kernel, layout: triton.Layout, extents: Mapping[str, int], target: Target
+) -> Iterator[triton.Schedule]:
+    """Schedules of a contraction that fit a GPU, the default first: all give the same product.
+
+    Left out by arithmetic are those whose stages exceed a block's shared memory, whose tiles are too few or
+    too many for their threads, and tiles larger than the whole product.
+    """
+    default = triton.default_schedule(kernel, layout, extents, target)
+    yield default
+    contraction = kernel.contraction
+    if contraction is None or not triton.uses_dot(kernel):
+        return
+    itemsize = 2 if triton.narrow(contraction.left) is not None else 4
+    parts = sorted({1, default.parts, max(1, default.parts // LARGEST_PART), default.parts * LARGEST_PART})
+    if default.parts == 1:
+        parts = [1]
+    most_rows, most_columns = (
+        triton.power_of_two(triton.total(axes, extents)) for axes in (default.rows, default.columns)
+    )
+    choices = itertools.product(TILES, DEPTHS, STAGES, (4, 8), (0, triton.FEW_TILES), (False, True), parts)
+    for (rows, columns), depth, stages, warps, persistent, descriptors, count in choices:
+        staged = (rows + columns) * depth * itemsize * stages
+        each = rows * columns // (warps * target.warp_size)
+        fits = staged <= target.shared_memory_limit and FEWEST_ELEMENTS <= each <= MOST_ELEMENTS
+        if not fits or ((rows, columns) != TILES[0] and (rows > most_rows or columns > most_columns)):
+            continue
+        schedule = replace(
+            triton.with_blocks(default, extents, rows, columns, depth),
+            num_stages=stages, num_warps=warps, persistent=persistent, descriptors=descriptors, parts=count,
+        )  # fmt: skip
+        if schedule != default:
+            yield schedule

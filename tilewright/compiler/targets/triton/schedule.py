@@ -377,6 +377,18 @@ def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> 
     )  # fmt: skip
 
 
+def with_blocks(
+    schedule: Schedule, extents: Mapping[str, int], rows: int, columns: int, depth: int
+) -> Schedule:
+    """A contraction's schedule with tiles of other sizes."""
+    groups = (schedule.rows, schedule.columns, schedule.depth)
+    even = [_even(total(g, extents), b) for g, b in zip(groups, (rows, columns, depth), strict=True)]
+    return replace(
+        schedule, block_rows=rows, block_columns=columns, block_depth=depth,
+        even_rows=even[0], even_columns=even[1], even_depth=even[2],
+    )  # fmt: skip
+
+
 def _most_parts(kernel: Kernel, summed: int) -> int:
     """Into how many parts a sum may be cut: not at all where what follows it adds up across tiles."""
     whole = summed < LONG_SUM or any(output.accumulate for output in kernel.outputs)
