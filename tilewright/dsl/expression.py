@@ -18,7 +18,7 @@ from tilewright.dsl.foreign import OPERATORS, instead_of, instead_of_attribute, 
 from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, reduced
 from tilewright.dsl.renaming import rename
 from tilewright.dsl.scalars import ScalarFunction
-from tilewright.dsl.scope import axis_names, caller_name, is_batch, is_unit, scope
+from tilewright.dsl.scope import axis_names, caller_name, is_batch, is_unit, read_along, scope
 from tilewright.errors import AxisError, DTypeError, LanguageError
 
 # Set by the layer that knows arrays and Tensors: how `tw.exp(tensor)` works outside of an op.
@@ -453,6 +453,7 @@ def renamed(value: Expr, names: Any) -> Expr:
     if isinstance(value.node, Read):
         return Expr(Read(value.node.param, wanted, value.node.type))
     names_of = dict(zip(current, wanted, strict=True))
+    read_along(names_of)
     return Expr(rename(value.node, names_of), union(wanted))
 
 

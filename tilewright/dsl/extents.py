@@ -16,6 +16,7 @@ from tilewright.dsl.program import (
     Node,
     Program,
     Result,
+    SecondName,
     Size,
     axes_within,
     reads,
@@ -117,25 +118,50 @@ def used_extents(results: Sequence[Result], extents: Mapping[str, Node]) -> tupl
 def bind_extents(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """The extent of every axis for operands of these shapes; raises `ShapeError` where two disagree."""
     extents: dict[str, int] = {}
+    wrong: list[ShapeError] = []
     for axis, sites in axis_sites(program).items():
         first, *others = sites
         extent = shapes[first[0]][first[1]]
         for name, dimension in others:
             if shapes[name][dimension] != extent:
-                raise ShapeError(
+                told = (
                     f"op {program.name!r}: axis {axis!r} is {extent} in {first[0]} (shape "
                     f"{shapes[first[0]]}) but "
                     f"{shapes[name][dimension]} in {name} (shape {shapes[name]}); they must be equal"
                 )
+                wrong.append(ShapeError(told))
         extents[axis] = extent
     for declared in program.extents:
         extent = _computed(program, declared, extents)
         if extents.setdefault(declared.axis, extent) != extent:
-            raise ShapeError(
+            told = (
                 f"op {program.name!r}: axis {declared.axis!r} is {extents[declared.axis]} in an operand but "
                 f"{extent} positions are computed: {_in_words(declared, extents)}"
             )
+            wrong.append(ShapeError(told))
+            extents[declared.axis] = extent
+    for second in program.second_names:  # they say the line, so they speak first
+        _check_second_name(program, second, extents)
+    if wrong:
+        raise wrong[0]
     return extents
+
+
+def _check_second_name(program: Program, second: SecondName, extents: Mapping[str, int]) -> None:
+    """Whether an axis is as long as the one that a value was read along in its place."""
+    axes = {base(axis) for axis in axes_within([second.size], (second.axis,))}
+    if not axes <= extents.keys():
+        return
+    own, other = (
+        _computed(program, AxisExtent(second.first, second.size), extents),
+        extents[base(second.axis)],
+    )
+    if own != other:
+        raise ShapeError(
+            f"{second.line + ': ' if second.line else ''}op {program.name!r}: a tile along {second.first!r}, "
+            f"which has {own} positions, is read along {second.axis!r}, which has {other}; they must be "
+            f"equal. To read it at other positions write y.at({second.first}=…)"
+        )
 
 
 def _computed(program: Program, declared: AxisExtent, extents: Mapping[str, int]) -> int:

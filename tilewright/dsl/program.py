@@ -448,13 +448,27 @@ class AxisExtent:
 
 
 @dataclass(frozen=True)
+class SecondName:
+    """A value that is read along `axis` in place of `first`, so both are equally long; said at `line`."""
+
+    axis: str
+    first: str
+    size: Node
+    line: str | None
+
+
+@dataclass(frozen=True)
 class Program:
-    """Operands, results, and the extents of axes that no operand has, each after those it is made of."""
+    """Operands, results, and the extents of axes that no operand has, each after those it is made of.
+
+    `second_names` are what a call must agree with besides: what they say of extents is checked, not computed.
+    """
 
     name: str
     params: tuple[Param, ...]
     results: tuple[Result, ...]
     extents: tuple[AxisExtent, ...] = ()
+    second_names: tuple[SecondName, ...] = field(default=(), compare=False, repr=False)
 
     def param(self, name: str) -> Param:
         return next(p for p in self.params if p.name == name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from tilewright.dsl.axes import ELLIPSIS, is_batch_axis, split_names, union
 from tilewright.dsl.location import users_line
-from tilewright.dsl.program import Node
+from tilewright.dsl.program import Node, SecondName, Size
 
 
 @dataclass
@@ -22,8 +22,9 @@ class Scope:
     take. `mentioned` remembers the line on which `index` and `size` first named an axis, `seen` every name
     that was used, and `extents` those of the axes that the body declares (an inlined op's are its caller's),
     which `operand_axes` have from elsewhere. `beside` are the axes that stood in for another one in
-    `x.at(…)`: they take its place in the order of a result's axes. `draws` numbers the random draws of a
-    whole trace. `units` are axes that the op names and its operands lack, since they are 1 long.
+    `x.at(…)`: they take its place in the order of a result's axes. `second_names` are axes along which values
+    are read in place of others. `draws` numbers the random draws of a whole trace. `units` are axes that the
+    op names and its operands lack, since they are 1 long.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Scope:
     extents: dict[str, Node] = field(default_factory=dict)
     operand_axes: frozenset[str] = frozenset()
     beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    second_names: list[SecondName] = field(default_factory=list)
     draws: Iterator[int] = field(default_factory=itertools.count)
     units: frozenset[str] = frozenset()
 
@@ -75,6 +77,17 @@ def mention(axis: str) -> None:
     current = scope.get()
     if current is not None and axis not in current.mentioned:
         current.mentioned[axis] = users_line()
+
+
+def read_along(names: Mapping[str, str]) -> None:
+    """Remembers that a value is read along other axes than its own, old name by new."""
+    current = scope.get()
+    if current is None:
+        return
+    for first, axis in names.items():
+        if first != axis:
+            size = current.extents.get(first) or Size(first)
+            current.second_names.append(SecondName(axis, first, size, users_line()))
 
 
 def is_unit(axis: str) -> bool:

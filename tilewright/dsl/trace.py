@@ -17,12 +17,12 @@ from tilewright.dsl.axes import PAIR, Scalar, ScalarSpec, TileSpec, base, batch_
 from tilewright.dsl.complex_numbers import halves_together
 from tilewright.dsl.dtypes import DType, float32, float64, int64, promote
 from tilewright.dsl.expression import Expr, cast, lift, merged
-from tilewright.dsl.extents import known_axes, used_extents
+from tilewright.dsl.extents import axis_sites, known_axes, used_extents
 from tilewright.dsl.grouped import Splitter, join, stated_extents
 from tilewright.dsl.location import is_prebuilt, raising_line, users_line
 from tilewright.dsl.program import Const, Index, Node, Param, Program, Read, Result, Size, indexed
 from tilewright.dsl.renaming import rename
-from tilewright.dsl.scope import Scope, in_place, is_batch, scope
+from tilewright.dsl.scope import Scope, in_place, is_batch, read_along, scope
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError, UserError
 
 
@@ -191,11 +191,22 @@ def trace(
             tiles = {n: Expr(read) for n, read in arguments.items() if isinstance(read, Read)}
             outcome = signature.function(**arguments | tiles)
             results = _results(signature, outcome, tuple(params))
-            program = Program(signature.name, tuple(params), results, used_extents(results, current.extents))
+            extents = used_extents(results, _extents(tuple(params), results, current))
+            program = Program(signature.name, tuple(params), results, extents, tuple(current.second_names))
             check_known_axes(program, current.mentioned)
         return program
     finally:
         scope.reset(token)
+
+
+def _extents(params: tuple[Param, ...], results: tuple[Result, ...], current: Scope) -> dict[str, Node]:
+    """Of the axes that a body declares, and of second names for them, which no operand has."""
+    extents = dict(current.extents)
+    known = axis_sites(Program("", params, results))
+    for second in current.second_names:
+        if base(second.axis) not in known:
+            extents.setdefault(second.axis, second.size)
+    return extents
 
 
 class _errors_name_the_line:
@@ -323,6 +334,8 @@ def inline(signature: Signature, tiles: Sequence[Any], keywords: Mapping[str, An
     signature = signature.without(units)
     values, whole = _split_operands(signature, values, stated)
     inner, renames = _inner_scope(signature, values)
+    for table in renames.values():
+        read_along(table)
     inner.units = frozenset(_declare_units(inner, units))
     arguments: dict[str, Any] = dict(keywords)
     for name, value in values.items():
@@ -409,7 +422,7 @@ def _inner_scope(
     extents = current.extents if current is not None else {}
     inner = Scope(names, batch, copies, taken, set(taken), extents=extents, operand_axes=own)
     if current is not None:
-        inner.draws = current.draws
+        inner.draws, inner.second_names = current.draws, current.second_names
     return inner, renames
 
 
