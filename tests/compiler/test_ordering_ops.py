@@ -115,6 +115,21 @@ def test_median_and_quantile():
     assert np.isnan(middle(x)[2]) and np.isnan(part(x)[2]) and np.isfinite(np.delete(middle(x), 2)).all()
 
 
+@tw.op
+def parts(x: tw.Tile["n"], q: tw.Tile["k"]):
+    return tw.quantile(x, q, "n")
+
+
+def test_quantiles_of_a_tile():
+    """Outside of 0 … 1 they are NaN, not the value at a place that is not there."""
+    x, q = np.random.default_rng(0).standard_normal(7), np.array([0, 0.3, 1, -0.1, 1.1, np.nan])
+    assert_close(parts(x, q)[:3], np.quantile(x, q[:3]))
+    assert np.isnan(parts(x, q)[3:]).all()
+    _, slopes = parts.vjp(x, q[1:2], np.ones(1))
+    low, high = np.sort(x)[1:3]
+    assert_close(slopes, np.array([6 * (high - low)]))
+
+
 @pytest.mark.parametrize("op", (in_order, best, middle, part, sparsemax), ids=lambda op: op.name)
 def test_derivatives_against_finite_differences(op):
     x = np.random.default_rng(3).permutation(24).reshape(3, 8) / 4.0

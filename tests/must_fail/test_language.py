@@ -475,6 +475,11 @@ def beyond_floats(x: tw.Tile["n d"]):
     return x * 10**400  # here
 
 
+@fails(LanguageError, "tw.quantile takes a part of the values, from 0 to 1, got 1.5")
+def quantile_beyond_the_values(x: tw.Tile["n d"]):
+    return tw.quantile(x, 1.5, "d")  # here
+
+
 @fails(LanguageError, "tw.topk takes how many values to keep, a whole number, got None")
 def topk_of_no_number(x: tw.Tile["n d"]):
     return tw.topk(x)  # here

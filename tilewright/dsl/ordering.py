@@ -15,7 +15,7 @@ from tilewright.dsl.dtypes import float32
 from tilewright.dsl.expression import Expr, apply, cast, lift, reduce_over, resolve_axes
 from tilewright.dsl.indexing import at_positions
 from tilewright.dsl.indexing import axis as declare_axis
-from tilewright.dsl.program import Order, Size, indexed
+from tilewright.dsl.program import Const, Order, Size, indexed
 from tilewright.errors import AxisError, LanguageError
 
 
@@ -63,18 +63,27 @@ def median(value: Any, axis: Any) -> Expr:
 
 
 def quantile(value: Any, q: Any, axis: Any) -> Expr:
-    """The value below which the part `q` of those along `axis` lie, interpolated; NaN if there is one."""
+    """The value below which the part `q` of those along `axis` lie, interpolated; NaN if there is one.
+
+    Of a tile q, NaN where it is not from 0 to 1. Raises `LanguageError` for a number q that is not.
+    """
+    if isinstance(q, (int, float)) and not 0 <= q <= 1:
+        raise LanguageError(f"tw.quantile takes a part of the values, from 0 to 1, got {q!r}")
     value = lift(value)
     if not value.dtype.is_float:
         value = cast(value, float32)
     name = _one_axis(value, axis, "quantile")
     last = Expr(Size(name)) - 1
-    place = lift(q, value.dtype.compute) * cast(last, value.dtype.compute)
+    q = lift(q, value.dtype.compute)
+    place = q * cast(last, value.dtype.compute)
     below = cast(scalars.floor(place), "int64")
     low = _ranked(value, name, below)
     high = _ranked(value, name, apply(scalars.minimum, (below + 1, last)))
     part = place - cast(below, place.dtype)
-    return _unless_nan(value, name, low + (high - low) * part)
+    result = _unless_nan(value, name, low + (high - low) * part)
+    if isinstance(q.node, Const):
+        return result
+    return scalars.where((q >= 0) & (q <= 1), result, float("nan"))
 
 
 def _ranked(value: Expr, axis: str, rank: Expr) -> Expr:
