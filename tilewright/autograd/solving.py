@@ -13,6 +13,7 @@ from dataclasses import replace as replace_fields
 
 from tilewright.dsl.affine import affine, quotient, remainder, shortest
 from tilewright.dsl.axes import base, union
+from tilewright.dsl.bounds import largest
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.program import (
     AxisExtent,
@@ -89,6 +90,14 @@ class Phases:
     places: tuple[Node, Node]
 
 
+@dataclass(frozen=True)
+class Turned:
+    """A digit (low + by) % divisor; low itself where there is no divisor."""
+
+    by: Node
+    divisor: Node | None = None
+
+
 class System:
     """The equations `position = index(axis)`, solved one after the other for axes among `summed`.
 
@@ -162,7 +171,7 @@ class System:
         size = self.axes.extent(axis)
         if size is None:
             return 3 if base(axis) in windows(self.axes.declared) else 1
-        return 2 if isinstance(size, Const) else 0
+        return 0 if largest(size) is None else 2
 
     def _solve_for(self, name: str, axis: str, free: list[str]) -> bool:
         """position = step · axis + rest, for any step: a whole number of steps from the place."""
@@ -181,21 +190,42 @@ class System:
         return True
 
     def _lowest_digit(self, name: str, free: list[str]) -> bool:
-        """position = L · (the other axes) + low, where low has the extent L: a remainder; one axis less."""
+        """position = L · (the other axes) + low, where low is below L: a remainder; one axis less.
+
+        (low + q) % L, a digit that is turned by q, is as good as low.
+        """
         for low in free if len(free) > 1 else ():
-            line = linear(self.unsolved[name], low)
-            if line is None or line[0] is not ONE:
+            found = self._digit(self.unsolved[name], low)
+            if found is None:
                 continue
-            for size in {Size(base(low)): 0, self.axes.extent(low) or Size(base(low)): 0}:
-                above = _divided(line[1], [a for a in free if a != low], size)
-                if above is None:
+            turned, rest = found
+            extent = self.axes.extent(low) or Size(base(low))
+            bound = largest(extent)
+            for size in dict.fromkeys((Size(base(low)), extent, *([Const(bound, int64)] if bound else ()))):
+                above = _divided(rest, [a for a in free if a != low], size)
+                if above is None or turned.divisor not in (None, size):
                     continue
                 others, rest = above
                 distance = minus(self.meant[name], rest)
                 self.unsolved[name], self.meant[name] = others, quotient(distance, size)
-                self._substitute({low: remainder(distance, size)})
+                self._substitute({low: remainder(minus(distance, turned.by), size)})
                 return True
         return False
+
+    def _digit(self, position: Node, low: str) -> tuple[Turned, Node] | None:
+        """(how low is turned in its digit, rest) with position = digit + rest, the rest without low."""
+        line = linear(position, low)
+        if line is not None:
+            return (Turned(ZERO), line[1]) if line[0] is ONE else None
+        terms = [(term, factor) for term, factor in affine(position).terms.items() if low in term.axes]
+        if len(terms) != 1 or terms[0][1] != 1 or not _is_quotient(terms[0][0], "mod"):
+            return None
+        digit = terms[0][0]
+        inside, divisor = digit.args
+        line = linear(inside, low)
+        if line is None or line[0] is not ONE or not _is_within(self.axes.extent(low), divisor):
+            return None
+        return Turned(line[1], divisor), minus(position, digit)
 
     def _in_phases(self, name: str, axis: str, free: list[str]) -> bool:
         """s·i + d·r = e for both: r = r₀ + s·u and i = (e - d·r₀) / s - d·u, for every u (g = gcd(s, d) = 1).
@@ -208,14 +238,15 @@ class System:
             return False
         stride, step, other, rest = partner
         common = math.gcd(stride, step)
-        distance = self._phases_of(name, minus(self.meant[name], rest), stride)
+        distance = minus(self.meant[name], rest)
+        size = self.axes.extent(other) or Size(other)
+        distance = self._phases_of(name, distance, stride, size if step == 1 else Const(stride, int64))
         if common > 1:
             self.conditions.append(Map("eq", (remainder(distance, Const(common, int64)), ZERO)))
             distance = quotient(distance, Const(common, int64))
         stride, step = stride // common, step // common
         modulus = Const(stride, int64)
         first = self._remainder(_times(distance, pow(step, -1, stride)), modulus) if stride > 1 else ZERO
-        size = self.axes.extent(other) or Size(other)
         further = self._make(other, quotient(plus(size, Const(stride - 1, int64)), modulus))
         whole = distance if step == 1 else minus(distance, _times(first, step))
         self._found(
@@ -244,19 +275,24 @@ class System:
         _, other, stride, step, rest = min(found, key=lambda f: f[:2])
         return stride, step, other, rest
 
-    def _phases_of(self, name: str, distance: Node, stride: int) -> Node:
-        """A distance that depends on the place as stride · block + phase, two axes that do not meet then."""
-        bounds = between(distance, self.axes)
+    def _phases_of(self, name: str, distance: Node, stride: int, taps: Node) -> Node:
+        """A distance that depends on the place as stride · block + phase, two axes that do not meet then.
+
+        Blocks and phases are those of the place: what is known of the distance beside it (a padding) is added
+        to them. Where nothing is, a phase is that of a tap as well, and those behind the last of `taps` are
+        left out: they would have no value but 0.
+        """
+        beside = affine(distance).constant
+        place = minus(distance, Const(beside, int64))
+        bounds = between(place, self.axes)
         if self.meant[name] is not Index(name) or bounds is None or set(distance.axes) & set(self.free):
             return distance
         by = Const(stride, int64)
         low, high = (quotient(bound, by) for bound in bounds)
         block = self._make(name, plus(minus(high, low), ONE))
-        phase = self._make(name, by)
-        self.phases[name] = Phases(
-            block, phase, (minus(quotient(distance, by), low), remainder(distance, by))
-        )
-        return plus(_times(plus(Index(block), low), stride), Index(phase))
+        phase = self._make(name, by if beside % stride or taps is by else Map("minimum", (by, taps)))
+        self.phases[name] = Phases(block, phase, (minus(quotient(place, by), low), remainder(place, by)))
+        return plus(plus(_times(plus(Index(block), low), stride), Index(phase)), Const(beside, int64))
 
     def _range_of_quotient(self, name: str, free: list[str]) -> bool:
         """(n·u + c) // m = h for those of the ⌈m / n⌉ values of u from ⌈(m·h - c) / n⌉ on that fit."""
@@ -268,9 +304,10 @@ class System:
         whole = terms[0][0]
         inside, size = whole.args
         place = plus(minus(self.meant[name], self.unsolved[name]), whole)
+        outside = min((self._preference(a) for a in free if form.step(a) in (1, -1)), default=math.inf)
         for axis in free:
             line = None if axis in place.axes else linear(inside, axis)
-            if line is None or not is_positive(line[0]):
+            if line is None or not is_positive(line[0]) or outside < self._preference(axis):
                 continue
             step, rest = line
             further = self._make(axis, quotient(minus(plus(size, step), ONE), step))
@@ -289,8 +326,8 @@ class System:
         """node % size, where the position along an axis of that size is its own remainder."""
         rest = remainder(node, size)
         inside = rest.args[0] if _is_quotient(rest, "mod") else None
-        small = isinstance(inside, Index) and self.axes.extent(inside.axis) is size
-        return inside if inside is not None and small else rest
+        extent = self.axes.extent(inside.axis) if isinstance(inside, Index) else None
+        return inside if inside is not None and _is_within(extent, size) else rest
 
     def _quotient(self, node: Node, size: Node) -> Node:
         digit = self._remainder(node, size)
@@ -390,6 +427,12 @@ def between(node: Node, axes: Axes) -> tuple[Node, Node] | None:
         else:
             return None
     return low, high
+
+
+def _is_within(extent: Node | None, size: Node) -> bool:
+    """Whether an axis of this extent has no position from `size` on, in any call."""
+    bound = largest(extent)
+    return extent is size or (bound is not None and isinstance(size, Const) and bound <= size.value)
 
 
 def windows(extents: Mapping[str, Node]) -> set[str]:

@@ -31,6 +31,7 @@ from tilewright.compiler.grouping import Group, Shape, Target, merge
 from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split, needed
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import base, union
+from tilewright.dsl.bounds import largest
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.jumps import chooses, depends_on_order, jumps
 from tilewright.dsl.namesakes import Namesakes
@@ -393,24 +394,29 @@ class _Partitioner:
 
     def _memory_order(self, node: Node) -> tuple[str, ...]:
         """The order of an intermediate's dimensions: as the operands declare their axes, or a result that has
-        some that they lack. Of a contraction an axis that is read along another one stands where that does: t
-        is (n, c, phase, block) for y[n, c, h] = t.at(block=h // 2, phase=h % 2). Axes of a few positions in
-        every call come first, as vectors run along the last; of a contraction, whose vectors run along a side
-        of it, first among those that are read along one axis.
+        some that they lack. Axes of a few positions in every call come first, as vectors run along the last.
+
+        Of a contraction an axis that is read along another one stands where that does: t is (n, c, phase,
+        block) for y[n, c, h] = t.at(block=h // 2, phase=h % 2). Where vectors have an axis behind those, few
+        positions come last: y[n, h, c] is t, as its (n, block, phase, c) lies in memory.
         """
-        few = {e.axis for e in self.program.extents if isinstance(e.size, Const) and e.size.value < FEW}
+        few = {e.axis for e in self.program.extents if (largest(e.size) or FEW) < FEW}
         contraction = self.targets[node].contraction
         along = self._read_along(node) if contraction else {}
-        wanted = {along.get(a, a) for a in node.axes}
+        stands = {a: along.get(a, a) for a in node.axes}
         declared = union(*(p.axes for p in self.program.params))
-        if not wanted <= set(declared):
+        if not set(stands.values()) <= set(declared):
             results = (r.axes for r in self.program.results)
-            declared = next((axes for axes in results if wanted <= set(axes)), declared)
+            declared = next((axes for axes in results if set(stands.values()) <= set(axes)), declared)
         places = {a: n for n, a in enumerate(declared)}
+        place = {a: places.get(stands[a], len(places)) for a in node.axes}
+        last = max(node.axes, key=lambda axis: place[axis], default="")
 
         def order(axis: str) -> tuple[int, int]:
-            place, many = places.get(along.get(axis, axis), len(places)), int(base(axis) not in few)
-            return (place, many) if contraction else (many, place)
+            many = int(base(axis) not in few)
+            if not contraction:
+                return many, place[axis]
+            return place[axis], many if last in along else -many
 
         return tuple(sorted(node.axes, key=order))
 

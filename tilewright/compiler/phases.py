@@ -1,11 +1,13 @@
-"""Phases: which loop over a row computes what."""
+"""Phases: which loop over a row computes what. They are written again for a kernel that is changed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from tilewright.compiler.nest import Output, Phase, evaluated
-from tilewright.dsl.program import Node, Reduce, Scan, topological
+from tilewright.compiler.nest import Kernel, Output, Phase, evaluated
+from tilewright.dsl.program import Node, Order, Reduce, Scan, Scatter, topological
+from tilewright.dsl.program import replace as replace_nodes
 
 
 def write_phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ...]:
@@ -33,6 +35,20 @@ def write_phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ..
         _phase(tuple(reductions.get(p, ())), tuple(stores.get(p, ())), tuple(finals.get(p, ())))
         for p in range(count)
     )
+
+
+def with_nodes(kernel: Kernel, table: Mapping[Node, Node]) -> Kernel:
+    """A kernel with other nodes in the place of some that it computes with; its inputs are as they were."""
+    outputs = [replace(output, node=replace_nodes(output.node, table)) for output in kernel.outputs]
+    contraction, own = kernel.contraction, kernel.own
+    if contraction:
+        left, right = (replace_nodes(side, table) for side in (contraction.left, contraction.right))
+        contraction = replace(contraction, left=left, right=right)
+    if own:
+        own = replace_nodes(own, table)
+        assert isinstance(own, (Scatter, Order))
+    phases = () if contraction or own else write_phases(outputs, kernel.row)
+    return replace(kernel, outputs=tuple(outputs), phases=phases, contraction=contraction, own=own)
 
 
 def _phase(reductions: tuple[Reduce, ...], stores: tuple[Output, ...], finals: tuple[Output, ...]) -> Phase:

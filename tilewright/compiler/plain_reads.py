@@ -8,31 +8,24 @@ A convolution of 1×1 is a product of matrices. Which form a call takes is decid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.phases import with_nodes
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Index, Node, Read, Size
-from tilewright.dsl.program import replace as replace_nodes
 
 
 def with_plain_reads(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
     """A contraction with plain reads in the place of windows of one position."""
-    contraction = kernel.contraction
-    if contraction is None:
+    if kernel.contraction is None:
         return kernel
     table: dict[Node, Node] = {}
     for node in indexed_reads(kernel):
         names = _names(node, extents)
         if names is not None and isinstance(node.arg, Read):
             table[node] = Read(node.arg.param, names, node.dtype)
-    if not table:
-        return kernel
-    left, right = (replace_nodes(side, table) for side in (contraction.left, contraction.right))
-    outputs = (replace(output, node=replace_nodes(output.node, table)) for output in kernel.outputs)
-    changed = replace(contraction, left=left, right=right)
-    return replace(kernel, outputs=tuple(outputs), contraction=changed)
+    return with_nodes(kernel, table) if table else kernel
 
 
 def _names(node: At, extents: Mapping[str, int]) -> tuple[str, ...] | None:

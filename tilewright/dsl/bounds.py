@@ -39,6 +39,15 @@ def bounds(root: Node, extents: Extents) -> Interval | None:
     return known[root]
 
 
+def largest(size: Node | None) -> int | None:
+    """The largest number that a size can be in any call, if there is one."""
+    if isinstance(size, Const):
+        return int(size.value)
+    if isinstance(size, Map) and size.function == "minimum":
+        return min((n for n in map(largest, size.operands) if n is not None), default=None)
+    return None
+
+
 def _bounds(node: Node, known: Mapping[Node, Interval | None], extents: Extents) -> Interval | None:
     match node:
         case Const() if not node.dtype.is_float:

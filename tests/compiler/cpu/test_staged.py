@@ -1,4 +1,4 @@
-"""Operands of windows that are copied for a contraction, and results that are stored across its lanes."""
+"""Operands of windows that are copied for a contraction, and results that are turned after it."""
 
 from __future__ import annotations
 
@@ -60,10 +60,14 @@ def exact(x: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 def test_short_lines_are_worth_a_copy():
     """It lies along the channels: rows are read from it where they lie, vectors run along the filters."""
-    copy, contraction = kernels_for(np.zeros((2, 32, 7, 7), "f4"), np.zeros((40, 32, 3, 3), "f4"), pad=1)
+    copy, contraction, turned = kernels_for(
+        np.zeros((2, 32, 7, 7), "f4"), np.zeros((40, 32, 3, 3), "f4"), pad=1
+    )
     assert copy.kernel.kind == "pointwise" and copy.kernel.outputs[0].buffer.axes[-1] == "c"
     walk = Walk.of(contraction.kernel, contraction.schedule, contraction.layout)
     assert walk.direct and contraction.schedule.lane_axis == "o"
+    assert contraction.kernel.outputs[0].buffer.axes[-1] == "o"
+    assert turned.kernel.outputs[0].buffer.axes[-1] == "ow"
 
 
 def test_others_are_not():
@@ -110,6 +114,37 @@ def test_filters_of_a_stride_are_copied_too():
 @pytest.mark.parametrize("constants", [{"stride": 2, "pad": 1}, {"pad": 2, "dilation": 2}, {}], ids=str)
 def test_strides_dilation_and_no_padding(constants: dict[str, int]):
     on_guard_pages(conv2d, (3, 16, 9, 9), (19, 16, 3, 3), **constants)
+
+
+def test_operands_whose_elements_lie_apart_along_the_sums_are_copied():
+    """A filter's gradient, whose sums run over every other element of a line."""
+    for stride, copies in ((2, 1), (1, 0)):
+        x, k = drawn(2, 32, 30, 30), drawn(40, 32, 3, 3)
+        call = conv2d.bind(conv2d.arguments((x, k), {"stride": stride, "pad": 1}))
+        backward = backward_of(call.program)
+        program = replace(backward, results=backward.results[1:])
+        arrays = with_cotangents(backward, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+        given = {p.name: arrays[p.name] for p in program.tiles}
+        kernels = compile_program(program).compiled(given)
+        assert [c.kernel.kind for c in kernels] == ["pointwise"] * copies + ["contraction"]
+        walk = Walk.of(kernels[-1].kernel, kernels[-1].schedule, kernels[-1].layout)
+        assert walk.right.own[-1] == "c"
+
+
+def test_a_turned_intermediate_is_read_as_it_lies():
+    """The phases of a gradient, which another kernel puts in their places."""
+    for edge in (8, 9):
+        on_guard_pages(conv2d, (2, 18, edge, edge), (33, 18, 3, 3), stride=2, pad=1)
+
+
+def test_results_that_replace_an_operand():
+    x, k, b = drawn(2, 32, 7, 7), drawn(32, 32, 3, 3), np.zeros(32, "f4")
+    z = drawn(2, 32, 7, 7)
+    wanted = added(x, k, b, z)
+    for operand in (x, z):
+        kept = operand.copy()
+        np.testing.assert_array_equal(added(x, k, b, z, out=operand), wanted)
+        operand[...] = kept
 
 
 def test_epilogues():

@@ -20,7 +20,7 @@ from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
 from tilewright.compiler.targets.cpu.contractions import blocks
-from tilewright.compiler.targets.cpu.contractions.staged import staged
+from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
@@ -44,6 +44,7 @@ from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, tr
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.targets.cpu.windows import strips, taps
+from tilewright.compiler.unmoved import unmoved
 from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
@@ -156,10 +157,15 @@ class CpuExecutable:
         places = Places({}, {}, {}, [])
         for name, operand in zip(self._names, operands, strict=True):
             places.add(name, operand.shape, normal_strides(operand.shape, operand.strides, dtypes[name]))
+        inside = unmoved(self.plan, extents)
         for buffer in (*self.plan.results, *self.plan.intermediates):
-            places.add_buffer(buffer, extents)
+            places.add_buffer(buffer, extents, inside.get(buffer.name))
         steps: list[Step] = []
+        waiting: list[Turned] = []
         for n, kernel in enumerate(self.plan.kernels):
+            if kernel.outputs[0].buffer.name in inside.values():
+                continue
+            kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
             kernel = with_plain_reads(reshaped(kernel, extents), extents)
             copies = staged(kernel, places.strides, extents)
             for copy in copies:
@@ -167,10 +173,17 @@ class CpuExecutable:
                 if name not in places.number:  # else an earlier kernel reads it too
                     places.add_buffer(copy.buffer, extents)
                     steps += self._step(copy.kernel(kernel.name), f"{n}: {name}", places, extents, fresh)
+            turn = turned(kernel, copies, extents)
+            if turn is not None and turn.buffer.name not in inside:
+                kernel = turn.written_by(kernel)
+                waiting.append(turn)
+                places.add_buffer(turn.along, extents, self._memory_for(turn))
             own = functools.reduce(
                 lambda p, c: p.instead(c.param.name, c.buffer.name, c.order), copies, places
             )
-            steps += self._step(kernel, str(n), own, extents, fresh)
+            steps += self._step(kernel, f"{n}: {kernel.outputs[0].buffer.axes}", own, extents, fresh)
+            if turn in waiting and turn.buffer in self.plan.results:
+                steps += self._step(turn.kernel(kernel.name), f"{n}: turned", places, extents, fresh)
         made = tuple((places.shapes[b.name], b.dtype.numpy) for b in places.buffers)
         return Recipe(
             tuple(steps),
@@ -182,10 +195,15 @@ class CpuExecutable:
                 for result in self.plan.results
                 for position, operand in enumerate(operands)
                 if (result.name, self._names[position]) in self._replaceable
+                and result.name not in inside.values()  # else it is written earlier than it seems
                 and lies_as(operand, places.shapes[result.name], result.dtype)
             ),
             plain_entry(steps, len(operands), made),
         )
+
+    def _memory_for(self, turn: Turned) -> str | None:
+        """The buffer in whose memory a turned one lies: that of an intermediate, which all readers turn."""
+        return None if turn.buffer in self.plan.results else turn.buffer.name
 
     def _step(
         self,

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tilewright.compiler.nest import Kernel, indexed_reads
-from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import stays_inside
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.program import At, Index, Size
+from tilewright.dsl.positions import everywhere
+from tilewright.dsl.program import At
 
 UNIT, ZERO, STRIDED, CONTINUED = "1", "0", "s", "c"
 
@@ -292,17 +292,9 @@ def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:
 
 
 def _part_outside(node: At, axis: str, extents: Mapping[str, int]) -> float:
-    form = affine(dict(zip(node.along, node.positions, strict=True))[axis])
-    places = np.array([form.constant])
-    for term, factor in form.terms.items():
-        if not isinstance(term, (Index, Size)):
-            return 0.0
-        extent = extents[base(term.axis)]
-        step = np.arange(extent) if isinstance(term, Index) else np.array([extent])
-        if places.size * step.size > COUNTED:
-            return 0.0
-        places = np.add.outer(places, factor * step).ravel()
-    return float(np.mean((places < 0) | (places >= extents[base(axis)])))
+    position = dict(zip(node.along, node.positions, strict=True))[axis]
+    places = everywhere(position, position.axes, extents, COUNTED)
+    return 0.0 if places is None else float(np.mean((places < 0) | (places >= extents[base(axis)])))
 
 
 def bytes_of(shape: Sequence[int], dtype: DType) -> int:

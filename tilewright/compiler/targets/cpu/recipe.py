@@ -65,13 +65,19 @@ class Places:
     buffers: list[nest.Buffer]
 
     def add(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-        self.number[name] = len(self.number)
+        self.number[name] = 1 + max(self.number.values(), default=-1)
         self.shapes[name], self.strides[name] = shape, strides
 
-    def add_buffer(self, buffer: nest.Buffer, extents: Mapping[str, int]) -> None:
+    def add_buffer(
+        self, buffer: nest.Buffer, extents: Mapping[str, int], memory_of: str | None = None
+    ) -> None:
+        """A buffer with memory of its own, or in that of another one."""
         shape = tuple(extents[base(axis)] for axis in buffer.axes)
         self.add(buffer.name, shape, contiguous_strides(shape, buffer.dtype))
-        self.buffers.append(buffer)
+        if memory_of is None:
+            self.buffers.append(buffer)
+        else:
+            self.number[buffer.name] = self.number[memory_of]
 
     def instead(self, name: str, copy: str, order: Sequence[int]) -> Places:
         """The same for a kernel that reads a copy, whose dimensions are the original's in that order."""

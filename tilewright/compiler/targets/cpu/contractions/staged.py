@@ -5,21 +5,29 @@
 Rows of windows are read where they lie, with nothing packed, if their operand is contiguous along the last
 summed axis (`direct`). Where it is not, and its lines are short, vectors are packed from pieces of several
 lines, for every tap again. A copy of the operand, contiguous along c, costs less: the contraction reads that.
+So it does for a filter's gradient, whose sums step over several elements of a line where there is a stride.
+
+Vectors run along the filters then, and so do the results in memory: they are turned at the end, once.
+
+    t[n, h, w, o] = …        y[n, o, h, w] = t[n, h, w, o]
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, indexed_reads
-from tilewright.compiler.phases import write_phases
-from tilewright.compiler.targets.cpu.layout import LEAST, LONG, WIDEST
+from tilewright.compiler.phases import with_nodes, write_phases
+from tilewright.compiler.targets.cpu.contractions.panels import lane_order
+from tilewright.compiler.targets.cpu.layout import LEAST, LONG, WIDEST, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
+from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read
 
+REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
 DEAR = 2  # to copy an element, or to store one across the lanes, against packing one from two pieces
 
 
@@ -41,6 +49,58 @@ class Staged:
         outputs = (Output(self.buffer, value),)
         phases = write_phases(list(outputs), ())
         return Kernel(f"{of}_{self.param.name}", self.buffer.axes, (), outputs, phases, inputs=(self.param,))
+
+
+@dataclass(frozen=True)
+class Turned:
+    """What a kernel writes, and where it lies instead until the end: along the axis that its vectors run."""
+
+    buffer: Buffer
+    along: Buffer
+
+    def written_by(self, kernel: Kernel) -> Kernel:
+        outputs = tuple(replace(output, buffer=self.along) for output in kernel.outputs)
+        return replace(kernel, outputs=outputs)
+
+    def read_by(self, kernel: Kernel) -> Kernel:
+        """A kernel that reads it, or itself."""
+        table: dict[Node, Node] = {}
+        for node in kernel.nodes():
+            if isinstance(node, Read) and node.param == self.buffer.name:
+                names = dict(zip(self.buffer.axes, node.names, strict=True))
+                table[node] = Read(self.along.name, tuple(names[a] for a in self.along.axes), node.dtype)
+        if not table:
+            return kernel
+        param = Param(self.along.name, self.along.axes, self.along.dtype)
+        inputs = tuple(param if p.name == self.buffer.name else p for p in kernel.inputs)
+        return replace(with_nodes(kernel, table), inputs=inputs)
+
+    def kernel(self, of: str) -> Kernel:
+        """The kernel that puts it where it belongs."""
+        param = Param(self.along.name, self.along.axes, self.along.dtype)
+        outputs = (Output(self.buffer, Read(param.name, param.axes, param.dtype)),)
+        phases = write_phases(list(outputs), ())
+        return Kernel(f"{of}_turned", self.buffer.axes, (), outputs, phases, inputs=(param,))
+
+
+def turned(kernel: Kernel, copies: Sequence[Staged], extents: Mapping[str, int]) -> Turned | None:
+    """What a contraction writes across its vectors, which run along the filters where windows are copied."""
+    contraction = kernel.contraction
+    if contraction is None or not copies or len(kernel.outputs) != 1:
+        return None
+    summed = copies[0].buffer.axes[-1] in contraction.k
+    sides = (contraction.left, contraction.n), (contraction.right, contraction.m)
+    others = next(o for node, o in sides if isinstance(node, At) and _reads(node) == copies[0].param.name)
+    lanes = _lane_axis(others, extents)
+    buffer = kernel.outputs[0].buffer
+    if not summed or lanes not in buffer.axes or buffer.axes[-1] == lanes or len(others) > 1:
+        return None
+    axes = (*(axis for axis in buffer.axes if axis != lanes), lanes)
+    return Turned(buffer, Buffer(f"{buffer.name} along {lanes}", axes, buffer.dtype))
+
+
+def _reads(node: At) -> str | None:
+    return node.arg.param if isinstance(node.arg, Read) else None
 
 
 def staged(
@@ -67,7 +127,39 @@ def staged(
             return (*found, *(_along(kernel, other, lanes, strides) if lanes else ()))
         if found:
             return found
+    for node, own in sides:
+        if _is_plain(kernel, node, contraction):
+            assert isinstance(node, At)
+            lanes = _lanes(node, own, extents)
+            repeated = _count((*own, *contraction.k), extents) >= REPEATED * _count(node.arg.axes, extents)
+            apart = _lies_apart(node, contraction.k, strides)
+            if lanes and repeated and apart and (found := _along(kernel, node, lanes, strides)):
+                return found
     return ()
+
+
+def _lanes(node: At, own: Sequence[str], extents: Mapping[str, int]) -> str | None:
+    """The axis that vectors would run along, if it is one that windows do not slide along, and long."""
+    last = _lane_axis(own, extents)
+    return last if _long_axis(node, (last,), extents) else None
+
+
+def _lane_axis(own: Sequence[str], extents: Mapping[str, int]) -> str:
+    """The axis of a side that vectors run along."""
+    lengths = {base(axis): length_class(extents[base(axis)]) for axis in own}
+    return lane_order(tuple(own), Layout({}, lengths))[-1]
+
+
+def _lies_apart(node: At, summed: Sequence[str], strides: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a step along the summed axes is several elements where the operand is contiguous: elements are
+    packed one by one then, and else turned in registers.
+    """
+    assert isinstance(node.arg, Read)
+    places = dict(zip(node.along, node.positions, strict=True))
+    steps = strides[node.arg.param]
+    contiguous = [a for a, s in zip(node.arg.names, steps, strict=True) if s == node.dtype.itemsize]
+    found = [affine(places[a]).step(k) for a in contiguous if a in places for k in summed]
+    return any(step is None or abs(step) > 1 for step in found)
 
 
 def _along(kernel: Kernel, node: At, axis: str, strides: Mapping[str, Sequence[int]]) -> tuple[Staged, ...]:
@@ -110,10 +202,11 @@ def _pays(
     That costs as much as the square of the ends of lines in a vector: its pieces, each read under a mask.
     """
 
-    def count(axes: Sequence[str]) -> int:
-        return math.prod(extents[base(axis)] for axis in axes)
-
     line = next((extents[base(axis)] for axis in reversed(own) if extents[base(axis)] > 1), 1)
     ends = (WIDEST - 1) / line
-    packed = count((*own, *contraction.k)) * ends**2
-    return packed >= DEAR * (count(node.arg.axes) + count((*own, *others)))
+    packed = _count((*own, *contraction.k), extents) * ends**2
+    return packed >= DEAR * (_count(node.arg.axes, extents) + _count((*own, *others), extents))
+
+
+def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
+    return math.prod(extents[base(axis)] for axis in axes)
