@@ -8,7 +8,7 @@ sum over that axis is gone (sympy does the algebra; quotients are those of whole
     p = i + r - pad               d_x[h] = Σ_r d_y[i = h - r + pad, r]
     p = i·size(j) + j             d_x[h] = d_y[i = h // size(j), j = h % size(j)]
     p = s·i                       d_x[h] = [h % s = 0] · d_y[i = h // s]
-    p = s·i + r - pad             d_x[h] = Σ_u d_y[i = a - u, r = t + s·u]          h + pad = s·a + t
+    p = s·i + r - pad             d_x[h] = Σ_u d_y[i = a - u, r = t + pad + s·u]    h = s·a + t
     p = u // s                    d_x[h] = Σ_t d_y[u = s·h + t]                     t < s
     p = (t - k) % n               d_x[h] = Σ_q d_y[t = n·q + h + k]                 for the few q there are
     p = (n·u) // m                d_x[h] = Σ_v [e // m = h] · d_y[u = ⌈m·h / n⌉ + v], e = n·u
@@ -16,7 +16,7 @@ sum over that axis is gone (sympy does the algebra; quotients are those of whole
 
 That is indexing again, with a sum that contractions can be recognised in: no scatter, no atomics, and
 positions that a stride leaves out are not visited: in the fourth line every phase t is a convolution of
-stride 1, in a. The result is computed along a and t and read at a = (h + pad) // s, t = (h + pad) % s. The
+stride 1, in a. The result is computed along a and t and read at a = h // s, t = h % s. The
 last line is a choice between pieces (`pieces`), solved one by one: where a piece stands still, what is there
 is the sum of all positions at which it holds. Equations in the cotangent, `where(e % s == 0, d, 0)`, are
 solved as well. The axis that is solved for is one whose extent is an expression of others (an output axis:

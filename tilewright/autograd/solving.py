@@ -90,14 +90,6 @@ class Phases:
     places: tuple[Node, Node]
 
 
-@dataclass(frozen=True)
-class Turned:
-    """A digit (low + by) % divisor; low itself where there is no divisor."""
-
-    by: Node
-    divisor: Node | None = None
-
-
 class System:
     """The equations `position = index(axis)`, solved one after the other for axes among `summed`.
 
@@ -190,42 +182,23 @@ class System:
         return True
 
     def _lowest_digit(self, name: str, free: list[str]) -> bool:
-        """position = L · (the other axes) + low, where low is below L: a remainder; one axis less.
-
-        (low + q) % L, a digit that is turned by q, is as good as low.
-        """
+        """position = L · (the other axes) + low, where low has the extent L: a remainder; one axis less."""
         for low in free if len(free) > 1 else ():
-            found = self._digit(self.unsolved[name], low)
-            if found is None:
+            line = linear(self.unsolved[name], low)
+            if line is None or line[0] is not ONE:
                 continue
-            turned, rest = found
             extent = self.axes.extent(low) or Size(base(low))
-            bound = largest(extent)
-            for size in dict.fromkeys((Size(base(low)), extent, *([Const(bound, int64)] if bound else ()))):
-                above = _divided(rest, [a for a in free if a != low], size)
-                if above is None or turned.divisor not in (None, size):
+            most = largest(extent)
+            for size in dict.fromkeys((Size(base(low)), extent, *([Const(most, int64)] if most else ()))):
+                above = _divided(line[1], [a for a in free if a != low], size)
+                if above is None:
                     continue
                 others, rest = above
                 distance = minus(self.meant[name], rest)
                 self.unsolved[name], self.meant[name] = others, quotient(distance, size)
-                self._substitute({low: remainder(minus(distance, turned.by), size)})
+                self._substitute({low: remainder(distance, size)})
                 return True
         return False
-
-    def _digit(self, position: Node, low: str) -> tuple[Turned, Node] | None:
-        """(how low is turned in its digit, rest) with position = digit + rest, the rest without low."""
-        line = linear(position, low)
-        if line is not None:
-            return (Turned(ZERO), line[1]) if line[0] is ONE else None
-        terms = [(term, factor) for term, factor in affine(position).terms.items() if low in term.axes]
-        if len(terms) != 1 or terms[0][1] != 1 or not _is_quotient(terms[0][0], "mod"):
-            return None
-        digit = terms[0][0]
-        inside, divisor = digit.args
-        line = linear(inside, low)
-        if line is None or line[0] is not ONE or not _is_within(self.axes.extent(low), divisor):
-            return None
-        return Turned(line[1], divisor), minus(position, digit)
 
     def _in_phases(self, name: str, axis: str, free: list[str]) -> bool:
         """s·i + d·r = e for both: r = r₀ + s·u and i = (e - d·r₀) / s - d·u, for every u (g = gcd(s, d) = 1).
@@ -237,16 +210,19 @@ class System:
         if partner is None:
             return False
         stride, step, other, rest = partner
-        common = math.gcd(stride, step)
         distance = minus(self.meant[name], rest)
-        size = self.axes.extent(other) or Size(other)
-        distance = self._phases_of(name, distance, stride, size if step == 1 else Const(stride, int64))
+        if step == 1 and self._in_phases_of_the_place(name, axis, other, distance, stride):
+            return True
+        common = math.gcd(stride, step)
+        place = self._in_blocks(name, distance, stride, Const(stride, int64))
+        distance = distance if place is None else plus(_times(place[0], stride), place[1])
         if common > 1:
             self.conditions.append(Map("eq", (remainder(distance, Const(common, int64)), ZERO)))
             distance = quotient(distance, Const(common, int64))
         stride, step = stride // common, step // common
         modulus = Const(stride, int64)
         first = self._remainder(_times(distance, pow(step, -1, stride)), modulus) if stride > 1 else ZERO
+        size = self.axes.extent(other) or Size(other)
         further = self._make(other, quotient(plus(size, Const(stride - 1, int64)), modulus))
         whole = distance if step == 1 else minus(distance, _times(first, step))
         self._found(
@@ -257,6 +233,28 @@ class System:
             },
             (further,),
         )
+        return True
+
+    def _in_phases_of_the_place(self, name: str, axis: str, other: str, distance: Node, stride: int) -> bool:
+        """s·i + r = h + p at h = s·a + t, for p = s·a' + t': r = t + t' + s·u and i = a + a' - u.
+
+        From u = -1 on if t' > 0, as t + t' may be s. Where it is 0, t is the phase of a tap as well, and
+        there are no more of them than taps: beyond, there would be no value but 0.
+        """
+        beside = affine(distance).constant
+        blocks, turn = divmod(beside, stride)
+        size = self.axes.extent(other) or Size(other)
+        phases = Const(stride, int64) if turn else Map("minimum", (Const(stride, int64), size))
+        place = self._in_blocks(name, minus(distance, Const(beside, int64)), stride, phases)
+        if place is None:
+            return False
+        block, phase = place
+        lead = 1 if turn else 0
+        taps = quotient(plus(size, Const((1 + lead) * stride - 1 - turn, int64)), Const(stride, int64))
+        further = self._make(other, taps)
+        tap = plus(_times(Index(further), stride), Const(turn - lead * stride, int64))
+        found = plus(block, Const(blocks + lead, int64))
+        self._found(name, {other: plus(phase, tap), axis: minus(found, Index(further))}, (further,))
         return True
 
     def _partner(self, position: Node, axis: str, others: list[str]) -> tuple[int, int, str, Node] | None:
@@ -275,24 +273,17 @@ class System:
         _, other, stride, step, rest = min(found, key=lambda f: f[:2])
         return stride, step, other, rest
 
-    def _phases_of(self, name: str, distance: Node, stride: int, taps: Node) -> Node:
-        """A distance that depends on the place as stride · block + phase, two axes that do not meet then.
-
-        Blocks and phases are those of the place: what is known of the distance beside it (a padding) is added
-        to them. Where nothing is, a phase is that of a tap as well, and those behind the last of `taps` are
-        left out: they would have no value but 0.
-        """
-        beside = affine(distance).constant
-        place = minus(distance, Const(beside, int64))
+    def _in_blocks(self, name: str, place: Node, stride: int, phases: Node) -> tuple[Node, Node] | None:
+        """A place as stride · block + phase, two axes that do not meet then; None where they would."""
         bounds = between(place, self.axes)
-        if self.meant[name] is not Index(name) or bounds is None or set(distance.axes) & set(self.free):
-            return distance
+        if self.meant[name] is not Index(name) or bounds is None or set(place.axes) & set(self.free):
+            return None
         by = Const(stride, int64)
         low, high = (quotient(bound, by) for bound in bounds)
         block = self._make(name, plus(minus(high, low), ONE))
-        phase = self._make(name, by if beside % stride or taps is by else Map("minimum", (by, taps)))
+        phase = self._make(name, phases)
         self.phases[name] = Phases(block, phase, (minus(quotient(place, by), low), remainder(place, by)))
-        return plus(plus(_times(plus(Index(block), low), stride), Index(phase)), Const(beside, int64))
+        return plus(Index(block), low), Index(phase)
 
     def _range_of_quotient(self, name: str, free: list[str]) -> bool:
         """(n·u + c) // m = h for those of the ⌈m / n⌉ values of u from ⌈(m·h - c) / n⌉ on that fit."""
@@ -304,10 +295,9 @@ class System:
         whole = terms[0][0]
         inside, size = whole.args
         place = plus(minus(self.meant[name], self.unsolved[name]), whole)
-        outside = min((self._preference(a) for a in free if form.step(a) in (1, -1)), default=math.inf)
         for axis in free:
             line = None if axis in place.axes else linear(inside, axis)
-            if line is None or not is_positive(line[0]) or outside < self._preference(axis):
+            if line is None or not is_positive(line[0]):
                 continue
             step, rest = line
             further = self._make(axis, quotient(minus(plus(size, step), ONE), step))
@@ -326,8 +316,8 @@ class System:
         """node % size, where the position along an axis of that size is its own remainder."""
         rest = remainder(node, size)
         inside = rest.args[0] if _is_quotient(rest, "mod") else None
-        extent = self.axes.extent(inside.axis) if isinstance(inside, Index) else None
-        return inside if inside is not None and _is_within(extent, size) else rest
+        small = isinstance(inside, Index) and self.axes.extent(inside.axis) is size
+        return inside if inside is not None and small else rest
 
     def _quotient(self, node: Node, size: Node) -> Node:
         digit = self._remainder(node, size)
@@ -427,12 +417,6 @@ def between(node: Node, axes: Axes) -> tuple[Node, Node] | None:
         else:
             return None
     return low, high
-
-
-def _is_within(extent: Node | None, size: Node) -> bool:
-    """Whether an axis of this extent has no position from `size` on, in any call."""
-    bound = largest(extent)
-    return extent is size or (bound is not None and isinstance(size, Const) and bound <= size.value)
 
 
 def windows(extents: Mapping[str, Node]) -> set[str]:

@@ -20,6 +20,7 @@ from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
 from tilewright.compiler.targets.cpu.contractions import blocks
+from tilewright.compiler.targets.cpu.contractions.padded import padded
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
@@ -167,6 +168,15 @@ class CpuExecutable:
                 continue
             kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
             kernel = with_plain_reads(reshaped(kernel, extents), extents)
+            wide = padded(kernel, places.strides, extents)
+            if wide is not None:
+                name = wide.buffer.name
+                if name not in places.number:  # else an earlier kernel reads it too
+                    extents |= wide.extents(extents)
+                    places.add_buffer(wide.buffer, extents)
+                    lines = wide.in_lines(places)
+                    steps += self._step(wide.kernel(kernel.name), f"{n}: {name}", lines, extents, fresh)
+                kernel = wide.read_by(kernel)
             copies = staged(kernel, places.strides, extents)
             for copy in copies:
                 name = copy.buffer.name

@@ -289,6 +289,6 @@ def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) 
     sides = (contraction.left, contraction.m), (contraction.right, contraction.n)
     (other, others), (side, own) = sides if last not in contraction.m else sides[::-1]
     summed = summed_order(contraction.k, (other, side), layout)[-1]
-    turned = isinstance(side, At) and readable(side, summed, contraction.root.dtype, layout)
+    turned = isinstance(side, At) and readable(side, (summed,), contraction.root.dtype, layout)
     lane = last if last in own else own[-1]
     return others[-1] if turned and layout.length(summed) in (LONG, WHOLE) else lane

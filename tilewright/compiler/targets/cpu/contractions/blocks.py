@@ -126,7 +126,7 @@ class Blocks:
             self.direct.clear()
             _, count = runs.run_numbers(b.constant(0, I64), self.k)
             row_bytes = b.mul(count, ADDRESS)
-            at = self._after(at, b.mul(b.add(self.summed.extents[self.summed.last], 8), self.size))
+            at = self._after(at, b.mul(b.add(runs.span, 8), self.size))
         self.right_panels = at
         right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
         self.inner = None
@@ -573,9 +573,10 @@ class Walk:
         if schedule.dot_product:
             return cls._of_words(left, right, summed, moving, layout)
         dtype = contraction.root.dtype
-        direct = readable(left.node, moving[-1], dtype, layout)
-        together = joined(left.node, summed, layout) if direct else 1
-        whole = direct and together == len(moving) and readable(right.node, moving[-1], dtype, layout)
+        runs = range(joined(left.node, summed, layout), 0, -1)
+        together = next((n for n in runs if readable(left.node, moving[-n:], dtype, layout)), 0)
+        direct, together = together > 0, max(together, 1)
+        whole = direct and together == len(moving) and readable(right.node, moving[-1:], dtype, layout)
         if layout.skinny and whole and _is_one_run(right, summed, moving, layout):
             return cls(left, right, summed, True, together, True)
         by_runs = Side(left.node, lane_order(left.own, layout))
@@ -598,8 +599,12 @@ class Walk:
 
     def runs(self, extents: Mapping[str, int]) -> int:
         """How many runs the summed positions are."""
+        return _product(extents, self.summed) // max(1, self.span(extents))
+
+    def span(self, extents: Mapping[str, int]) -> int:
+        """How many summed positions a run has."""
         moving = [a for a in self.summed if extents[base(a)] > 1]
-        return _product(extents, moving[: -self.joined])
+        return _product(extents, moving[-self.joined :])
 
     def passes(self, extents: Mapping[str, int]) -> bool:
         """Whether the left side's rows pass by each panel of the right side, all of them: they are read in
@@ -683,7 +688,7 @@ def workspace_bytes(
     right = -(-ADDRESS * width // item_bytes) if walk.inner else panels
     row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
     noted = 8 * sizes.chunk_m * len(walk.left.own)
-    zeros = max(extents[base(axis)] for axis in walk.summed) + 8 if walk.direct else 0
+    zeros = walk.span(extents) + 8 if walk.direct else 0
     elements = zeros + right + rows * rows + sizes.waiting
     panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
     noted += panels * (walk.runs(extents) + MORE) * ENTRY

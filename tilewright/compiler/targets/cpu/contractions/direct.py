@@ -14,6 +14,8 @@ is one run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group
 from tilewright.compiler.targets.cpu.contractions.panels import Range, unit_axes
@@ -24,22 +26,23 @@ from tilewright.dsl.dtypes import DType, bfloat16
 from tilewright.dsl.program import At, Cast, Node, Read
 
 
-def readable(node: Node, summed: str, dtype: DType, layout: Layout) -> bool:
+def readable(node: Node, summed: Sequence[str], dtype: DType, layout: Layout) -> bool:
     """Whether a side can be read where it lies: an operand of the sum's own type, contiguous along the
-    innermost summed axis, and never left in the middle of a run.
+    innermost summed axes that are one run, and never left in the middle of it.
     """
     operand = node.arg if isinstance(node, At) else node
     if not isinstance(operand, Read) or operand.param not in layout.classes:
         return False
     if operand.dtype != dtype or memory_kind(dtype) != value_type(dtype).kind:
         return False
-    if summed not in unit_axes(node, layout)[0] or layout.length(summed) in (TINY, SHORT):
+    brief = len(summed) == 1 and layout.length(summed[0]) in (TINY, SHORT)
+    if summed[-1] not in unit_axes(node, layout)[0] or brief:
         return False
     if not isinstance(node, At):
         return True
     proven = layout.inside.get(node, frozenset())
     return all(
-        axis in proven or summed not in position.axes
+        axis in proven or not set(summed) & set(position.axes)
         for axis, position in zip(node.along, node.positions, strict=True)
     )
 
@@ -73,7 +76,7 @@ class Addresses:
         if not isinstance(self.node, At) or proven >= set(self.node.along):
             return
         zero = b.constant(0, I64)
-        with b.loop(0, b.mul(b.add(self.summed.extents[self.summed.last], 1), self.size), 8) as loop:
+        with b.loop(0, b.mul(b.add(self.summed.span, 1), self.size), 8) as loop:
             b.store(zero, b.offset(self.zeros, loop.index))
 
     def note(self, scope: Scope, table: Value, panel: Value, places: Coordinates, k: Range) -> None:

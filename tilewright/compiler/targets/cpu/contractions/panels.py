@@ -25,6 +25,7 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import TOGETHER, 
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, Run, scalar
 from tilewright.compiler.targets.cpu.layout import LONG, MEDIUM, ONE, SHORT, TINY, UNIT, WHOLE, Layout
 from tilewright.compiler.targets.cpu.scope import WIDEST_WALK, Lanes, Scope
+from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Node, Read
 
 Range = tuple[Value, Value]
@@ -348,14 +349,33 @@ def joined(node: Node, summed: tuple[str, ...], layout: Layout) -> int:
     """How many of the last summed axes a side walks as one, each row going on where the one before ends."""
     moving = [axis for axis in summed if layout.length(axis) != ONE] or list(summed[-1:])
     count = 1
-    while isinstance(node, Read) and count < len(moving):
-        outer, inner = moving[-count - 1], moving[-count]
-        if not (outer in node.names and inner in node.names):
-            break
-        if not layout.goes_on(node.param, node.names.index(outer), node.names.index(inner)):
-            break
+    while count < len(moving) and _goes_on(node, moving[-count - 1], moving[-count], layout):
         count += 1
     return count
+
+
+def _goes_on(node: Node, outer: str, inner: str, layout: Layout) -> bool:
+    """Whether the position of an operand after the last along `inner` is the next one along `outer`.
+
+    A window's tap goes on where the channels of the one before end: x.at(w=ow + s) along s, x being (w, c).
+    """
+    operand = node.arg if isinstance(node, At) else node
+    if not isinstance(operand, Read) or operand.param not in layout.classes:
+        return False
+    along = slides(node, outer) if isinstance(node, At) else outer
+    slid = node.along if isinstance(node, At) else ()
+    if along not in operand.names or inner not in operand.names or inner in slid:
+        return False
+    return layout.goes_on(operand.param, operand.names.index(along), operand.names.index(inner))
+
+
+def slides(node: At, axis: str) -> str:
+    """The dimension along which a step along `axis`, and nothing else of it, moves by one position."""
+    places = dict(zip(node.along, node.positions, strict=True))
+    moved = [name for name, position in places.items() if axis in position.axes]
+    if not moved:
+        return axis
+    return moved[0] if len(moved) == 1 and affine(places[moved[0]]).step(axis) == 1 else ""
 
 
 def contiguous_along(summed: str, side: Node, own: str, layout: Layout) -> bool:
@@ -382,12 +402,15 @@ def unit_axes(node: Node, layout: Layout, most: int = 1) -> tuple[tuple[str, ...
 def summed_order(axes: tuple[str, ...], sides: tuple[Node, ...], layout: Layout) -> tuple[str, ...]:
     """The summed axes in the order in which they are walked: innermost a long one that lies contiguous.
 
-    Sums have one order for one layout. An axis of a few elements, as a window's is, makes a poor inner loop.
+    Sums have one order for one layout. An axis of a few elements, as a window's is, makes a poor inner loop,
+    unless the next one goes on where it ends.
     """
 
     def merit(axis: str) -> tuple[int, int, int]:
         contiguous = sum(axis in unit_axes(n, layout)[0] for side in sides for n in evaluated([side]))
-        return MERIT[layout.length(axis)], contiguous, axes.index(axis)
+        windows = [side for side in sides if isinstance(side, At)]
+        run = [a for a in axes if a == axis or any(_goes_on(w, a, axis, layout) for w in windows)]
+        return max(MERIT[layout.length(a)] for a in run), contiguous, axes.index(axis)
 
     last = max(axes, key=merit)
     return (*(a for a in axes if a != last), last)

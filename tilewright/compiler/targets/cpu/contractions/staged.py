@@ -93,7 +93,7 @@ def turned(kernel: Kernel, copies: Sequence[Staged], extents: Mapping[str, int])
     others = next(o for node, o in sides if isinstance(node, At) and _reads(node) == copies[0].param.name)
     lanes = _lane_axis(others, extents)
     buffer = kernel.outputs[0].buffer
-    if not summed or lanes not in buffer.axes or buffer.axes[-1] == lanes or len(others) > 1:
+    if not summed or lanes not in buffer.axes or buffer.axes[-1] == lanes:
         return None
     axes = (*(axis for axis in buffer.axes if axis != lanes), lanes)
     return Turned(buffer, Buffer(f"{buffer.name} along {lanes}", axes, buffer.dtype))
@@ -114,21 +114,21 @@ def staged(
         return ()
     sides = (contraction.left, contraction.m), (contraction.right, contraction.n)
     for (node, own), (other, others) in (sides, sides[::-1]):
-        if not _is_plain(kernel, node, contraction):
+        if not is_plain(kernel, node, contraction):
             continue
         assert isinstance(node, At)
         axis = _long_axis(node, contraction.k, extents)
         if axis is None or not _pays(node, own, others, contraction, extents):
             continue
         found = _along(kernel, node, axis, strides)
-        if found and _is_plain(kernel, other, contraction):
+        if found and is_plain(kernel, other, contraction):
             assert isinstance(other, At)
             lanes = _long_axis(other, others, extents)
             return (*found, *(_along(kernel, other, lanes, strides) if lanes else ()))
         if found:
             return found
     for node, own in sides:
-        if _is_plain(kernel, node, contraction):
+        if is_plain(kernel, node, contraction):
             assert isinstance(node, At)
             lanes = _lanes(node, own, extents)
             repeated = _count((*own, *contraction.k), extents) >= REPEATED * _count(node.arg.axes, extents)
@@ -172,7 +172,7 @@ def _along(kernel: Kernel, node: At, axis: str, strides: Mapping[str, Sequence[i
     return (Staged(param, (*(d for d in range(len(param.axes)) if d != place), place)),)
 
 
-def _is_plain(kernel: Kernel, node: Node, contraction: Contraction) -> bool:
+def is_plain(kernel: Kernel, node: Node, contraction: Contraction) -> bool:
     """Whether a side is an operand of the sum's own type, read at computed positions and nowhere else."""
     if not isinstance(node, At) or not isinstance(node.arg, Read):
         return False

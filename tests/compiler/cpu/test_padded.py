@@ -1,0 +1,106 @@
+"""Windows over few channels: taps that lie one after the other are one run, with zeros around the operand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.guarded import on_guard_pages
+from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.targets.cpu.contractions.blocks import Walk
+from tilewright.compiler.targets.cpu.recipe import CompiledKernel
+
+
+@tw.op
+def channels_last(
+    x: tw.Tile["n h w c"], k: tw.Tile["o r s c"], *, stride=1, before=0, behind=0, dilation=1, wide=0
+) -> tw.Tile["n oh ow o"]:
+    """Windows with zeros before and behind; `wide` further ones along the lines alone."""
+    reach = tw.size("h") + before + behind - dilation * (tw.size("r") - 1) - 1
+    oh = tw.axis("oh", reach // stride + 1)
+    across = tw.size("w") + before + behind + 2 * wide - dilation * (tw.size("s") - 1) - 1
+    ow = tw.axis("ow", across // stride + 1)
+    rows = oh * stride + tw.index("r") * dilation - before
+    columns = ow * stride + tw.index("s") * dilation - before - wide
+    return tw.sum(x.at(h=rows, w=columns) * k, "r s c")
+
+
+@tw.op
+def forked(x: tw.Tile["n t c"], k: tw.Tile["o r c"], l: tw.Tile["p s c"]):
+    """Two windows over one operand, with other zeros around them."""
+    a, b = tw.axis("a", tw.size("t")), tw.axis("b", tw.size("t") + 2)
+    first = tw.sum(x.at(t=a + tw.index("r") - 1) * k, "r c")
+    return first, tw.sum(x.at(t=b + tw.index("s") - 2) * l, "s c")
+
+
+def kernels_for(x: np.ndarray, k: np.ndarray, **constants: int) -> tuple[CompiledKernel, ...]:
+    call = channels_last.bind(channels_last.arguments((x, k), constants))
+    return compile_program(call.program).compiled(dict(call.arrays))
+
+
+def walk_of(compiled: CompiledKernel) -> Walk:
+    return Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
+
+
+@pytest.mark.parametrize(("taps", "channels"), [(7, 3), (2, 7)])
+def test_taps_and_channels_are_one_run(taps: int, channels: int):
+    x, k = np.zeros((2, 12, 14, channels), "f4"), np.zeros((32, taps, taps, channels), "f4")
+    copy, contraction = kernels_for(x, k, stride=2, before=1, behind=2)
+    assert copy.kernel.kind == "pointwise"
+    walk = walk_of(contraction)
+    assert walk.direct and walk.summed == ("r", "s", "c") and walk.joined == 2
+
+
+def test_what_stays_inside_needs_no_zeros():
+    (contraction,) = kernels_for(np.zeros((2, 12, 12, 3), "f4"), np.zeros((32, 4, 4, 3), "f4"), stride=4)
+    assert walk_of(contraction).direct and walk_of(contraction).joined == 2
+
+
+def test_others_are_read_as_they_lie():
+    """Many channels are runs of their own; apart from each other, or under a dilation, taps are none."""
+    k = np.zeros((32, 3, 3, 3), "f4")
+    many = kernels_for(np.zeros((2, 9, 9, 16), "f4"), np.zeros((32, 3, 3, 16), "f4"), before=1, behind=1)
+    strided = kernels_for(np.zeros((2, 9, 9, 6), "f4")[..., ::2], k, before=1, behind=1)
+    dilated = kernels_for(np.zeros((2, 9, 9, 3), "f4"), k, before=1, behind=1, dilation=2)
+    assert [len(kernels) for kernels in (many, strided, dilated)] == [1, 1, 1]
+
+
+CONSTANTS = (
+    {"stride": 2, "before": 3, "behind": 2},
+    {"before": 1, "behind": 0, "wide": 9},
+    *(
+        pytest.param(constants, marks=pytest.mark.exhaustive)
+        for constants in (
+            {"before": 1, "behind": 1},
+            {"stride": 3, "before": 0, "behind": 4},
+            {"before": 2, "behind": 2, "dilation": 2},
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize("constants", CONSTANTS, ids=str)
+def test_values_and_gradients(constants: dict[str, int]):
+    on_guard_pages(channels_last, (2, 6, 7, 3), (19, 3, 4, 3), **constants)
+
+
+@pytest.mark.parametrize("channels", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
+def test_float64(channels: int):
+    on_guard_pages(
+        channels_last, (2, 6, 7, channels), (19, 3, 3, channels), dtype="float64", before=1, behind=1
+    )
+
+
+def test_zeros_of_each_window():
+    on_guard_pages(forked, (3, 9, 3), (17, 3, 3), (18, 4, 3))
+
+
+def test_what_is_infinite_meets_the_zeros_as_padding_does():
+    """0 · ∞ beside the image is NaN, as in a convolution of the padded image."""
+    x, k = np.ones((1, 3, 3, 3), "f4"), np.ones((16, 3, 3, 3), "f4")
+    k[0, 0, 0, 0] = np.inf
+    result = channels_last(x, k, before=1, behind=1)
+    assert (
+        np.isnan(result[0, 0, 0, 0]) and np.isinf(result[0, 1, 1, 0]) and np.isfinite(result[..., 1:]).all()
+    )

@@ -1,0 +1,138 @@
+"""Windows over few channels, read from a copy that has what lies outside of the operand: zeros.
+
+    y[h, w, o] = Σ_rsc k[o, r, s, c] · x[h + r - 1, w + s - 1, c]        c has three positions
+
+A row's taps along s lie one after the other in memory, channel by channel: a run of 3 · 3 elements, which is
+read where it lies (`direct`) if no tap of it is outside. With zeros around the image none is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
+from tilewright.compiler.phases import with_nodes, write_phases
+from tilewright.compiler.targets.cpu.contractions.panels import slides
+from tilewright.compiler.targets.cpu.contractions.staged import is_plain
+from tilewright.compiler.targets.cpu.layout import LEAST, MEDIUM
+from tilewright.compiler.targets.cpu.recipe import Places
+from tilewright.dsl.axes import base
+from tilewright.dsl.bounds import bounds
+from tilewright.dsl.dtypes import int64
+from tilewright.dsl.program import At, Const, Index, Map, Node, Param, Read, Size, indexed
+
+LINE, WIDE_LINE = "line", "wide line"
+
+
+@dataclass(frozen=True)
+class Padded:
+    """What a contraction reads at computed positions, and how far these reach outside, before and behind."""
+
+    param: Param
+    node: At
+    ends: Mapping[str, tuple[int, int]]
+
+    @property
+    def buffer(self) -> Buffer:
+        around = " ".join(f"{axis}{before}+{behind}" for axis, (before, behind) in self.ends.items())
+        axes = tuple(self._wider(axis) for axis in self.param.axes)
+        return Buffer(f"{self.param.name} padded {around}", axes, self.param.dtype)
+
+    def _wider(self, axis: str) -> str:
+        return f"{axis} {self.ends[axis]}" if axis in self.ends else axis
+
+    def extents(self, extents: Mapping[str, int]) -> dict[str, int]:
+        """Those of the copy's own axes."""
+        found = {self._wider(a): extents[base(a)] + sum(ends) for a, ends in self.ends.items()}
+        line, channels = self.param.axes[-2], extents[base(self.param.axes[-1])]
+        return found | {
+            LINE: extents[base(line)] * channels,
+            WIDE_LINE: found[self._wider(line)] * channels,
+        }
+
+    def kernel(self, of: str) -> Kernel:
+        """The kernel that makes the copy, line by line: the last two axes are walked as one."""
+        line, wide = self.param.axes[-2], self.buffer.axes
+        source = Param(self.param.name, (*self.param.axes[:-2], LINE), self.param.dtype)
+        lines = Buffer(self.buffer.name, (*wide[:-2], WIDE_LINE), self.buffer.dtype)
+        places: dict[str, Node] = {}
+        for axis, (before, _) in self.ends.items():
+            if axis != line:
+                places[axis] = _plus(Index(self._wider(axis)), -before)
+        before = Map("mul", (Size(self.param.axes[-1]), Const(self.ends[line][0], int64)))
+        places[LINE] = Map("sub", (Index(WIDE_LINE), before))
+        outputs = (Output(lines, indexed(Read(source.name, source.axes, source.dtype), places)),)
+        phases = write_phases(list(outputs), ())
+        return Kernel(f"{of}_{self.param.name}", lines.axes, (), outputs, phases, inputs=(source,))
+
+    def in_lines(self, places: Places) -> Places:
+        """Where that kernel reads and writes."""
+        shapes, strides = dict(places.shapes), dict(places.strides)
+        for name in (self.param.name, self.buffer.name):
+            *outer, width, channels = shapes[name]
+            shapes[name] = (*outer, width * channels)
+            strides[name] = (*strides[name][:-2], strides[name][-1])
+        return replace(places, shapes=shapes, strides=strides)
+
+    def read_by(self, kernel: Kernel) -> Kernel:
+        buffer = self.buffer
+        assert isinstance(self.node.arg, Read)
+        names = dict(zip(self.param.axes, self.node.arg.names, strict=True))
+        wide = Read(
+            buffer.name, tuple(self._wider(a) if a in self.ends else names[a] for a in names), buffer.dtype
+        )
+        along = zip(self.node.along, self.node.positions, strict=True)
+        places = {self._wider(axis): _plus(position, self.ends[axis][0]) for axis, position in along}
+        param = Param(buffer.name, buffer.axes, buffer.dtype)
+        inputs = tuple(param if p == self.param else p for p in kernel.inputs)
+        return replace(with_nodes(kernel, {self.node: indexed(wide, places)}), inputs=inputs)
+
+
+def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Padded | None:
+    """The operand of windows that is worth a copy with zeros around it: one that vectors do not run along."""
+    contraction = kernel.contraction
+    if contraction is None:
+        return None
+    last = kernel.outputs[0].buffer.axes[-1:]
+    for node, own in ((contraction.left, contraction.m), (contraction.right, contraction.n)):
+        if not isinstance(node, At) or not is_plain(kernel, node, contraction) or set(last) & set(own):
+            continue
+        assert isinstance(node.arg, Read)
+        name = node.arg.param
+        if node.arg.names == next(p.axes for p in kernel.tiles if p.name == name) and _is_run(
+            node, contraction, strides[name], extents
+        ):
+            ends = _ends(node, extents)
+            if ends is not None and any(map(any, ends.values())):
+                return Padded(next(p for p in kernel.tiles if p.name == name), node, ends)
+    return None
+
+
+def _is_run(node: At, contraction: Contraction, steps: Sequence[int], extents: Mapping[str, int]) -> bool:
+    """Whether the operand lies contiguous along a summed axis of few positions, its last, and taps go on
+    where those of the one before end.
+    """
+    assert isinstance(node.arg, Read)
+    names, size = node.arg.names, node.dtype.itemsize
+    channel = names[-1]
+    if len(names) < 2 or channel not in contraction.k or channel in node.along or names[-2] not in node.along:
+        return False
+    lies = steps[-1] == size and steps[-2] == size * extents[base(channel)]
+    few = 1 < extents[base(channel)] < LEAST[MEDIUM]
+    return lies and few and any(slides(node, tap) == names[-2] for tap in contraction.k)
+
+
+def _ends(node: At, extents: Mapping[str, int]) -> dict[str, tuple[int, int]] | None:
+    """How far positions reach outside of an operand along each axis; None where nothing is known."""
+    found: dict[str, tuple[int, int]] = {}
+    for axis, position in zip(node.along, node.positions, strict=True):
+        within = bounds(position, extents)
+        if within is None:
+            return None
+        found[axis] = max(0, -within[0]), max(0, within[1] - extents[base(axis)] + 1)
+    return found
+
+
+def _plus(position: Node, shift: int) -> Node:
+    return Map("add", (position, Const(shift, int64))) if shift else position
