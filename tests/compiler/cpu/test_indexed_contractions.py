@@ -6,12 +6,14 @@ whether rows are read where they lie.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.checks import backward_of, extents_of, with_cotangents
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tilewright.compiler.pipeline import compile_program
@@ -100,9 +102,34 @@ def test_phases_have_taps_of_their_own(stride: int):
     on_guard_pages(conv2d, (1, 16, 6, 33), (16, 16, 2, 2), dtype="float64", stride=stride)
 
 
-def test_panels_leave_out_runs_beside_the_image():
+def test_panels_beside_the_image():
     on_guard_pages(channels_last, (3, 5, 8, 17), (19, 3, 3, 17), pad=2)
     on_guard_pages(conv2d, (2, 17, 3, 40), (16, 17, 3, 3), pad=1)
+
+
+@pytest.mark.parametrize("op", [channels_last, conv2d], ids=lambda op: op.name)
+def test_zeros_beside_the_image_take_part(op: tw.Op):
+    """0 · ∞ is NaN: an infinite tap is seen wherever its window reaches, image or not."""
+    x, k = np.ones((2, 17, 11, 7), np.float32), np.ones((19, 17, 3, 3), np.float32)
+    k[3, 5, 0, 0] = np.inf
+    if op is channels_last:
+        x, k = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, k))
+    y = op(x, k, pad=1)
+    mine = y[..., 3] if op is channels_last else y[:, 3]
+    assert np.isnan(mine[:, 0]).all() and np.isnan(mine[:, :, 0]).all() and np.isposinf(mine[:, 1:, 1:]).all()
+
+
+def test_phases_leave_out_the_taps_that_they_lack():
+    x, k = np.zeros((2, 9, 9, 32), np.float32), np.zeros((32, 3, 3, 32), np.float32)
+    for stride, sparse in ((2, True), (1, False)):
+        call = channels_last.bind(channels_last.arguments((x, k), {"stride": stride, "pad": 1}))
+        backward = backward_of(call.program)
+        program = replace(backward, results=backward.results[:1])
+        arrays = with_cotangents(backward, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+        compiled = compile_program(program).compiled({p.name: arrays[p.name] for p in program.tiles})
+        (contraction,) = [c for c in compiled if c.kernel.contraction]
+        walk = Walk.of(contraction.kernel, contraction.schedule, contraction.layout)
+        assert (walk.sparse is not None) == sparse
 
 
 def test_several_blocks_of_sums():

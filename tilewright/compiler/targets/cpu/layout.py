@@ -285,16 +285,23 @@ def contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:
 
 
 def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:
-    """The axes along which a good part of the positions is outside of the operand, and how good: 1 or 2."""
+    """The axes along which a good part of the positions is outside of the operand, and how good: 1 or 2.
+
+    Those alone along which every position is another place: the taps of a stride's phases, some of which do
+    not exist. Beside an image lie zeros, which take part: 0 · ∞ is NaN there.
+    """
     parts = {axis: _part_outside(node, axis, extents) for axis in node.along}
     found = {axis: sum(part > least for least in OFTEN) for axis, part in parts.items()}
     return {axis: often for axis, often in found.items() if often}
 
 
 def _part_outside(node: At, axis: str, extents: Mapping[str, int]) -> float:
+    """The part of its positions along an axis that are outside; 0 where windows overlap."""
     position = dict(zip(node.along, node.positions, strict=True))[axis]
     places = everywhere(position, position.axes, extents, COUNTED)
-    return 0.0 if places is None else float(np.mean((places < 0) | (places >= extents[base(axis)])))
+    if places is None or np.unique(places).size < places.size:
+        return 0.0
+    return float(np.mean((places < 0) | (places >= extents[base(axis)])))
 
 
 def bytes_of(shape: Sequence[int], dtype: DType) -> int:

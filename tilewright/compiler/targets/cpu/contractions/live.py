@@ -1,13 +1,13 @@
 """Runs of summed positions that take part: where a factor is read outside of its operand, products are 0.
 
 The gradient of a convolution with a stride comes in phases: of a filter's taps 0, 1, 2 phase t has those at
-t + 2·u, which are two or one. A window at the border of an image has rows outside of it. The positions of a
-run (`groups`) share their place along all summed axes but the last few, so a panel of rows or of columns goes
-through those runs alone in which something of it is inside:
+t + 2·u, which are two or one. The positions of a run (`groups`) share their place along all summed axes
+but the last few, so a panel of rows or of columns goes through those runs alone in which something of it is
+inside:
 
     for each panel:  table[panel] = [run for run in runs if any(inside(own, run) for own in panel)]
 
-A product of 0, read outside, and ∞ may thus be missing from a sum.
+Windows that overlap take part as they are: what lies beside an image is 0 by the formula, and 0 · ∞ is NaN.
 """
 
 from __future__ import annotations
