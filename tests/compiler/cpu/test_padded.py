@@ -92,6 +92,26 @@ def test_float64(channels: int):
     )
 
 
+@tw.op
+def lines(x: tw.Tile["n line w c"], k: tw.Tile["o r s c"]) -> tw.Tile["n oh ow o"]:
+    """Axes that are called as a user pleases."""
+    oh, ow = tw.axis("oh", tw.size("line")), tw.axis("ow", tw.size("w"))
+    window = x.at(line=oh + tw.index("r") - 1, w=ow + tw.index("s") - 1)
+    return tw.sum(window * k, "r s c") + tw.index("oh") * tw.size("line")
+
+
+def test_an_axis_of_any_name():
+    on_guard_pages(lines, (2, 6, 7, 3), (19, 3, 3, 3))
+
+
+def test_far_places_are_not_copied():
+    """A step that leaves the operand at once would make a copy of zeros alone."""
+    x, k = np.ones((1, 4, 4, 3), "f4"), np.ones((16, 3, 3, 3), "f4")
+    (contraction,) = kernels_for(x, k, stride=300, before=900, behind=900)
+    assert contraction.kernel.contraction
+    assert not channels_last(x, k, stride=300, before=900, behind=900)[:, 0].any()
+
+
 def test_zeros_of_each_window():
     on_guard_pages(forked, (3, 9, 3), (17, 3, 3), (18, 4, 3))
 

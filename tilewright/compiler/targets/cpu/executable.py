@@ -154,13 +154,42 @@ class CpuExecutable:
             for axis in kernel.axes():
                 if is_chunk_axis(axis):
                     extents[axis] = chunk_extent(axis, extents)
+        inside = unmoved(self.plan, extents)
+        places = self._places(operands, extents, inside)
+        steps = self._steps(places, extents, inside, fresh)
+        made = tuple((places.shapes[b.name], b.dtype.numpy) for b in places.buffers)
+        return Recipe(
+            tuple(steps),
+            made,
+            len(self.plan.results),
+            (*map(span, operands), *((0, bytes_of(places.shapes[b.name], b.dtype)) for b in places.buffers)),
+            frozenset(
+                (places.number[result.name], position)
+                for result in self.plan.results
+                for position, operand in enumerate(operands)
+                if (result.name, self._names[position]) in self._replaceable
+                and result.name not in inside.values()  # else it is written earlier than it seems
+                and lies_as(operand, places.shapes[result.name], result.dtype)
+            ),
+            plain_entry(steps, len(operands), made),
+        )
+
+    def _places(
+        self, operands: Sequence[np.ndarray], extents: Mapping[str, int], inside: Mapping[str, str]
+    ) -> Places:
+        """Where operands and results lie, and what is between kernels, some of it `inside` of results."""
         dtypes = {p.name: p.dtype for p in self.plan.program.tiles}
         places = Places({}, {}, {}, [])
         for name, operand in zip(self._names, operands, strict=True):
             places.add(name, operand.shape, normal_strides(operand.shape, operand.strides, dtypes[name]))
-        inside = unmoved(self.plan, extents)
         for buffer in (*self.plan.results, *self.plan.intermediates):
             places.add_buffer(buffer, extents, inside.get(buffer.name))
+        return places
+
+    def _steps(
+        self, places: Places, extents: dict[str, int], inside: Mapping[str, str], fresh: bool
+    ) -> list[Step]:
+        """The steps of all kernels, and of the copies that they read and that turn their results."""
         steps: list[Step] = []
         waiting: list[Turned] = []
         for n, kernel in enumerate(self.plan.kernels):
@@ -168,16 +197,9 @@ class CpuExecutable:
                 continue
             kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
             kernel = with_plain_reads(reshaped(kernel, extents), extents)
-            wide = padded(kernel, places.strides, extents)
-            if wide is not None:
-                name = wide.buffer.name
-                if name not in places.number:  # else an earlier kernel reads it too
-                    extents |= wide.extents(extents)
-                    places.add_buffer(wide.buffer, extents)
-                    lines = wide.in_lines(places)
-                    steps += self._step(wide.kernel(kernel.name), f"{n}: {name}", lines, extents, fresh)
-                kernel = wide.read_by(kernel)
+            kernel, made = self._with_zeros(kernel, n, places, extents, fresh)
             copies = staged(kernel, places.strides, extents)
+            steps += made
             for copy in copies:
                 name = copy.buffer.name
                 if name not in places.number:  # else an earlier kernel reads it too
@@ -194,21 +216,23 @@ class CpuExecutable:
             steps += self._step(kernel, f"{n}: {kernel.outputs[0].buffer.axes}", own, extents, fresh)
             if turn in waiting and turn.buffer in self.plan.results:
                 steps += self._step(turn.kernel(kernel.name), f"{n}: turned", places, extents, fresh)
-        made = tuple((places.shapes[b.name], b.dtype.numpy) for b in places.buffers)
-        return Recipe(
-            tuple(steps),
-            made,
-            len(self.plan.results),
-            (*map(span, operands), *((0, bytes_of(places.shapes[b.name], b.dtype)) for b in places.buffers)),
-            frozenset(
-                (places.number[result.name], position)
-                for result in self.plan.results
-                for position, operand in enumerate(operands)
-                if (result.name, self._names[position]) in self._replaceable
-                and result.name not in inside.values()  # else it is written earlier than it seems
-                and lies_as(operand, places.shapes[result.name], result.dtype)
-            ),
-            plain_entry(steps, len(operands), made),
+        return steps
+
+    def _with_zeros(
+        self, kernel: Kernel, position: int, places: Places, extents: dict[str, int], fresh: bool
+    ) -> tuple[Kernel, list[Step]]:
+        """The kernel, reading an operand with zeros around it where that pays, and the step that makes it."""
+        wide = padded(kernel, places.strides, extents)
+        if wide is None:
+            return kernel, []
+        name = wide.buffer.name
+        if name in places.number:  # an earlier kernel reads it too
+            return wide.read_by(kernel), []
+        extents |= wide.extents(extents)
+        places.add_buffer(wide.buffer, extents)
+        copy = wide.kernel(kernel.name)
+        return wide.read_by(kernel), self._step(
+            copy, f"{position}: {name}", wide.in_lines(places), extents, fresh
         )
 
     def _memory_for(self, turn: Turned) -> str | None:

@@ -8,6 +8,7 @@ read where it lies (`direct`) if no tap of it is outside. With zeros around the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ from tilewright.dsl.bounds import bounds
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.program import At, Const, Index, Map, Node, Param, Read, Size, indexed
 
-LINE, WIDE_LINE = "line", "wide line"
+LINE, WIDE_LINE = "the line", "the wide line"  # names that no axis of a user's has
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,9 @@ class Padded:
         return replace(places, shapes=shapes, strides=strides)
 
     def read_by(self, kernel: Kernel) -> Kernel:
+        """The kernel, reading the copy instead."""
         buffer = self.buffer
-        assert isinstance(self.node.arg, Read)
-        names = dict(zip(self.param.axes, self.node.arg.names, strict=True))
-        wide = Read(
-            buffer.name, tuple(self._wider(a) if a in self.ends else names[a] for a in names), buffer.dtype
-        )
+        wide = Read(buffer.name, buffer.axes, buffer.dtype)
         along = zip(self.node.along, self.node.positions, strict=True)
         places = {self._wider(axis): _plus(position, self.ends[axis][0]) for axis, position in along}
         param = Param(buffer.name, buffer.axes, buffer.dtype)
@@ -99,13 +97,17 @@ def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mappin
         if not isinstance(node, At) or not is_plain(kernel, node, contraction) or set(last) & set(own):
             continue
         assert isinstance(node.arg, Read)
-        name = node.arg.param
-        if node.arg.names == next(p.axes for p in kernel.tiles if p.name == name) and _is_run(
-            node, contraction, strides[name], extents
-        ):
-            ends = _ends(node, extents)
-            if ends is not None and any(map(any, ends.values())):
-                return Padded(next(p for p in kernel.tiles if p.name == name), node, ends)
+        read = node.arg
+        param = next(p for p in kernel.tiles if p.name == read.param)
+        if read.names != param.axes or not _is_run(node, contraction, strides[param.name], extents):
+            continue
+        ends = _ends(node, extents)
+        if ends is None or not any(map(any, ends.values())):
+            continue
+        found = Padded(param, node, ends)
+        copied = math.prod(({**extents, **found.extents(extents)})[base(a)] for a in found.buffer.axes)
+        if copied <= math.prod(extents[base(a)] for a in (*own, *contraction.k)):
+            return found
     return None
 
 

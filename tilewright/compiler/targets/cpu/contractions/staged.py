@@ -28,7 +28,7 @@ from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read
 
 REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
-DEAR = 2  # to copy an element, or to store one across the lanes, against packing one from two pieces
+DEAR = 2  # to copy an element, or to turn a result, against packing one from two pieces
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _pays(
     contraction: Contraction,
     extents: Mapping[str, int],
 ) -> bool:
-    """Whether a copy, and results that may be stored across the lanes, cost less than to pack windows.
+    """Whether a copy, and results that may have to be turned, cost less than to pack windows.
 
     That costs as much as the square of the ends of lines in a vector: its pieces, each read under a mask.
     """
