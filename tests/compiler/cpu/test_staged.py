@@ -94,7 +94,7 @@ def test_a_copy_is_made_of_the_operand_of_each_call():
         np.testing.assert_array_equal(conv2d(lying, k, pad=1), exact(x, k))
 
 
-@pytest.mark.parametrize("edge", [3, pytest.param(13, marks=pytest.mark.exhaustive), 7])
+@pytest.mark.parametrize("edge", [*(pytest.param(n, marks=pytest.mark.exhaustive) for n in (3, 13)), 7])
 def test_values_and_gradients(edge: int):
     on_guard_pages(conv2d, (2, 17, edge, edge), (37, 17, 3, 3), pad=1)
 
@@ -111,6 +111,7 @@ def test_filters_of_a_stride_are_copied_too():
     assert contraction.kernel.contraction is not None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("constants", [{"stride": 2, "pad": 1}, {"pad": 2, "dilation": 2}, {}], ids=str)
 def test_strides_dilation_and_no_padding(constants: dict[str, int]):
     on_guard_pages(conv2d, (3, 16, 9, 9), (19, 16, 3, 3), **constants)
@@ -131,10 +132,10 @@ def test_operands_whose_elements_lie_apart_along_the_sums_are_copied():
         assert walk.right.own[-1] == "c"
 
 
-def test_a_turned_intermediate_is_read_as_it_lies():
+@pytest.mark.parametrize("edge", [pytest.param(8, marks=pytest.mark.exhaustive), 9])
+def test_a_turned_intermediate_is_read_as_it_lies(edge: int):
     """The phases of a gradient, which another kernel puts in their places."""
-    for edge in (8, 9):
-        on_guard_pages(conv2d, (2, 18, edge, edge), (33, 18, 3, 3), stride=2, pad=1)
+    on_guard_pages(conv2d, (2, 18, edge, edge), (33, 18, 3, 3), stride=2, pad=1)
 
 
 def test_results_that_replace_an_operand():
@@ -155,10 +156,12 @@ def test_what_another_kernel_computes():
     on_guard_pages(shifted, (3, 40, 9), (33, 40, 3))
 
 
+@pytest.mark.exhaustive
 def test_one_copy_for_several_windows():
     on_guard_pages(forked, (3, 40, 9), (33, 40, 3), (37, 40, 2), (34, 40, 4))
 
 
+@pytest.mark.exhaustive
 def test_float64():
     on_guard_pages(conv2d, (2, 16, 6, 7), (21, 16, 3, 3), dtype="float64", pad=1)
 
