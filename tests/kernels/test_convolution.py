@@ -129,7 +129,7 @@ CASES = [
 MOST = pytest.mark.parametrize(
     "case",
     [
-        pytest.param(c, marks=pytest.mark.exhaustive if number > 8 and number % 2 else ())
+        pytest.param(c, marks=pytest.mark.exhaustive if number > 8 and number % 3 else ())
         for number, c in enumerate(CASES)
     ],
     ids=str,

@@ -141,7 +141,7 @@ CASES = [
     ),
 ]  # fmt: skip
 CUBIC = [c for c in CASES if c.options.get("mode") == "cubic"]
-LONG = [*CUBIC[1:], *(c for c in CASES if c.op in (K.interpolate3d, K.local_response_norm))]
+LONG = [*CUBIC, *(c for c in CASES if c.op in (K.interpolate3d, K.local_response_norm)), *CASES[9::3]]
 EVERY = pytest.mark.parametrize(
     "case",
     [pytest.param(c, marks=pytest.mark.exhaustive if c in LONG else ()) for c in CASES],

@@ -49,7 +49,9 @@ EXPRESSIONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128], ids=["c64", "c128"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(np.complex64, marks=pytest.mark.exhaustive), np.complex128], ids=["c64", "c128"]
+)
 def test_values_and_gradients_are_torchs(name: str, dtype: Any):
     arrays = drawn(4, 5, dtype=dtype), drawn(5, 3, seed=1, dtype=dtype)
     mine = [tw.tensor(a, requires_grad=True) for a in arrays]

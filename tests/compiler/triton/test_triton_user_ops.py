@@ -119,7 +119,13 @@ def test_the_sample_has_every_kind_of_kernel():
     assert found >= every | {"product", "row in blocks", "chunk of rows in memory"}
 
 
-@pytest.mark.parametrize(("name", "dtype", "axes"), SAMPLE)
+@pytest.mark.parametrize(
+    ("name", "dtype", "axes"),
+    [
+        pytest.param(*one, marks=pytest.mark.exhaustive if n > 2 and n % 2 else ())
+        for n, one in enumerate(SAMPLE)
+    ],
+)
 def test_binaries_of_a_sample(name: str, dtype: str, axes: dict[str, object]):
     checks.check_compiles(case_of(name), FLOATS[dtype], "cuda:90", axes)
 
