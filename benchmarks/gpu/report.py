@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from benchmarks.measure import COMPILED, EAGER, Measured
-from benchmarks.report import RESULTS, commit, is_faster, ratio, versions
+from benchmarks.report import RESULTS, commit, ratio, versions
 from tilewright.op.bench import duration
 
 COLUMNS = ("", "time", "TB/s", "TFLOP/s", "of the limit", "× torch", "× torch.compile", "aim")
@@ -37,15 +38,7 @@ def cells(row: Measured) -> tuple[str, ...]:
 
 def table(rows: Sequence[Measured], title: str) -> Any:
     """A `rich` table."""
-    from rich.table import Table
-
-    result = Table(title=title, title_justify="left")
-    for number, column in enumerate(COLUMNS):
-        result.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        style = "bold red" if not row.right else "green" if is_faster(row) else ""
-        result.add_row(*cells(row), style=style)
-    return result
+    return report.table(rows, title, COLUMNS, cells)
 
 
 def machine(properties: Any) -> dict[str, Any]:

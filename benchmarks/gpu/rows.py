@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import tilewright as tw
+from benchmarks.families.rows import column_sum, row_sum
 from benchmarks.gpu.work import HOST, SEED, Operation, Row, Shapes, Work, backward, forward, ours
 from tests.kernels.test_convolution import channels_last
 from tilewright import kernels as K
@@ -23,18 +24,6 @@ BANDWIDTH, PRODUCT = "2.9 TB/s", "0.97 cuBLAS"
 def squared_relu(x: tw.Tile["..."]):
     """max(x, 0)²"""
     return K.relu(x) * K.relu(x)
-
-
-@tw.op
-def row_sum(x: tw.Tile["i j"]):
-    """Σ x along j."""
-    return tw.sum(x, "j")
-
-
-@tw.op
-def column_sum(x: tw.Tile["i j"]):
-    """Σ x along i."""
-    return tw.sum(x, "i")
 
 
 # --- rows -------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def _unmoved(kernel: Kernel, extents: Mapping[str, int]) -> tuple[str, str] | No
 
 def _places(position: Node, extents: Mapping[str, int]) -> np.ndarray | None:
     """A position that runs along one axis, along it."""
-    return everywhere(position, position.axes, extents, MOST) if len(position.axes) == 1 else None
+    return everywhere(position, extents, MOST) if len(position.axes) == 1 else None
 
 
 def _steps(shape: list[int]) -> list[int]:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from tilewright.dsl.axes import base
+from tilewright.dsl.positions import everywhere
 from tilewright.dsl.program import (
     AxisExtent,
-    Cast,
-    Const,
-    Map,
     Node,
     Program,
     Result,
@@ -22,7 +18,6 @@ from tilewright.dsl.program import (
     reads,
     topological,
 )
-from tilewright.dsl.scalars import SCALARS
 from tilewright.errors import InternalError, ShapeError
 
 Source = tuple[str, int]
@@ -165,11 +160,10 @@ def _check_second_name(program: Program, second: SecondName, extents: Mapping[st
 
 
 def _computed(program: Program, declared: AxisExtent, extents: Mapping[str, int]) -> int:
-    values: dict[Node, np.ndarray] = {}
-    with np.errstate(all="ignore"):
-        for node in topological([declared.size]):
-            values[node] = _value(node, values, extents)
-    extent = int(values[declared.size])
+    value = everywhere(declared.size, extents)
+    if value is None:
+        raise InternalError(f"an extent cannot be computed from {declared.size!r}")
+    extent = int(value)
     if extent >= 0:
         return extent
     raise ShapeError(
@@ -184,19 +178,6 @@ def _in_words(declared: AxisExtent, extents: Mapping[str, int]) -> str:
     sizes = {n.axis for n in topological([declared.size]) if isinstance(n, Size)}
     given = ", ".join(f"size({axis}) = {extents[base(axis)]}" for axis in sorted(sizes))
     return f"{formula(declared.size)}" + (f" where {given}" if given else "")
-
-
-def _value(node: Node, values: Mapping[Node, np.ndarray], extents: Mapping[str, int]) -> np.ndarray:
-    match node:
-        case Const():
-            return np.asarray(node.value, np.float64 if node.dtype.is_float else node.dtype.numpy)
-        case Size():
-            return np.asarray(extents[base(node.axis)], np.int64)
-        case Cast():
-            return values[node.arg].astype(np.float64 if node.dtype.is_float else node.dtype.numpy)
-        case Map():
-            return np.asarray(SCALARS[node.function].numpy(*(values[a] for a in node.operands)))
-    raise InternalError(f"an extent cannot be computed from {node!r}")
 
 
 def result_shapes(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:

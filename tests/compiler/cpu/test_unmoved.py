@@ -79,6 +79,7 @@ def test_digits_of_an_axis_need_no_copy():
     call = grouped.bind(grouped.arguments((ones(3, 32, 20), ones(2, 32, 16, 1)), {}))
     arrays = dict(call.arrays)
     executable = compile_program(call.program)
+    assert last_kind(executable, arrays) == "contraction"
     result = executable.run(arrays)[0]
     np.testing.assert_allclose(result, reference(call.program, arrays)[0], rtol=0, atol=1e-4)
 

@@ -298,7 +298,7 @@ def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:
 def _part_outside(node: At, axis: str, extents: Mapping[str, int]) -> float:
     """The part of its positions along an axis that are outside; 0 where windows overlap."""
     position = dict(zip(node.along, node.positions, strict=True))[axis]
-    places = everywhere(position, position.axes, extents, COUNTED)
+    places = everywhere(position, extents, COUNTED)
     if places is None or np.unique(places).size < places.size:
         return 0.0
     return float(np.mean((places < 0) | (places >= extents[base(axis)])))
