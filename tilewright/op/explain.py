@@ -227,7 +227,7 @@ def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
         return "scalar code: there is no axis to run vectors along"
     axis = words.axis_label(schedule.lane_axis)
     if kernel.contraction:
-        from tilewright.compiler.targets.cpu.contractions.blocks import Walk
+        from tilewright.compiler.targets.cpu.contractions.walk import Walk
 
         columns = schedule.block_columns * schedule.lanes
         direct = Walk.of(kernel, schedule, specialised.layout).direct

@@ -8,7 +8,7 @@ import pytest
 import tilewright as tw
 from tests.support.guarded import on_guard_pages
 from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu.contractions.blocks import Walk
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 
 

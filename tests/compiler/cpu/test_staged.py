@@ -12,7 +12,7 @@ from tests.support.checks import backward_of, extents_of, with_cotangents
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu.contractions.blocks import Walk
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 
 

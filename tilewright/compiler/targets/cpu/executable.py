@@ -19,8 +19,8 @@ from tilewright.compiler.pipeline import lower
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
-from tilewright.compiler.targets.cpu.contractions import blocks
 from tilewright.compiler.targets.cpu.contractions.padded import padded
+from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes, workspace_bytes
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
@@ -416,8 +416,8 @@ def _work_items(
     """(work items, block sizes, workspace bytes a thread)."""
     kernel, schedule, layout = compiled.kernel, compiled.schedule, compiled.layout
     if kernel.contraction:
-        sizes = blocks.block_sizes(kernel, schedule, layout, extents, workers)
-        return sizes.items, sizes.slots(), blocks.workspace_bytes(kernel, schedule, layout, extents, sizes)
+        sizes = block_sizes(kernel, schedule, layout, extents, workers)
+        return sizes.items, sizes.slots(), workspace_bytes(kernel, schedule, layout, extents, sizes)
     items = 1
     tile, sizes = schedule.tile, ()
     if schedule.outer:

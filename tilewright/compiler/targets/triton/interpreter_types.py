@@ -1,4 +1,4 @@
-"""Triton's interpreter without the work that no result depends on: three quarters of its time.
+"""Triton's interpreter without the work that no result depends on: about half of its time.
 
 It makes the type of a tile, and from it the tensor's shape, anew for every value; looks NumPy's dtype up in a
 table that it builds for the question; compares shapes of wrapped numbers to broadcast tiles of one shape; and

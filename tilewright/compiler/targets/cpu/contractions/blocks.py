@@ -12,60 +12,41 @@
 
 The side that owns the lane axis is the right one (the sides are swapped if need be). A left side of one chunk
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
-panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`.
+panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`;
+`walk` says which side that is and in which order sums go, `sizes` how large blocks and chunks are, and
+`finish` stores what is finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
 
-from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
-from tilewright.compiler.targets.cpu.builder import I1, I16, I64, PTR, Builder, Type, Value
-from tilewright.compiler.targets.cpu.contractions.direct import Addresses, in_words, readable
+from tilewright.compiler.nest import Kernel
+from tilewright.compiler.targets.cpu.builder import I16, I64, PTR, Builder, Type, Value
+from tilewright.compiler.targets.cpu.contractions.direct import Addresses
 from tilewright.compiler.targets.cpu.contractions.dot_products import (
-    DEEPEST,
     TOGETHER,
     WORD,
     multiply_add,
     sums_type,
 )
-from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, Noted
+from tilewright.compiler.targets.cpu.contractions.finish import Finish
+from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
-from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE, Live, Runs, Sparse, sparse_side
+from tilewright.compiler.targets.cpu.contractions.live import Live, Runs
 from tilewright.compiler.targets.cpu.contractions.panels import (
     Packing,
     Range,
-    Side,
-    joined,
-    lane_order,
-    summed_order,
 )
+from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
-from tilewright.compiler.targets.cpu.layout import ONE, Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
-from tilewright.compiler.targets.cpu.spelling import cost, value_type
-from tilewright.dsl.axes import base
-from tilewright.dsl.program import At, Read, topological
+from tilewright.compiler.targets.cpu.spelling import value_type
 
-UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
-UNCUT_WINDOWS = 4608  # the same of windows, which are dear to pack, and filters, if not in their own order
-MIDDLE = 256  # the fewest rows of a chunk, if there are that many
-RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
-STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
-REUSED = 4  # products of each element in rows that are read where they lie: all pass by a panel of columns
-FEW = 128  # summed positions: writing the results decides, and few rows of them are written along at a time
-AT_HAND = 128 << 10  # elements of the right side that are packed at a time for few summed positions
-ONCE = 8 << 10  # the same where all rows are worked on at a time, so that what is packed is read once
-LARGEST = 1 << 14  # rows and columns of a block
-SUMMED = 1024  # the same, if its sums wait between blocks of k
 STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
-LINE = 64  # bytes: what lies in the workspace begins at a cache line
-ADDRESS = 8  # bytes
-MARGIN = 4  # elements a row: its addresses need more room than a panel of very few summed positions
-UNROLLED = 12.0  # the cost of an epilogue that is written out for every vector of the register block
 
 
 class Blocks:
@@ -252,7 +233,7 @@ class Blocks:
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         number = self._column_number(here[0], columns)
         right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
-        finish = _Finish(self, scope, here[0], here[1], rows)
+        finish = Finish(self, scope, here[0], here[1], rows)
         if self.direct and self.inner:
             self._inner_products(self.inner, self.direct, scope, finish, rows, here, k)
         else:
@@ -261,7 +242,7 @@ class Blocks:
 
     def _register_blocks(
         self,
-        finish: _Finish,
+        finish: Finish,
         number: Value,
         right: Value,
         origin: tuple[Value, Value],
@@ -284,14 +265,14 @@ class Blocks:
             with b.if_(b.cmp("ge", k[1], self.k)) as choice:
                 finish.store(sums, row.index)
                 choice.otherwise()
-                self._each(kept, self.block_n, lambda place, at: b.store(sums[place], at))
+                self.each(kept, self.block_n, lambda place, at: b.store(sums[place], at))
 
     def _inner_products(
         self,
         inner: InnerProducts,
         direct: Addresses,
         scope: Scope,
-        finish: _Finish,
+        finish: Finish,
         rows: Range,
         columns: Range,
         k: Range,
@@ -325,7 +306,7 @@ class Blocks:
         b = self.b
         return b.offset(self.sums, b.mul(b.add(b.mul(row, self.block_n), column), self.size))
 
-    def _each(self, start: Value, row_elements: Value, visit: Callable[[int, Value], object]) -> None:
+    def each(self, start: Value, row_elements: Value, visit: Callable[[int, Value], object]) -> None:
         for row in range(self.rows):
             line = self.b.offset(start, self.b.mul(row_elements, row * self.size))
             for column in range(self.columns):
@@ -341,7 +322,7 @@ class Blocks:
             choice.yield_(*[zero] * count)
             choice.otherwise()
             loaded: list[Value] = []
-            self._each(kept, self.block_n, lambda place, at: loaded.append(b.load(at, type)))
+            self.each(kept, self.block_n, lambda place, at: loaded.append(b.load(at, type)))
             choice.yield_(*loaded)
         return choice.results
 
@@ -469,242 +450,5 @@ class Blocks:
         return self.b.fma(x, y, total) if self.type.is_float else self.b.add(self.b.mul(x, y), total)
 
 
-class _Finish:
-    """The epilogue of a panel's register blocks, and the stores.
-
-    Whole blocks whose columns lie on one stretch each are stored from registers. Others, and those whose
-    epilogue is too long to be written out for every vector, wait in memory and are taken from there row by
-    row, stretch by stretch.
-    """
-
-    def __init__(self, blocks: Blocks, scope: Scope, column: Value, high: Value, rows: Range):
-        self.blocks = blocks
-        self.b = b = blocks.b
-        self.rows = rows
-        self.outputs = blocks.kernel.outputs
-        root = blocks.contraction.root
-        self.accumulator = Read(ACCUMULATOR, root.axes, root.dtype)
-        work = sum(cost(node) for node in topological(o.node for o in self.outputs))
-        self.short = work <= UNROLLED
-        firsts = [b.add(column, v * blocks.lanes) for v in range(blocks.columns)]
-        self.steady = b.constant(True, I1)
-        for first in firsts:
-            self.steady = b.and_(self.steady, blocks.right.steady(first, blocks.lanes, high))
-        inside = [b.minimum(first, b.sub(high, 1)) for first in firsts]
-        whole = b.splat(self.steady, blocks.lanes)  # else lanes may be past the end of what is read
-        self.whole = [
-            replace(self._columns(scope, blocks.right.along(first), whole), mask=None) for first in inside
-        ]
-        self.pieces = [
-            [self._columns(scope, at, mask) for at, mask in blocks.right.stretches(first, blocks.lanes, high)]
-            for first in firsts
-        ]
-
-    def _columns(self, scope: Scope, coordinates: Coordinates, mask: Value) -> Scope:
-        """Some columns, with all of the epilogue that is the same for every row."""
-        found = scope.child(coordinates, mask)
-        found.hoist([o.node for o in self.outputs], frozenset(self.blocks.left.axes))
-        return found
-
-    def store(self, sums: list[Value], row: Value) -> None:
-        b = self.b
-        if not self.short:
-            self._from_memory(sums, row)
-            return
-        whole = b.cmp("le", b.add(row, self.blocks.rows), self.rows[1])
-        with b.if_(b.and_(self.steady, whole)) as choice:
-            for number in range(self.blocks.rows):
-                at = self.blocks.places.one(b.add(row, number), self.rows[0])
-                for column, place in enumerate(self.whole):
-                    self._write(place.child(at), sums[number * self.blocks.columns + column])
-            choice.otherwise()
-            self._from_memory(sums, row)
-
-    def _from_memory(self, sums: list[Value], row: Value) -> None:
-        b, blocks = self.b, self.blocks
-        blocks._each(blocks.tile, b.constant(blocks.width, I64), lambda n, at: b.store(sums[n], at))
-        self.from_tile(row)
-
-    def from_tile(self, row: Value) -> None:
-        """The rows of the register block whose sums are in the tile."""
-        b, blocks = self.b, self.blocks
-        stop = b.minimum(b.add(row, blocks.rows), self.rows[1])
-        with b.loop(row, stop) as loop:
-            line = b.offset(blocks.tile, b.mul(b.sub(loop.index, row), blocks.width * blocks.size))
-            at = blocks.places.one(loop.index, self.rows[0])
-            for column, pieces in enumerate(self.pieces):
-                place = b.offset(line, column * blocks.lanes * blocks.size)
-                value = b.load(place, blocks.type.vector(blocks.lanes))
-                for piece in pieces:
-                    self._write(piece.child(at), value)
-
-    def _write(self, place: Scope, value: Value) -> None:
-        place.values[self.accumulator] = value
-        values = [place.evaluate(output.node) for output in self.outputs]
-        for output, found in zip(self.outputs, values, strict=True):
-            place.write(output.buffer.name, output.buffer.dtype, output.buffer.axes, found)
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Which side the vectors run along, the order of the sums, whether rows are read where they lie, and
-    along how many of the last summed axes at once; whether both sides are, with vectors along those axes;
-    which side is outside of its operand for whole runs.
-    """
-
-    left: Side
-    right: Side
-    summed: tuple[str, ...]
-    direct: bool
-    joined: int
-    inner: bool = False
-    sparse: Sparse | None = None
-
-    @classmethod
-    def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
-        assert kernel.contraction is not None
-        contraction = kernel.contraction
-        left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
-        if schedule.lane_axis in contraction.m:
-            left, right = right, left
-        right = Side(right.node, lane_order(right.own, layout))
-        summed = summed_order(contraction.k, (left.node, right.node), layout)
-        moving = [a for a in summed if layout.length(a) != ONE] or [summed[-1]]
-        if schedule.dot_product:
-            return cls._of_words(left, right, summed, moving, layout)
-        dtype = contraction.root.dtype
-        runs = range(joined(left.node, summed, layout), 0, -1)
-        together = next((n for n in runs if readable(left.node, moving[-n:], dtype, layout)), 0)
-        direct, together = together > 0, max(together, 1)
-        whole = direct and together == len(moving) and readable(right.node, moving[-1:], dtype, layout)
-        if layout.skinny and whole and _is_one_run(right, summed, moving, layout):
-            return cls(left, right, summed, True, together, True)
-        by_runs = Side(left.node, lane_order(left.own, layout))
-        sparse = sparse_side(by_runs, right, summed, together, layout)
-        left = by_runs if sparse and sparse.on_the_left else left
-        return cls(left, right, summed, direct, together, sparse=sparse)
-
-    @classmethod
-    def _of_words(
-        cls, left: Side, right: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout
-    ) -> Walk:
-        """That of a dot-product instruction, to which words of memory are as good as packed ones."""
-        read, other = (in_words(side.node, moving[-1], layout) for side in (left, right))
-        if read is None or joined(read, summed, layout) < len(moving):
-            return cls(left, right, summed, False, 1)
-        left = Side(read, left.own)
-        if layout.skinny and other and _is_one_run(Side(other, right.own), summed, moving, layout):
-            return cls(left, Side(other, right.own), summed, True, len(moving), True)
-        return cls(left, right, summed, True, len(moving))
-
-    def runs(self, extents: Mapping[str, int]) -> int:
-        """How many runs the summed positions are."""
-        return _product(extents, self.summed) // max(1, self.span(extents))
-
-    def span(self, extents: Mapping[str, int]) -> int:
-        """How many summed positions a run has."""
-        moving = [a for a in self.summed if extents[base(a)] > 1]
-        return _product(extents, moving[-self.joined :])
-
-    def passes(self, extents: Mapping[str, int]) -> bool:
-        """Whether the left side's rows pass by each panel of the right side, all of them: they are read in
-        place, and bring few elements that the rows before did not.
-        """
-        if not self.direct or not isinstance(self.left.node, At):
-            return False
-        own = (*self.left.own, *self.summed)
-        operand = [a for a in self.left.node.arg.axes if a in self.left.node.along or a in own]
-        return _product(extents, own) >= REUSED * _product(extents, operand)
-
-
-def _is_one_run(side: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout) -> bool:
-    """Whether all summed positions of a side are one stretch of memory, for each position of its one axis."""
-    one = len(side.own) == 1 and isinstance(side.node, Read)
-    return one and joined(side.node, summed, layout) == len(moving)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Work items; how many rows, columns and summed positions are worked on at a time; how many sums wait."""
-
-    items: int
-    block_m: int
-    block_n: int
-    block_k: int
-    chunk_m: int
-    chunk_n: int
-    waiting: int
-
-    def slots(self) -> tuple[int, ...]:
-        """What a frame holds of them, in its order."""
-        return self.block_m, self.block_n, self.block_k, self.chunk_m, self.chunk_n
-
-
-def block_sizes(
-    kernel: Kernel, schedule: Schedule, layout: Layout, extents: Mapping[str, int], threads: int
-) -> Sizes:
-    """The sizes for these extents; BLOCK_K, which orders the sums, knows no threads."""
-    assert kernel.contraction is not None
-    walk = Walk.of(kernel, schedule, layout)
-    m, n, k, batch = (
-        _product(extents, axes)
-        for axes in (walk.left.own, walk.right.own, walk.summed, kernel.contraction.batch)
-    )
-    width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
-    uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
-    uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
-    passes = 1 if k <= uncut or walk.inner else -(-k // DEEPEST)
-    block_k = max(1, -(-k // passes))
-    limit = LARGEST if passes == 1 else SUMMED
-    block_m = _round_up(max(1, min(m, limit)), rows)
-    block_n = _round_up(max(1, min(n, limit)), width)
-    if threads > 1 and batch * -(-m // block_m) * -(-n // block_n) < 2 * threads:
-        if m >= n:
-            block_m = _round_up(max(1, min(block_m, -(-m // threads))), rows)
-        else:
-            block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
-    passing = walk.passes(extents)
-    if block_k <= FEW and not passing and len(walk.right.own) == 1:
-        chunk_m = min(block_m, 2 * rows)
-        chunk_n = min(block_n, _round_up((AT_HAND if block_m > chunk_m else ONCE) // block_k, width))
-    else:
-        most = block_m if passing else max(MIDDLE, RESIDENT // block_k)
-        chunk_m = min(block_m, _round_up(most, rows))
-        chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
-    items = batch * -(-m // block_m) * -(-n // block_n) if m and n and batch else 0
-    waiting = 0 if passes == 1 else (block_m + rows) * block_n + width
-    return Sizes(items, block_m, block_n, block_k, chunk_m, chunk_n, waiting)
-
-
-def workspace_bytes(
-    kernel: Kernel, schedule: Schedule, layout: Layout, extents: Mapping[str, int], sizes: Sizes
-) -> int:
-    """What one thread needs for its panels and sums."""
-    assert kernel.contraction is not None
-    walk = Walk.of(kernel, schedule, layout)
-    item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
-    width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
-    panels = sizes.block_k * sizes.chunk_n + schedule.lanes * width
-    right = -(-ADDRESS * width // item_bytes) if walk.inner else panels
-    row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
-    noted = 8 * sizes.chunk_m * len(walk.left.own)
-    zeros = walk.span(extents) + 8 if walk.direct else 0
-    elements = zeros + right + rows * rows + sizes.waiting
-    panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
-    noted += panels * (walk.runs(extents) + MORE) * ENTRY
-    return _round_up(noted + row_bytes * sizes.chunk_m + elements * item_bytes + 4096, LINE)
-
-
 def _blocks(b: Builder, extent: Value, size: Value) -> Value:
     return b.div(b.add(extent, b.sub(size, 1)), size, signed=False)
-
-
-def _product(extents: Mapping[str, int], axes: Sequence[str]) -> int:
-    total = 1
-    for axis in axes:
-        total *= extents[base(axis)]
-    return total
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step

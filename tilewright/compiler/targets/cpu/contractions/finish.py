@@ -1,0 +1,95 @@
+"""The epilogue of a contraction: what follows the sum, on register blocks, and the stores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tilewright.compiler.nest import ACCUMULATOR
+from tilewright.compiler.targets.cpu.builder import I1, I64, Value
+from tilewright.compiler.targets.cpu.contractions.groups import Coordinates
+from tilewright.compiler.targets.cpu.contractions.panels import Range
+from tilewright.compiler.targets.cpu.scope import Scope
+from tilewright.compiler.targets.cpu.spelling import cost
+from tilewright.dsl.program import Read, topological
+
+if TYPE_CHECKING:
+    from tilewright.compiler.targets.cpu.contractions.blocks import Blocks
+
+UNROLLED = 12.0  # the cost of an epilogue that is written out for every vector of the register block
+
+
+class Finish:
+    """The epilogue of a panel's register blocks, and the stores.
+
+    Whole blocks whose columns lie on one stretch each are stored from registers. Others, and those whose
+    epilogue is too long to be written out for every vector, wait in memory and are taken from there row by
+    row, stretch by stretch.
+    """
+
+    def __init__(self, blocks: Blocks, scope: Scope, column: Value, high: Value, rows: Range):
+        self.blocks = blocks
+        self.b = b = blocks.b
+        self.rows = rows
+        self.outputs = blocks.kernel.outputs
+        root = blocks.contraction.root
+        self.accumulator = Read(ACCUMULATOR, root.axes, root.dtype)
+        work = sum(cost(node) for node in topological(o.node for o in self.outputs))
+        self.short = work <= UNROLLED
+        firsts = [b.add(column, v * blocks.lanes) for v in range(blocks.columns)]
+        self.steady = b.constant(True, I1)
+        for first in firsts:
+            self.steady = b.and_(self.steady, blocks.right.steady(first, blocks.lanes, high))
+        inside = [b.minimum(first, b.sub(high, 1)) for first in firsts]
+        whole = b.splat(self.steady, blocks.lanes)  # else lanes may be past the end of what is read
+        self.whole = [
+            replace(self._columns(scope, blocks.right.along(first), whole), mask=None) for first in inside
+        ]
+        self.pieces = [
+            [self._columns(scope, at, mask) for at, mask in blocks.right.stretches(first, blocks.lanes, high)]
+            for first in firsts
+        ]
+
+    def _columns(self, scope: Scope, coordinates: Coordinates, mask: Value) -> Scope:
+        """Some columns, with all of the epilogue that is the same for every row."""
+        found = scope.child(coordinates, mask)
+        found.hoist([o.node for o in self.outputs], frozenset(self.blocks.left.axes))
+        return found
+
+    def store(self, sums: list[Value], row: Value) -> None:
+        b = self.b
+        if not self.short:
+            self._from_memory(sums, row)
+            return
+        whole = b.cmp("le", b.add(row, self.blocks.rows), self.rows[1])
+        with b.if_(b.and_(self.steady, whole)) as choice:
+            for number in range(self.blocks.rows):
+                at = self.blocks.places.one(b.add(row, number), self.rows[0])
+                for column, place in enumerate(self.whole):
+                    self._write(place.child(at), sums[number * self.blocks.columns + column])
+            choice.otherwise()
+            self._from_memory(sums, row)
+
+    def _from_memory(self, sums: list[Value], row: Value) -> None:
+        b, blocks = self.b, self.blocks
+        blocks.each(blocks.tile, b.constant(blocks.width, I64), lambda n, at: b.store(sums[n], at))
+        self.from_tile(row)
+
+    def from_tile(self, row: Value) -> None:
+        """The rows of the register block whose sums are in the tile."""
+        b, blocks = self.b, self.blocks
+        stop = b.minimum(b.add(row, blocks.rows), self.rows[1])
+        with b.loop(row, stop) as loop:
+            line = b.offset(blocks.tile, b.mul(b.sub(loop.index, row), blocks.width * blocks.size))
+            at = blocks.places.one(loop.index, self.rows[0])
+            for column, pieces in enumerate(self.pieces):
+                place = b.offset(line, column * blocks.lanes * blocks.size)
+                value = b.load(place, blocks.type.vector(blocks.lanes))
+                for piece in pieces:
+                    self._write(piece.child(at), value)
+
+    def _write(self, place: Scope, value: Value) -> None:
+        place.values[self.accumulator] = value
+        values = [place.evaluate(output.node) for output in self.outputs]
+        for output, found in zip(self.outputs, values, strict=True):
+            place.write(output.buffer.name, output.buffer.dtype, output.buffer.axes, found)

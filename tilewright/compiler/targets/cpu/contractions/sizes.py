@@ -1,0 +1,103 @@
+"""How much of a contraction is worked on at a time: blocks, chunks and memory for the extents of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
+from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
+from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.schedule import Schedule
+
+UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
+UNCUT_WINDOWS = 4608  # the same of windows, which are dear to pack, and filters, if not in their own order
+MIDDLE = 256  # the fewest rows of a chunk, if there are that many
+RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
+STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
+FEW = 128  # summed positions: writing the results decides, and few rows of them are written along at a time
+AT_HAND = 128 << 10  # elements of the right side that are packed at a time for few summed positions
+ONCE = 8 << 10  # the same where all rows are worked on at a time, so that what is packed is read once
+LARGEST = 1 << 14  # rows and columns of a block
+SUMMED = 1024  # the same, if its sums wait between blocks of k
+LINE = 64  # bytes: what lies in the workspace begins at a cache line
+ADDRESS = 8  # bytes
+MARGIN = 4  # elements a row: its addresses need more room than a panel of very few summed positions
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Work items; how many rows, columns and summed positions are worked on at a time; how many sums wait."""
+
+    items: int
+    block_m: int
+    block_n: int
+    block_k: int
+    chunk_m: int
+    chunk_n: int
+    waiting: int
+
+    def slots(self) -> tuple[int, ...]:
+        """What a frame holds of them, in its order."""
+        return self.block_m, self.block_n, self.block_k, self.chunk_m, self.chunk_n
+
+
+def block_sizes(
+    kernel: Kernel, schedule: Schedule, layout: Layout, extents: Mapping[str, int], threads: int
+) -> Sizes:
+    """The sizes for these extents; BLOCK_K, which orders the sums, knows no threads."""
+    assert kernel.contraction is not None
+    walk = Walk.of(kernel, schedule, layout)
+    m, n, k, batch = (
+        positions(extents, axes)
+        for axes in (walk.left.own, walk.right.own, walk.summed, kernel.contraction.batch)
+    )
+    width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
+    uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
+    uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
+    passes = 1 if k <= uncut or walk.inner else -(-k // DEEPEST)
+    block_k = max(1, -(-k // passes))
+    limit = LARGEST if passes == 1 else SUMMED
+    block_m = _round_up(max(1, min(m, limit)), rows)
+    block_n = _round_up(max(1, min(n, limit)), width)
+    if threads > 1 and batch * -(-m // block_m) * -(-n // block_n) < 2 * threads:
+        if m >= n:
+            block_m = _round_up(max(1, min(block_m, -(-m // threads))), rows)
+        else:
+            block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
+    passing = walk.passes(extents)
+    if block_k <= FEW and not passing and len(walk.right.own) == 1:
+        chunk_m = min(block_m, 2 * rows)
+        chunk_n = min(block_n, _round_up((AT_HAND if block_m > chunk_m else ONCE) // block_k, width))
+    else:
+        most = block_m if passing else max(MIDDLE, RESIDENT // block_k)
+        chunk_m = min(block_m, _round_up(most, rows))
+        chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
+    items = batch * -(-m // block_m) * -(-n // block_n) if m and n and batch else 0
+    waiting = 0 if passes == 1 else (block_m + rows) * block_n + width
+    return Sizes(items, block_m, block_n, block_k, chunk_m, chunk_n, waiting)
+
+
+def workspace_bytes(
+    kernel: Kernel, schedule: Schedule, layout: Layout, extents: Mapping[str, int], sizes: Sizes
+) -> int:
+    """What one thread needs for its panels and sums."""
+    assert kernel.contraction is not None
+    walk = Walk.of(kernel, schedule, layout)
+    item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
+    width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
+    panels = sizes.block_k * sizes.chunk_n + schedule.lanes * width
+    right = -(-ADDRESS * width // item_bytes) if walk.inner else panels
+    row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
+    noted = 8 * sizes.chunk_m * len(walk.left.own)
+    zeros = walk.span(extents) + 8 if walk.direct else 0
+    elements = zeros + right + rows * rows + sizes.waiting
+    panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
+    noted += panels * (walk.runs(extents) + MORE) * ENTRY
+    return _round_up(noted + row_bytes * sizes.chunk_m + elements * item_bytes + 4096, LINE)
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step

@@ -1,0 +1,103 @@
+"""How a contraction is walked: which side vectors run along, the order of the sums, what is read in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tilewright.compiler.nest import Kernel
+from tilewright.compiler.targets.cpu.contractions.direct import in_words, readable
+from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
+from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
+from tilewright.compiler.targets.cpu.layout import ONE, Layout
+from tilewright.compiler.targets.cpu.schedule import Schedule
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import At, Read
+
+REUSED = 4  # products of each element in rows that are read where they lie: all pass by a panel of columns
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Which side the vectors run along, the order of the sums, whether rows are read where they lie, and
+    along how many of the last summed axes at once; whether both sides are, with vectors along those axes;
+    which side is outside of its operand for whole runs.
+    """
+
+    left: Side
+    right: Side
+    summed: tuple[str, ...]
+    direct: bool
+    joined: int
+    inner: bool = False
+    sparse: Sparse | None = None
+
+    @classmethod
+    def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
+        assert kernel.contraction is not None
+        contraction = kernel.contraction
+        left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
+        if schedule.lane_axis in contraction.m:
+            left, right = right, left
+        right = Side(right.node, lane_order(right.own, layout))
+        summed = summed_order(contraction.k, (left.node, right.node), layout)
+        moving = [a for a in summed if layout.length(a) != ONE] or [summed[-1]]
+        if schedule.dot_product:
+            return cls._of_words(left, right, summed, moving, layout)
+        dtype = contraction.root.dtype
+        runs = range(joined(left.node, summed, layout), 0, -1)
+        together = next((n for n in runs if readable(left.node, moving[-n:], dtype, layout)), 0)
+        direct, together = together > 0, max(together, 1)
+        whole = direct and together == len(moving) and readable(right.node, moving[-1:], dtype, layout)
+        if layout.skinny and whole and _is_one_run(right, summed, moving, layout):
+            return cls(left, right, summed, True, together, True)
+        by_runs = Side(left.node, lane_order(left.own, layout))
+        sparse = sparse_side(by_runs, right, summed, together, layout)
+        left = by_runs if sparse and sparse.on_the_left else left
+        return cls(left, right, summed, direct, together, sparse=sparse)
+
+    @classmethod
+    def _of_words(
+        cls, left: Side, right: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout
+    ) -> Walk:
+        """That of a dot-product instruction, to which words of memory are as good as packed ones."""
+        read, other = (in_words(side.node, moving[-1], layout) for side in (left, right))
+        if read is None or joined(read, summed, layout) < len(moving):
+            return cls(left, right, summed, False, 1)
+        left = Side(read, left.own)
+        if layout.skinny and other and _is_one_run(Side(other, right.own), summed, moving, layout):
+            return cls(left, Side(other, right.own), summed, True, len(moving), True)
+        return cls(left, right, summed, True, len(moving))
+
+    def runs(self, extents: Mapping[str, int]) -> int:
+        """How many runs the summed positions are."""
+        return positions(extents, self.summed) // max(1, self.span(extents))
+
+    def span(self, extents: Mapping[str, int]) -> int:
+        """How many summed positions a run has."""
+        moving = [a for a in self.summed if extents[base(a)] > 1]
+        return positions(extents, moving[-self.joined :])
+
+    def passes(self, extents: Mapping[str, int]) -> bool:
+        """Whether the left side's rows pass by each panel of the right side, all of them: they are read in
+        place, and bring few elements that the rows before did not.
+        """
+        if not self.direct or not isinstance(self.left.node, At):
+            return False
+        own = (*self.left.own, *self.summed)
+        operand = [a for a in self.left.node.arg.axes if a in self.left.node.along or a in own]
+        return positions(extents, own) >= REUSED * positions(extents, operand)
+
+
+def _is_one_run(side: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout) -> bool:
+    """Whether all summed positions of a side are one stretch of memory, for each position of its one axis."""
+    one = len(side.own) == 1 and isinstance(side.node, Read)
+    return one and joined(side.node, summed, layout) == len(moving)
+
+
+def positions(extents: Mapping[str, int], axes: Sequence[str]) -> int:
+    """How many there are along these axes."""
+    total = 1
+    for axis in axes:
+        total *= extents[base(axis)]
+    return total
