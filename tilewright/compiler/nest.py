@@ -44,11 +44,16 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Output:
-    """One thing that a kernel writes. `accumulate` names the combine of a cross-row partial result."""
+    """One thing that a kernel writes. `accumulate` names the combine of a cross-row partial result.
+
+    `places` are the positions along the buffer's axes where that is written whose axes are not the kernel's
+    own; those beyond its ends are not.
+    """
 
     buffer: Buffer
     node: Node
     accumulate: str | None = None
+    places: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,8 @@ class Kernel:
         """The expressions that the kernel's loops compute."""
         sides = (self.contraction.left, self.contraction.right) if self.contraction else ()
         places = self.scatter.positions if self.scatter else ()
-        return (*sides, *places, *self.roots)
+        written = (place for output in self.outputs for place in output.places)
+        return (*sides, *places, *written, *self.roots)
 
     def nodes(self) -> tuple[Node, ...]:
         return topological(self.leading)

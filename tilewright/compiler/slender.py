@@ -10,7 +10,7 @@ them. Which form a call takes is decided by its extents.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tilewright.compiler.contraction import multiply
@@ -29,7 +29,13 @@ def reshaped(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
     sides = (contraction.m, contraction.n, contraction.k)
     if all(math.prod(extents[base(axis)] for axis in side) > 1 for side in sides):
         return kernel
-    walked = [a for a in (*kernel.parallel, *contraction.k) if extents[base(a)] > 1]
+    return as_row(kernel, [a for a in (*kernel.parallel, *contraction.k) if extents[base(a)] > 1])
+
+
+def as_row(kernel: Kernel, walked: Sequence[str]) -> Kernel:
+    """A contraction as the row kernel, or the pointwise one, that walks these axes; others have one position."""
+    contraction = kernel.contraction
+    assert contraction is not None
     summed = tuple(a for a in contraction.k if a in walked)
     product = multiply([contraction.left, contraction.right])
     value = Reduce("sum", summed, product) if summed else product

@@ -16,6 +16,7 @@ from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.joined import Call, joined
 from tilewright.compiler.nest import Kernel, Plan, indexed_reads
 from tilewright.compiler.pipeline import lower
+from tilewright.compiler.placed import placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
@@ -26,6 +27,7 @@ from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
     bytes_of,
+    as_window,
     layout_of,
     normal_strides,
 )
@@ -154,9 +156,10 @@ class CpuExecutable:
             for axis in kernel.axes():
                 if is_chunk_axis(axis):
                     extents[axis] = chunk_extent(axis, extents)
-        inside = unmoved(self.plan, extents)
+        in_place, inside = self._in_place(extents)
+        inside = {**unmoved(self.plan, extents), **inside}
         places = self._places(operands, extents, inside)
-        steps = self._steps(places, extents, inside, fresh)
+        steps = self._steps(places, extents, inside, in_place, fresh)
         made = tuple((places.shapes[b.name], b.dtype.numpy) for b in places.buffers)
         return Recipe(
             tuple(steps),
@@ -174,6 +177,22 @@ class CpuExecutable:
             plain_entry(steps, len(operands), made),
         )
 
+    def _in_place(self, extents: Mapping[str, int]) -> tuple[dict[str, Kernel], dict[str, str]]:
+        """Kernels of windows that write what they compute where it belongs, by the names of those that do not;
+        and what these write, and the results that it belongs to.
+        """
+        found = placed(self.plan, extents)
+        kernels: dict[str, Kernel] = {}
+        inside: dict[str, str] = {}
+        for kernel in self.plan.kernels if found else ():
+            changed = written_in_place(kernel, found)
+            changed = as_window(changed, extents) if changed is not kernel else None
+            if changed is not None:
+                kernels[kernel.name] = changed
+                names = (output.buffer.name for output in kernel.outputs)
+                inside |= {name: found[name].buffer.name for name in names if name in found}
+        return kernels, inside
+
     def _places(
         self, operands: Sequence[np.ndarray], extents: Mapping[str, int], inside: Mapping[str, str]
     ) -> Places:
@@ -187,7 +206,12 @@ class CpuExecutable:
         return places
 
     def _steps(
-        self, places: Places, extents: dict[str, int], inside: Mapping[str, str], fresh: bool
+        self,
+        places: Places,
+        extents: dict[str, int],
+        inside: Mapping[str, str],
+        in_place: Mapping[str, Kernel],
+        fresh: bool,
     ) -> list[Step]:
         """The steps of all kernels, and of the copies that they read and that turn their results."""
         steps: list[Step] = []
@@ -195,6 +219,7 @@ class CpuExecutable:
         for n, kernel in enumerate(self.plan.kernels):
             if kernel.outputs[0].buffer.name in inside.values():
                 continue
+            kernel = in_place.get(kernel.name, kernel)
             kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
             kernel = with_plain_reads(reshaped(kernel, extents), extents)
             kernel, made = self._with_zeros(kernel, n, places, extents, fresh)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.nest import Kernel, Output, indexed_reads
+from tilewright.compiler.slender import as_row
+from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
-from tilewright.dsl.bounds import stays_inside
+from tilewright.dsl.bounds import bounds, stays_inside
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.positions import everywhere
-from tilewright.dsl.program import At
+from tilewright.dsl.program import At, Index, Size, topological
 
 UNIT, ZERO, STRIDED, CONTINUED = "1", "0", "s", "c"
 
@@ -41,6 +43,7 @@ MOST_SUMS = 27  # that are carried together, one for each tap
 WRITTEN_OUT = 64  # taps of windows that are worked on together
 LONGEST_STRIP = 7  # windows, if there are no others
 STRIPS = (4, 3)  # windows, else
+MOST_PHASES = 4  # along an axis
 WIDEST = 16  # no vector is a fraction of more than this many elements
 
 
@@ -61,7 +64,9 @@ class Layout:
     those sides of a contraction that have no more positions than the widest vector; halved: of those that
     have more, and an odd number of vectors. skinny: whether a
     contraction's one side has few positions, and its sums have enough. taps: the extents of a window's
-    axes. strips: how many positions of the axes that windows slide along are worked on together.
+    axes. strips: how many positions of the axes that windows slide along are worked on together. phases: the
+    extents of the axes of phases along which a window's results take their places. known: all extents that
+    a kernel of windows is for. within: the axes along which a result's places are all inside.
     """
 
     classes: Mapping[str, str]
@@ -74,6 +79,9 @@ class Layout:
     skinny: bool = False
     taps: Mapping[str, int] = field(default_factory=dict)
     strips: Mapping[str, int] = field(default_factory=dict)
+    phases: Mapping[str, int] = field(default_factory=dict)
+    known: Mapping[str, int] = field(default_factory=dict)
+    within: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
@@ -117,6 +125,9 @@ class Layout:
         parts += ["skinny"] * self.skinny
         parts += [f"{count} taps {axis}" for axis, count in sorted(self.taps.items())]
         parts += [f"strips of {count} {axis}" for axis, count in sorted(self.strips.items())]
+        parts += [f"{count} phases {axis}" for axis, count in sorted(self.phases.items())]
+        parts += [f"{axis} is {extent}" for axis, extent in sorted(self.known.items())]
+        parts += [f"{name} within {','.join(sorted(axes))}" for name, axes in sorted(self.within.items())]
         return " ".join(parts)
 
 
@@ -144,12 +155,30 @@ def layout_of(
     chains = {p.name: _chains(shapes[p.name], strides[p.name]) for p in chained}
     taps = _taps(kernel, extents)
     sliding = sliding_axes(kernel) if taps and {base(axis) for axis in kernel.row} <= set(taps) else ()
-    strips = {base(a): _strip(extents[base(a)], math.prod(taps.values())) for a in sliding}
+    phases = _phases(kernel, extents, math.prod(taps.values())) if _in_phases(kernel, extents) else {}
+    together = math.prod((*taps.values(), *phases.values()))
+    strips = {base(a): _strip(extents[base(a)], together) for a in sliding if base(a) not in phases}
+    known = taps | phases | _sizes(kernel, extents, {*taps, *phases}) if phases else {}
+    within = {o.buffer.name: _within(o, extents) for o in kernel.outputs if o.places}
     skinny = _skinny(kernel, extents)
     vectors = _vectors_of_sides(kernel, extents)
     narrow = frozenset(axis for axis, count in vectors.items() if count <= 1)
     halved = frozenset(axis for axis, count in vectors.items() if count % 2) - narrow
-    return Layout(classes, lengths, inside, outside, chains, narrow, halved, skinny, taps, strips)
+    return Layout(
+        classes,
+        lengths,
+        inside,
+        outside,
+        chains,
+        narrow,
+        halved,
+        skinny,
+        taps,
+        strips,
+        phases,
+        known,
+        within,
+    )
 
 
 def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
@@ -178,6 +207,57 @@ def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
     alone = len(kernel.phases) == 1 and not kernel.phases[0].stores
     found = {base(a): extents[base(a)] for a in sliding_axes(kernel) if extents[base(a)] <= MOST_TAPS}
     return found if alone and math.prod(found.values()) <= MOST_SUMS else {}
+
+
+def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
+    """The kernel as one of windows whose results take their places in few phases; None if it is none.
+
+    Where every channel is alone, the taps and phases of a stride make a contraction: as a product of matrices
+    it would have four columns, and four summed positions.
+    """
+    c = kernel.contraction
+    if c is not None:
+        if math.prod(extents[base(axis)] for axis in c.k) > WRITTEN_OUT:
+            return None
+        kernel = as_row(kernel, (*kernel.parallel, *c.k))
+    return kernel if _in_phases(kernel, extents) else None
+
+
+def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:
+    """Whether a kernel is one of windows, few enough in all phases, whose results take their places."""
+    taps = _taps(kernel, extents)
+    whole = {base(axis) for axis in kernel.row} <= set(taps)
+    return bool(taps) and whole and bool(_phases(kernel, extents, math.prod(taps.values())))
+
+
+def _phases(kernel: Kernel, extents: Mapping[str, int], taps: int) -> dict[str, int]:
+    """The extents of the axes whose positions lie one after the other where results belong, if they are few."""
+    forms = [affine(place) for output in kernel.outputs for place in output.places]
+    split = [form for form in forms if len(form.terms) > 1]
+    terms = [one for form in split for one in form.terms.items()]
+    axes = [term.axis for term, step in terms if isinstance(term, Index) and step == 1]
+    found = {base(axis): extents[base(axis)] for axis in axes}
+    few = all(extent <= MOST_PHASES for extent in found.values())
+    return found if few and taps * math.prod(found.values()) <= WRITTEN_OUT else {}
+
+
+def _sizes(kernel: Kernel, extents: Mapping[str, int], few: set[str]) -> dict[str, int]:
+    """The extents of axes that are read along taps and phases alone, and those that positions there need."""
+    found: dict[str, int] = {}
+    for node in indexed_reads(kernel):
+        for axis, position in zip(node.along, node.positions, strict=True):
+            if position.axes and {base(a) for a in position.axes} <= few:
+                sizes = [n.axis for n in topological([position]) if isinstance(n, Size)]
+                found |= {base(a): extents[base(a)] for a in (axis, *sizes)}
+    return found
+
+
+def _within(output: Output, extents: Mapping[str, int]) -> frozenset[str]:
+    """The axes along which an output's places never leave its buffer."""
+    found = {axis: bounds(p, extents) for axis, p in zip(output.buffer.axes, output.places, strict=True)}
+    return frozenset(
+        axis for axis, ends in found.items() if ends and ends[0] >= 0 and ends[1] < extents[base(axis)]
+    )
 
 
 def sliding_axes(kernel: Kernel) -> tuple[str, ...]:

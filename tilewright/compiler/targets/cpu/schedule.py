@@ -255,7 +255,8 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
         return _contraction_lane_axis(kernel.contraction, kernel.outputs[0].buffer.axes[-1], layout)
     candidates = lane_axes(kernel)
     candidates = tuple(a for a in candidates if layout.length(a) != ONE) or candidates
-    candidates = tuple(a for a in candidates if a in kernel.row or base(a) not in layout.taps) or candidates
+    few = {*layout.taps, *layout.phases}
+    candidates = tuple(a for a in candidates if a in kernel.row or base(a) not in few) or candidates
     if not candidates:
         return None
     scores = dict.fromkeys(candidates, 0.0)
@@ -271,8 +272,9 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     weight = OF_RESULTS if kernel.kind == "pointwise" else 2
     for output in kernel.outputs:
         last = [a for a in output.buffer.axes if a not in kernel.single][-1:]
-        if last and last[0] in scores:
-            scores[last[0]] += weight * _size(kernel, output.buffer.axes)
+        for axis in output.places[-1].axes if output.places else last:
+            if axis in scores:
+                scores[axis] += weight * _size(kernel, output.buffer.axes)
     best = max(scores.values())
     return [a for a in candidates if scores[a] == best][-1]
 

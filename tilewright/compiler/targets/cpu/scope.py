@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tilewright.compiler.nest import needed
+from tilewright.compiler.nest import Output, needed
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
 from tilewright.compiler.targets.cpu.layout import (
@@ -117,7 +117,8 @@ def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Load
             return b.constant(elements_apart(kind) * size, I64)
         return slot(position)
 
-    extents = {axis: slot(at) for axis, at in frame.extent_slot.items()}
+    known = {axis: b.constant(extent, I64) for axis, extent in layout.known.items()}
+    extents = {axis: known.get(axis) or slot(at) for axis, at in frame.extent_slot.items()}
     read = {p.name: p.dtype for p in frame.kernel.tiles}
     written = {o.buffer.name: o.buffer.dtype for o in frame.kernel.outputs}
     ranks = dict(zip(frame.operand_slot, (rank for _, rank in frame.operands), strict=True))
@@ -353,6 +354,12 @@ class Scope:
         assert inside is not None
         return inside
 
+    def lanes_inside(self, axis: str, lanes: Lanes) -> Value:
+        """Which of the positions along an axis it has."""
+        inside = self._inside({axis: lanes})
+        assert inside is not None
+        return inside
+
     def _if_inside(
         self, inside: Value, operand: Operand, places: Sequence[Coordinate], dtype: DType
     ) -> Value:
@@ -399,6 +406,24 @@ class Scope:
             inside = one if inside is None else b.and_(inside, one)
         return inside
 
+    def in_place(self, output: Output) -> tuple[Scope, Value | None]:
+        """The scope in which an output is written where it belongs, and whether that is inside at all, as far
+        as all lanes share it.
+        """
+        if not output.places:
+            return self, None
+        axes = output.buffer.axes
+        for place in output.places:
+            self.evaluate(place)
+        walks = {axis: self._walk(place) for axis, place in zip(axes, output.places, strict=True)}
+        proven = self.layout.within.get(output.buffer.name, frozenset())
+        asked = {axis: walk for axis, walk in walks.items() if axis not in proven}
+        lanes = {axis: walk for axis, walk in asked.items() if isinstance(walk, Lanes)}
+        mask = self._inside(lanes)
+        if mask is not None and self.mask is not None:
+            mask = self.b.and_(self.mask, mask)
+        return self.child(walks, mask), self._inside({a: w for a, w in asked.items() if a not in lanes})
+
     def write(self, name: str, dtype: DType, axes: tuple[str, ...], value: Value) -> None:
         pointer, step = self.address_of(name, axes)
         value = self._to_memory(value, dtype)
@@ -406,6 +431,9 @@ class Scope:
             self.b.store(value, pointer)
             return
         value = self.full(value)
+        if isinstance(step, Spaced):
+            apart = step.apart * dtype.numpy.itemsize
+            step = self.b.lane_constant([lane * apart for lane in range(self.lanes)], I64.vector(self.lanes))
         if isinstance(step, Value) and self.mask is None:
             self._write_apart(value, pointer, step)
         elif isinstance(step, Value):

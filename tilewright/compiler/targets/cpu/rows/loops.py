@@ -192,8 +192,12 @@ class RowLoops:
             results = self._scalar_rows(list(self.kernel.row), scopes, start, phase, totals)
             for scope, own in zip(scopes, shared_out(results, len(scopes)), strict=True):
                 totals.finish(scope, own, across=False)
+        self._store_each(scopes, phase.finals)
+
+    def _store_each(self, scopes: Sequence[Scope], outputs: Sequence[Output]) -> None:
+        """What rows side by side leave."""
         for scope in scopes:
-            self._store(scope, phase.finals)
+            self._store(scope, outputs)
 
     def _scalar_rows(
         self, axes: list[str], scopes: list[Scope], carried: Carried, phase: Phase, totals: Totals
@@ -334,7 +338,17 @@ class RowLoops:
                 step = COMBINE_STEPS[output.accumulate]
                 scope.accumulate(buffer.name, buffer.dtype, buffer.axes, step, value)
             else:
-                scope.write(buffer.name, buffer.dtype, buffer.axes, value)
+                self._write(scope, output, value)
+
+    def _write(self, scope: Scope, output: Output, value: Value) -> None:
+        """Write a value where it belongs, if that is inside."""
+        buffer = output.buffer
+        place, inside = scope.in_place(output)
+        if inside is None:
+            place.write(buffer.name, buffer.dtype, buffer.axes, value)
+            return
+        with self.b.if_(inside):
+            place.write(buffer.name, buffer.dtype, buffer.axes, value)
 
 
 def loop_roots(phase: Phase) -> list[Node]:

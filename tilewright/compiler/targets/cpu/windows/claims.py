@@ -29,13 +29,13 @@ COMPARISONS = {"ge": ("low", "ge"), "gt": ("low", "gt"), "lt": ("high", "lt"), "
 @dataclass(frozen=True)
 class Claim:
     """`value` compares to 0 so, everywhere in a tile, if it does at its low or its high end. `of` follows:
-    a condition, or that a node is inside of its operand along an axis.
+    a condition, or that a node is inside of its operand along an axis, or a place of a result of that name.
     """
 
     value: Node
     end: str
     comparison: str
-    of: Node | tuple[At, str]
+    of: Node | tuple[At | str, str]
 
 
 def claims(kernel: Kernel, layout: Layout, moving: frozenset[str]) -> tuple[Claim, ...]:
@@ -47,15 +47,23 @@ def claims(kernel: Kernel, layout: Layout, moving: frozenset[str]) -> tuple[Clai
         for axis, position in zip(node.along, node.positions, strict=True):
             positions.add(position)
             if axis not in proven:
-                beyond = Map("sub", (position, Size(axis)))
-                found.append(Claim(position, "low", "ge", (node, axis)))
-                found.append(Claim(beyond, "high", "lt", (node, axis)))
+                found.extend(_inside(position, axis, node))
+    for output in kernel.outputs:
+        proven = layout.within.get(output.buffer.name, frozenset())
+        for axis, place in zip(output.buffer.axes, output.places, strict=False):
+            if axis not in proven:
+                found.extend(_inside(place, axis, output.buffer.name))
     for node in topological(kernel.roots):
         if isinstance(node, Map) and node.function in COMPARISONS and set(node.operands) & positions:
             end, comparison = COMPARISONS[node.function]
             found.append(Claim(Map("sub", node.operands), end, comparison, node))
     unknown = {c.of for c in found if _steps(c.value, moving) is None}
     return tuple(c for c in found if c.of not in unknown)
+
+
+def _inside(position: Node, axis: str, of: At | str) -> tuple[Claim, Claim]:
+    beyond = Map("sub", (position, Size(axis)))
+    return Claim(position, "low", "ge", (of, axis)), Claim(beyond, "high", "lt", (of, axis))
 
 
 def _steps(node: Node, moving: frozenset[str]) -> dict[str, int] | None:
@@ -81,12 +89,15 @@ def hold(b: Builder, scope: Scope, asked: Sequence[Claim], ends: Ends) -> Value:
 
 def where_certain(b: Builder, scope: Scope, asked: Iterable[Claim]) -> Scope:
     """The scope where all claims hold."""
-    inside = dict(scope.layout.inside)
+    inside, within = dict(scope.layout.inside), dict(scope.layout.within)
     values = dict(scope.values)
     for claim in asked:
         if isinstance(claim.of, Node):
             values[claim.of] = b.constant(True, I1)
+            continue
+        of, axis = claim.of
+        if isinstance(of, str):
+            within[of] = within[of] | {axis}
         else:
-            node, axis = claim.of
-            inside[node] = inside.get(node, frozenset()) | {axis}
-    return replace(scope, layout=replace(scope.layout, inside=inside), values=values)
+            inside[of] = inside.get(of, frozenset()) | {axis}
+    return replace(scope, layout=replace(scope.layout, inside=inside, within=within), values=values)

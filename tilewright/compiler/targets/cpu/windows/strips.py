@@ -10,21 +10,26 @@
 
 Positions of a strip share what they read, and all loads of a tile are in one stretch of code, so that each is
 made once. The order of every sum is that of its taps. What is certain inside of a tile is told in `claims`.
+
+The gradient of windows with a stride comes in phases, which are written out as well: each has its own of the
+taps, and they lie in turns in the result (`placed`), lane after lane where vectors run along it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
-from tilewright.compiler.nest import Kernel, Phase, indexed_reads
-from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.nest import Kernel, Output, Phase, indexed_reads
+from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
 from tilewright.compiler.targets.cpu.layout import Layout, sliding_axes
 from tilewright.compiler.targets.cpu.rows.folds import Totals
-from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots
+from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots, shared_out
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
+from tilewright.compiler.targets.cpu.windows.absent import Absent
 from tilewright.compiler.targets.cpu.windows.claims import claims, hold, where_certain
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
@@ -39,21 +44,22 @@ def slides(kernel: Kernel, layout: Layout, schedule: Schedule) -> bool:
     return kernel.kind == "row" and across and {base(a) for a in kernel.row} <= set(layout.taps)
 
 
-def strip_axis(kernel: Kernel, schedule: Schedule) -> str | None:
+def strip_axis(kernel: Kernel, layout: Layout, schedule: Schedule) -> str | None:
     """The last axis along which windows slide that vectors do not run along."""
-    return next((a for a in reversed(sliding_axes(kernel)) if a != schedule.lane_axis), None)
+    fixed = {schedule.lane_axis, *(a for a in kernel.parallel if base(a) in layout.phases)}
+    return next((a for a in reversed(sliding_axes(kernel)) if a not in fixed), None)
 
 
 def strip_length(kernel: Kernel, layout: Layout, schedule: Schedule) -> int:
     """How many positions of the strip's axis are worked on together."""
-    axis = strip_axis(kernel, schedule)
+    axis = strip_axis(kernel, layout, schedule)
     return layout.strips[base(axis)] if axis else 1
 
 
 def work_items(kernel: Kernel, layout: Layout, schedule: Schedule, extents: Mapping[str, int]) -> int:
     """Strips of all other positions."""
-    axis, length = strip_axis(kernel, schedule), strip_length(kernel, layout, schedule)
-    others = (a for a in kernel.parallel if a != schedule.lane_axis)
+    axis, length = strip_axis(kernel, layout, schedule), strip_length(kernel, layout, schedule)
+    others = (a for a in kernel.parallel if a != schedule.lane_axis and base(a) not in layout.phases)
     return math.prod(-(-extents[base(a)] // (length if a == axis else 1)) for a in others)
 
 
@@ -64,17 +70,22 @@ class WindowTiles(RowLoops):
         super().__init__(b, kernel, schedule, scope, workspace)
         assert schedule.lane_axis is not None
         self.lane, self.lanes = schedule.lane_axis, schedule.lanes
-        self.axis = strip_axis(kernel, schedule)
-        self.length = strip_length(kernel, scope.layout, schedule)
-        self.taps = {axis: scope.layout.taps[base(axis)] for axis in kernel.row}
-        strip = frozenset({*kernel.row, self.axis or ""})
-        asked = claims(kernel, scope.layout, strip | {self.lane})
+        layout = scope.layout
+        self.axis = strip_axis(kernel, layout, schedule)
+        self.length = strip_length(kernel, layout, schedule)
+        self.taps = {axis: layout.taps[base(axis)] for axis in kernel.row}
+        self.phases = {a: layout.phases[base(a)] for a in kernel.parallel if base(a) in layout.phases}
+        self.few = frozenset({*self.taps, *self.phases})
+        self.absent = Absent(kernel, layout, self.few)
+        self.turns = _turns(kernel, self.phases, self.lane)
+        strip = self.few | {self.axis or ""}
+        asked = [c for c in claims(kernel, layout, strip | {self.lane}) if not set(c.value.axes) <= self.few]
         self.of_strips = tuple(c for c in asked if self.lane not in c.value.axes)
         self.of_vectors = tuple(c for c in asked if self.lane in c.value.axes)
 
     def item(self, index: Value) -> None:
         b = self.b
-        others = [a for a in self.kernel.parallel if a != self.lane]
+        others = [a for a in self.kernel.parallel if a != self.lane and a not in self.phases]
         if self.axis is None:
             self._strip(self.top.child(self._decode(index, others)), None, 1)
             return
@@ -104,7 +115,7 @@ class WindowTiles(RowLoops):
     def _vectors(self, scope: Scope, first: Value | None, length: int) -> None:
         b, extent = self.b, self.top.extent(self.lane)
         scope = replace(scope, straight=True, values=dict(scope.values))
-        scope.hoist(self._roots(), frozenset((*self.kernel.row, self.lane, self.axis or "")))
+        scope.hoist(self._roots(), self.few | {self.lane, self.axis or ""})
         around = self._ends(first, length)
         with b.loop(0, extent, self.lanes) as loop:
             ends = around | {self.lane: (loop.index, b.add(loop.index, self.lanes - 1))}
@@ -117,10 +128,13 @@ class WindowTiles(RowLoops):
                 self._tile(scope, first, length, Lanes(loop.index), mask)
 
     def _tile(self, scope: Scope, first: Value | None, length: int, lanes: Lanes, mask: Value | None) -> None:
-        """A vector for each position of the strip's axis: all phases."""
+        """A vector for each position of the strip's axis and each phase."""
+        b = self.b
         here: list[dict[str, Coordinate]] = [{self.lane: lanes}]
         if first is not None:
-            here = [{self.lane: lanes, self.axis or "": self.b.add(first, n)} for n in range(length)]
+            here = [{self.lane: lanes, self.axis or "": b.add(first, n)} for n in range(length)]
+        for axis, count in self.phases.items():
+            here = [place | {axis: b.constant(phase, I64)} for place in here for phase in range(count)]
         scopes = [scope.child(coordinates, mask) for coordinates in here]
         if first is not None and length > 1:
             self._ask_ahead(scope.child({self.lane: lanes}), first)
@@ -132,7 +146,7 @@ class WindowTiles(RowLoops):
         to line, which no machine foresees.
         """
         b, axis = self.b, self.axis or ""
-        last = {tap: b.constant(count - 1, I64) for tap, count in self.taps.items()}
+        last = {tap: b.constant(count - 1, I64) for tap, count in (*self.taps.items(), *self.phases.items())}
         for node in dict.fromkeys(indexed_reads(self.kernel)):
             steps = [(a, affine(p).step(axis)) for a, p in zip(node.along, node.positions, strict=True)]
             moving = [(a, abs(step)) for a, step in steps if step]
@@ -148,23 +162,66 @@ class WindowTiles(RowLoops):
     def _scalar_rows(
         self, axes: list[str], scopes: list[Scope], carried: Carried, phase: Phase, totals: Totals
     ) -> Carried:
-        """The taps along the first axis one after the other, written out."""
-        if not axes:
-            return super()._scalar_rows(axes, scopes, carried, phase, totals)
-        for tap in range(self.taps[axes[0]]):
-            inner = [scope.child({axes[0]: self.b.constant(tap, I64)}) for scope in scopes]
-            carried = self._scalar_rows(axes[1:], inner, carried, phase, totals)
-        return carried
+        """The taps one after the other, written out; of each phase those that it has."""
+        parts = shared_out(carried, len(scopes))
+        phases = list(_all_of(self.phases))
+        for tap in _all_of({axis: self.taps[axis] for axis in axes}):
+            at = {axis: self.b.constant(position, I64) for axis, position in tap.items()}
+            for n, scope in enumerate(scopes):
+                if not self.absent.holds(phase, tap | phases[n % len(phases)]):
+                    parts[n] = self._accumulate(scope.child(at), phase, totals, parts[n])
+        return [value for part in parts for value in part]
+
+    def _store_each(self, scopes: Sequence[Scope], outputs: Sequence[Output]) -> None:
+        if self.turns is None:
+            return super()._store_each(scopes, outputs)
+        count = self.phases[self.turns]
+        for first in range(0, len(scopes), count):
+            for output in outputs:
+                self._store_in_turns(scopes[first : first + count], output)
+        return None
+
+    def _store_in_turns(self, scopes: Sequence[Scope], output: Output) -> None:
+        """Vectors of all phases, whose lanes lie in turns in the result."""
+        b, buffer = self.b, output.buffer
+        last, position = buffer.axes[-1], affine(output.places[-1])
+        vectors = b.alternating([scope.full(scope.evaluate(output.node)) for scope in scopes])
+        place, inside = scopes[0].in_place(output)
+        start = place.coordinates[last]
+        assert isinstance(start, Lanes) and start.first is not None
+        certain = scopes[0].mask is None and last in place.layout.within[buffer.name]
+        aligned = len(position.terms) == 2 and not position.constant
+        place = replace(place, mask=None, stream=place.stream and aligned)
+        with b.if_(b.constant(True, I1) if inside is None else inside):
+            for n, vector in enumerate(vectors):
+                lanes = Lanes(b.add(start.first, n * self.lanes))
+                mask = None if certain else place.lanes_inside(last, lanes)
+                place.child({last: lanes}, mask).write(buffer.name, buffer.dtype, buffer.axes, vector)
 
     # --- what is certain --------------------------------------------------------------------------
 
     def _ends(self, first: Value | None, length: int) -> dict[str, tuple[Value, Value]]:
         """The first and the last position along each axis that a strip moves along."""
         b = self.b
-        ends = {axis: (b.constant(0, I64), b.constant(count - 1, I64)) for axis, count in self.taps.items()}
+        few = {**self.taps, **self.phases}
+        ends = {axis: (b.constant(0, I64), b.constant(count - 1, I64)) for axis, count in few.items()}
         if first is not None and self.axis is not None:
             ends[self.axis] = first, b.add(first, length - 1)
         return ends
 
     def _roots(self) -> list[Node]:
         return [root for phase in self.kernel.phases for root in loop_roots(phase)]
+
+
+def _all_of(counts: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Every position along some axes, the last axis fastest."""
+    for place in product(*(range(count) for count in counts.values())):
+        yield dict(zip(counts, place, strict=True))
+
+
+def _turns(kernel: Kernel, phases: dict[str, int], lane: str) -> str | None:
+    """The axis of phases that take turns where lanes belong: y[…, s·lane + phase], the last of all phases."""
+    forms = [affine(output.places[-1]) for output in kernel.outputs if output.places]
+    axis = next(reversed(phases), None)
+    fits = all(f.step(lane) == phases[axis] and f.step(axis) == 1 for f in forms) if axis else False
+    return axis if fits and len(forms) == len(kernel.outputs) else None
