@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tilewright.dsl.axes import base
+from tilewright.dsl.axes import base, union
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import At, Node, Order, Param, Program, Read, Reduce, Scan, Scatter, topological
 
@@ -54,6 +54,11 @@ class Output:
     node: Node
     accumulate: str | None = None
     places: tuple[Node, ...] = ()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of the loops that write it."""
+        return union(*(place.axes for place in self.places)) if self.places else self.buffer.axes
 
 
 @dataclass(frozen=True)

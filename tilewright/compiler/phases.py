@@ -25,7 +25,7 @@ def write_phases(outputs: list[Output], row: tuple[str, ...]) -> tuple[Phase, ..
     finals: dict[int, list[Output]] = {}
     last_loop = max(reductions, default=-1)
     for output in outputs:
-        in_loop = output.accumulate is not None or bool(rows & set(output.buffer.axes)) or not rows
+        in_loop = output.accumulate is not None or bool(rows & set(output.axes)) or not rows
         if in_loop:
             stores.setdefault(level[output.node], []).append(output)
         else:

@@ -73,8 +73,9 @@ def _copied(kernel: Kernel) -> At | None:
     if kernel.kind != "pointwise" or kernel.split or len(kernel.outputs) != 1:
         return None
     buffer, node = kernel.outputs[0].buffer, kernel.outputs[0].node
-    plain = isinstance(node, At) and isinstance(node.arg, Read) and node.dtype == buffer.dtype
-    return node if plain and len(set(buffer.axes)) == len(buffer.axes) else None
+    if not isinstance(node, At) or not isinstance(node.arg, Read) or node.dtype != buffer.dtype:
+        return None
+    return node if len(set(buffer.axes)) == len(buffer.axes) else None
 
 
 def _positions(node: At, source: Buffer, extents: Mapping[str, int]) -> dict[str, Node] | None:
@@ -120,7 +121,7 @@ def _split(position: Node, function: str) -> _Split | None:
     if len(terms) != 1 or form.terms[terms[0]] != 1:
         return None
     (term,) = terms
-    if not isinstance(term, Map) or term.function != function or not isinstance(term.operands[1], Const):
+    size = term.operands[1] if isinstance(term, Map) and term.function == function else None
+    if not isinstance(term, Map) or not isinstance(size, Const):
         return None
-    whole, size = term.operands
-    return _Split(whole, int(size.value), shortest(Map("sub", (position, term))))
+    return _Split(term.operands[0], int(size.value), shortest(Map("sub", (position, term))))

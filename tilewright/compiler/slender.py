@@ -33,7 +33,7 @@ def reshaped(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
 
 
 def as_row(kernel: Kernel, walked: Sequence[str]) -> Kernel:
-    """A contraction as the row kernel, or the pointwise one, that walks these axes; others have one position."""
+    """A contraction as the row kernel, or the pointwise one, that walks these axes: others have one place."""
     contraction = kernel.contraction
     assert contraction is not None
     summed = tuple(a for a in contraction.k if a in walked)

@@ -26,8 +26,8 @@ from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, 
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import (
     Layout,
-    bytes_of,
     as_window,
+    bytes_of,
     layout_of,
     normal_strides,
 )
@@ -178,8 +178,8 @@ class CpuExecutable:
         )
 
     def _in_place(self, extents: Mapping[str, int]) -> tuple[dict[str, Kernel], dict[str, str]]:
-        """Kernels of windows that write what they compute where it belongs, by the names of those that do not;
-        and what these write, and the results that it belongs to.
+        """Kernels of windows that write what they compute where it belongs, by the names of those that do
+        not; and what these write, and the results that it belongs to.
         """
         found = placed(self.plan, extents)
         kernels: dict[str, Kernel] = {}

@@ -231,13 +231,12 @@ def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:
 
 
 def _phases(kernel: Kernel, extents: Mapping[str, int], taps: int) -> dict[str, int]:
-    """The extents of the axes whose positions lie one after the other where results belong, if they are few."""
+    """The extents of the axes whose positions follow each other where results belong, if they are few."""
     forms = [affine(place) for output in kernel.outputs for place in output.places]
-    split = [form for form in forms if len(form.terms) > 1]
-    terms = [one for form in split for one in form.terms.items()]
+    terms = [one for form in forms if len(form.terms) > 1 for one in form.terms.items()]
     axes = [term.axis for term, step in terms if isinstance(term, Index) and step == 1]
     found = {base(axis): extents[base(axis)] for axis in axes}
-    few = all(extent <= MOST_PHASES for extent in found.values())
+    few = all(extent <= MOST_PHASES for extent in found.values()) and set(axes) <= set(kernel.parallel)
     return found if few and taps * math.prod(found.values()) <= WRITTEN_OUT else {}
 
 

@@ -1,8 +1,8 @@
 """Taps that a phase lacks: beyond them there is nothing, not even a zero.
 
-Of a filter's taps 0, 1, 2 phase t of a stride of 2 has those at t + 2·u, which are two or one. A position that
-every phase and tap has for itself, and that is outside of the operand, is no tap. What lies beside an image is
-read by many windows: a zero that takes part, as 0 · ∞ is NaN there.
+Of a filter's taps 0, 1, 2 phase t of a stride of 2 has those at t + 2·u, which are two or one. A position
+that every phase and tap has for itself, and that is outside of the operand, is no tap. What lies beside an
+image is read by many windows: a zero that takes part, as 0 · ∞ is NaN there.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Absent:
         return not phase.stores and all(self._has_none(reduction, at) for reduction in phase.reductions)
 
     def _has_none(self, reduction: Reduce, at: Mapping[str, int]) -> bool:
-        found = [t for f in factors(reduction.arg) for t in self.outside.get(_plain(f), ())]
-        return reduction.combine == "sum" and any(
-            outside[tuple(at[a] for a in axes)] for axes, outside in found
-        )
+        parts = [_plain(factor) for factor in factors(reduction.arg)]
+        found = [one for part in parts if isinstance(part, At) for one in self.outside.get(part, ())]
+        none = any(outside[tuple(at[axis] for axis in axes)] for axes, outside in found)
+        return reduction.combine == "sum" and none
 
 
 def _outside(node: At, layout: Layout, few: frozenset[str]) -> list[tuple[tuple[str, ...], np.ndarray]]:
