@@ -1,7 +1,9 @@
 """Measuring: contenders in turn, round after round, beside probes of the machine's limits.
 
 A B C A B C …: a shared machine slows all contenders of a round alike, so the ratio of two times in one round
-means more than either time. Reported are the medians, and the quartiles of the ratios.
+means more than either time. Every sample follows a call that is not timed: what ran before it, a probe that
+leaves nothing of any operand in the caches or another contender on the same operands, is not its own doing.
+Reported are the medians, and the quartiles of the ratios.
 """
 
 from __future__ import annotations
@@ -123,6 +125,7 @@ def interleaved(
     began = time.perf_counter()
     for number in range(MOST_ROUNDS):
         for name, run in contenders.items():
+            run()
             samples[name].append(_sample(run, repeats[name]))
         found = limits.peak(threads)
         peaks += [found] if found else []

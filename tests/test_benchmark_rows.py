@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import measure
 from benchmarks.chart import AHEAD, BEHIND, MARK, chart
 from benchmarks.families import BENCHES
 from benchmarks.measure import COMPILED, EAGER, Measured, Peer
@@ -37,3 +40,23 @@ def test_the_chart_has_a_bar_for_every_row_that_was_timed():
     bars = {b.get("fill"): float(b.get("width", "0")) for b in picture.findall("{*}rect") if b.get("x")}
     assert bars == {AHEAD: 60.0, BEHIND: 120.0}, "one of seven doublings is 60 pixels; 0.1 lies at the end"
     assert sum(line.get("stroke") == MARK for line in picture.findall("{*}line")) == 1
+
+
+def test_a_call_that_is_not_timed_comes_before_each_sample(monkeypatch: pytest.MonkeyPatch):
+    """Else whoever follows the probes, which empty the caches, would pay for it."""
+    events: list[str] = []
+
+    def sample(run: Callable[[], Any], repeats: int) -> float:
+        events.append("sample of")
+        run()
+        return 1.0
+
+    monkeypatch.setattr(measure, "_sample", sample)
+    monkeypatch.setattr(measure, "MOST_ROUNDS", 2)
+    monkeypatch.setattr(measure.limits, "peak", lambda threads: None)
+    monkeypatch.setattr(measure.limits, "copy", lambda threads: events.append("probe") or 1.0)
+    contenders = {name: lambda name=name: events.append(name) for name in "ab"}
+    samples, _, _ = measure.interleaved(contenders, 1, 0.0)
+    assert {name: len(found) for name, found in samples.items()} == {"a": 2, "b": 2}
+    rounds = "a / sample of / a / b / sample of / b / probe"
+    assert " / ".join(events).endswith(f"{rounds} / {rounds}")

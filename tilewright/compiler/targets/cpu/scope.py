@@ -477,6 +477,15 @@ class Scope:
             distance = self.b.select(near, self.b.add(ahead, PREFETCH_LEAD), self.b.constant(0, I64))
             self.b.prefetch(self.b.offset(pointer, distance))
 
+    def prefetch_along(self, node: Read, distance: int) -> None:
+        """Ask for what lies so many bytes behind a whole vector that is read here."""
+        operand = self.loaded.operands.get((node.param, False))
+        if operand is None:
+            return
+        pointer, step = self._address(operand, tuple(self.coordinates[name] for name in node.names))
+        if isinstance(step, str) and step == UNIT:
+            self.b.prefetch(self.b.offset(pointer, distance))
+
     def ahead(self, node: At, distance: Value) -> None:
         """Ask for what is read so many bytes of lanes further on, if lanes lie side by side or nearly so."""
         operand, places, _ = self._places_at(node)

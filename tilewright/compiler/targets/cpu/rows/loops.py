@@ -14,14 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tilewright.compiler.nest import Kernel, Output, Phase, reads_of
+from tilewright.compiler.nest import Kernel, Output, Phase, evaluated, reads_of
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.keep import Keep, kept_nodes
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.compiler.targets.cpu.spelling import COMBINE_STEPS, value_type
-from tilewright.dsl.program import Node, combine_identity
+from tilewright.dsl.program import Node, Read, Reduce, combine_identity
+
+AHEAD = 4096  # bytes: what streams by is asked for a page before it is read; the machine looks no further
+CACHE_LINE = 64
 
 Carried = list[Value]
 Leaf = Callable[[Scope, Carried, int | None], Carried]
@@ -229,11 +232,14 @@ class RowLoops:
         scope.hoist(roots, frozenset(self.kernel.row))
         if phase.reductions or phase.stores:
             totals = Totals(self.b, phase.reductions, self.schedule.lanes if self.lane_in_row else 0)
+            streamed = self._streamed(number) if self.lane_in_row else []
 
             def leaf(inner: Scope, carried: Carried, vector: int | None) -> Carried:
                 self.keep.recall(inner, number)
                 results = self._accumulate(inner, phase, totals, carried)
                 self.keep.store(inner, number)
+                if vector is not None:
+                    self._ask_ahead(inner, streamed, vector)
                 if vector is not None and self._prefetches(number, vector):
                     self._prefetch_next_row(inner)
                 return results
@@ -241,6 +247,20 @@ class RowLoops:
             results = self._lane_loops(scope, ranges, totals, leaf, roots)
             totals.finish(scope, results, across=self.lane_in_row)
         self._store(scope, phase.finals)
+
+    def _streamed(self, number: int) -> list[Read]:
+        """What a phase is the first to read of memory: each position of it once."""
+        rows = set(self.kernel.parallel) - ({self.kernel.split.axis} if self.kernel.split else set())
+        earlier = {node for phase in self.kernel.phases[:number] for node in evaluated(phase.roots, Reduce)}
+        here = evaluated(self.kernel.phases[number].roots, Reduce)
+        own = (node for node in here if isinstance(node, Read) and node not in earlier)
+        return [read for read in own if self.schedule.lane_axis in read.names and rows <= set(read.names)]
+
+    def _ask_ahead(self, scope: Scope, reads: Sequence[Read], vector: int) -> None:
+        """Ask for the cache lines that begin in this vector of a step, further on."""
+        for read in reads:
+            if vector * self.schedule.lanes * read.dtype.itemsize % CACHE_LINE == 0:
+                scope.prefetch_along(read, AHEAD)
 
     def _prefetches(self, phase: int, vector: int) -> bool:
         """Whether a phase asks for a vector of the next row. Those that work in cache share them."""

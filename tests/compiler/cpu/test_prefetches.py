@@ -1,0 +1,78 @@
+"""What is asked for before it is read: every streamed operand once, and nothing that is in the caches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
+
+
+@tw.op
+def row_total(x: tw.Tile["n d"]):
+    return tw.sum(x, "d")
+
+
+@tw.op
+def total(x: tw.Tile["n d"]):
+    return tw.sum(x * x)
+
+
+@tw.op
+def weighted(x: tw.Tile["n d"], w: tw.Tile["d"]):
+    """Weights are read again for each row."""
+    return tw.sum(x * w, "d")
+
+
+@tw.op
+def soften(x: tw.Tile["n d"], y: tw.Tile["n d"]):
+    """Later phases find x in the cache; y is read by the last one alone."""
+    e = tw.exp(x - tw.max(x, "d"))
+    return tw.sum(e, "d"), tw.sum(y * e / tw.sum(e, "d"), "d")
+
+
+def prefetches(op: tw.Op, *shapes: tuple[int, ...], dtype: type = np.float32) -> list[int]:
+    """How many instructions ask for a line a page ahead, in each kernel of a call."""
+    arrays = tuple(np.zeros(shape, dtype) for shape in shapes)
+    call = op.bind(op.arguments(arrays, {}))
+    executable = CpuExecutable(lower(call.program))
+    found = []
+    for compiled in executable.compiled(call.arrays):
+        lines = executable.source(compiled).splitlines()
+        pages = {line.split("=")[0].strip() for line in lines if "constant 4096 : i64" in line}
+        ahead = {
+            line.split("=")[0].strip()
+            for line in lines
+            if "getelementptr" in line and any(f"[{page}]" in line for page in pages)
+        }
+        found.append(sum("prefetch" in line and any(f"({p})" in line for p in ahead) for line in lines))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "expected"),
+    [
+        (row_total, [(40, 1000)], [4]),
+        (total, [(40, 1000)], [4, 4]),  # the partial results, too
+        (weighted, [(40, 1000), (1000,)], [4]),
+        (soften, [(40, 1000), (40, 1000)], [8]),
+    ],
+    ids=lambda value: value.name if isinstance(value, tw.Op) else "",
+)
+def test_each_vector_of_a_step_asks_once_for_each_streamed_operand(op, shapes, expected):
+    assert prefetches(op, *shapes) == expected
+
+
+def test_one_request_a_cache_line():
+    assert prefetches(row_total, (40, 1000), dtype=np.float16) == [2]
+
+
+def test_rows_across_memory_and_short_rows_ask_for_nothing_along_them():
+    assert prefetches(row_total, (4000, 3)) == [0]
+    x = np.zeros((1000, 40), np.float32).T
+    call = row_total.bind(row_total.arguments((x,), {}))
+    executable = CpuExecutable(lower(call.program))
+    (compiled,) = executable.compiled(call.arrays)
+    assert "prefetch" not in executable.source(compiled)
