@@ -70,8 +70,13 @@ class DirectOp(Op):
         raise NotImplementedError
 
     def __call__(self, *tiles: Any, **keywords: Any) -> Any:
-        if keywords or not tiles:
-            return super().__call__(*tiles, **keywords)
+        if keywords:
+            in_order = self._in_order(tiles, keywords)
+            if in_order is None:
+                return super().__call__(*tiles, **keywords)
+            tiles = in_order
+        if not tiles:
+            return super().__call__()
         kind = type(tiles[0])
         if kind is not np.ndarray:
             take_over = getattr(kind, "__tilewright_call__", None)
@@ -82,6 +87,16 @@ class DirectOp(Op):
             return super().__call__(*tiles)
         results = self._compute(layout, tiles, self.default_scalars)
         return results[0] if len(results) == 1 else results
+
+    def _in_order(self, tiles: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """All operands in their order, if keywords name what is left of them and nothing else."""
+        left = self._tile_names[len(tiles) :]
+        if len(left) != len(keywords):
+            return None
+        try:
+            return (*tiles, *[keywords[name] for name in left])
+        except KeyError:
+            return None
 
     def bind(self, arguments: Arguments) -> Call:
         arrays = tuple(as_operands(arguments.tiles, self.name).values())

@@ -54,19 +54,20 @@ def prefetches(op: tw.Op, *shapes: tuple[int, ...], dtype: type = np.float32) ->
 @pytest.mark.parametrize(
     ("op", "shapes", "expected"),
     [
-        (row_total, [(40, 1000)], [4]),
-        (total, [(40, 1000)], [4, 4]),  # the partial results, too
-        (weighted, [(40, 1000), (1000,)], [4]),
-        (soften, [(40, 1000), (40, 1000)], [8]),
+        (row_total, [(40, 1000)], [5]),
+        (total, [(40, 1000)], [5, 5]),  # the partial results, too
+        (weighted, [(40, 1000), (1000,)], [5]),
+        (soften, [(40, 1000), (40, 1000)], [10]),
     ],
     ids=lambda value: value.name if isinstance(value, tw.Op) else "",
 )
 def test_each_vector_of_a_step_asks_once_for_each_streamed_operand(op, shapes, expected):
+    """Four in the loop, one in that of the ragged end."""
     assert prefetches(op, *shapes) == expected
 
 
 def test_one_request_a_cache_line():
-    assert prefetches(row_total, (40, 1000), dtype=np.float16) == [2]
+    assert prefetches(row_total, (40, 1000), dtype=np.float16) == [3]
 
 
 def test_rows_across_memory_and_short_rows_ask_for_nothing_along_them():
@@ -76,3 +77,9 @@ def test_rows_across_memory_and_short_rows_ask_for_nothing_along_them():
     executable = CpuExecutable(lower(call.program))
     (compiled,) = executable.compiled(call.arrays)
     assert "prefetch" not in executable.source(compiled)
+
+
+def test_brief_rows_ask_for_each_of_their_vectors():
+    """With one vector a step, or four, and those of the ragged end."""
+    assert prefetches(row_total, (4000, 40)) == [2]
+    assert prefetches(weighted, (4000, 110), (110,)) == [5]

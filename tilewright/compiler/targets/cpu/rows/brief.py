@@ -84,10 +84,13 @@ class BriefRows(RowLoops):
         if number == 0:
             self._ask_ahead(scope)
 
-        def leaf(inner: Scope, carried: Carried, _: int | None) -> Carried:
+        streamed = self._streamed(number)
+
+        def leaf(inner: Scope, carried: Carried, vector: int | None) -> Carried:
             self.keep.recall(inner, number)
             results = self._accumulate(inner, phase, totals, carried)
             self.keep.store(inner, number)
+            self._ask_for_page(inner, streamed, vector or 0)
             return results
 
         return self._lane_loops(scope, self._whole_row(), totals, leaf, roots)

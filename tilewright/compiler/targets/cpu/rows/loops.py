@@ -238,8 +238,7 @@ class RowLoops:
                 self.keep.recall(inner, number)
                 results = self._accumulate(inner, phase, totals, carried)
                 self.keep.store(inner, number)
-                if vector is not None:
-                    self._ask_ahead(inner, streamed, vector)
+                self._ask_for_page(inner, streamed, vector or 0)
                 if vector is not None and self._prefetches(number, vector):
                     self._prefetch_next_row(inner)
                 return results
@@ -256,8 +255,8 @@ class RowLoops:
         own = (node for node in here if isinstance(node, Read) and node not in earlier)
         return [read for read in own if self.schedule.lane_axis in read.names and rows <= set(read.names)]
 
-    def _ask_ahead(self, scope: Scope, reads: Sequence[Read], vector: int) -> None:
-        """Ask for the cache lines that begin in this vector of a step, further on."""
+    def _ask_for_page(self, scope: Scope, reads: Sequence[Read], vector: int) -> None:
+        """Ask for the cache lines that begin in this vector of a step, a page further on."""
         for read in reads:
             if vector * self.schedule.lanes * read.dtype.itemsize % CACHE_LINE == 0:
                 scope.prefetch_along(read, AHEAD)
