@@ -221,6 +221,14 @@ def _kept(kernel: Kernel, specialised: Any) -> Mapping[Any, int]:
     return kept_nodes(kernel)
 
 
+PACKED = {  # whether the rows are read where they lie, and the columns
+    (False, False): "both factors are packed into panels",
+    (True, False): "the factor with vectors is packed, the other read where it lies",
+    (False, True): "the factor with vectors is read where it lies, the other packed",
+    (True, True): "both factors are read where they lie, nothing is packed",
+}
+
+
 def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
     schedule = specialised.schedule
     if schedule.lane_axis is None:
@@ -230,12 +238,8 @@ def _cpu_text(kernel: Kernel, specialised: Any, keeps: bool) -> str:
         from tilewright.compiler.targets.cpu.contractions.walk import Walk
 
         columns = schedule.block_columns * schedule.lanes
-        direct = Walk.of(kernel, schedule, specialised.layout).direct
-        packed = (
-            "the factor with vectors is packed, the other read where it lies"
-            if direct
-            else ("both factors are packed into panels")
-        )
+        walk = Walk.of(kernel, schedule, specialised.layout)
+        packed = PACKED[walk.direct, walk.inner or walk.in_lines]
         kind = schedule.dot_product
         dot_product = f", products of two {kind} numbers an instruction" if kind else ""
         return (

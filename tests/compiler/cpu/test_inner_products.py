@@ -10,7 +10,16 @@ import tilewright as tw
 from tilewright import kernels
 from tilewright.runtime.guard import guarded, run_forked
 
-SHAPES = [(2, 256, 3), (9, 257, 33), (16, 1000, 64), (3, 300, 500), (100, 303, 7), (33, 1024, 16)]
+SHAPES = [
+    (2, 256, 3),
+    (9, 257, 33),
+    (16, 1000, 64),
+    (3, 300, 500),
+    (100, 303, 7),
+    (33, 1024, 16),
+    (70, 2500, 3),
+    (2, 4097, 5),
+]
 
 
 def drawn(rng: np.random.Generator, *shape: int, dtype: str) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.checks import backward_of, extents_of, with_cotangents
 from tests.support.guarded import on_guard_pages
 from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
@@ -50,6 +53,21 @@ def test_taps_and_channels_are_one_run(taps: int, channels: int):
     assert copy.kernel.kind == "pointwise"
     walk = walk_of(contraction)
     assert walk.direct and walk.summed == ("r", "s", "c") and walk.joined == 2
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(3, 1), (16, 1), (5, 2)])
+def test_a_filters_gradient_walks_along_lines(channels: int, stride: int):
+    """From channel c to channel c of the next position, with nothing of the image packed."""
+    operands = np.zeros((2, 9, 16 * stride, channels), "f4"), np.zeros((32, 3, 3, channels), "f4")
+    constants = {"stride": stride, "before": 1, "behind": 1}
+    call = channels_last.bind(channels_last.arguments(operands, constants))
+    backward = backward_of(call.program)
+    program = replace(backward, results=backward.results[1:])
+    given = with_cotangents(program, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+    copy, contraction = compile_program(program).compiled({p.name: given[p.name] for p in program.tiles})
+    walk = walk_of(contraction)
+    assert copy.kernel.kind == "pointwise"
+    assert walk.direct and walk.step == stride * channels and walk.left.own == ("r", "s", "c")
 
 
 def test_what_stays_inside_needs_no_zeros():
@@ -98,6 +116,13 @@ def lines(x: tw.Tile["n line w c"], k: tw.Tile["o r s c"]) -> tw.Tile["n oh ow o
     oh, ow = tw.axis("oh", tw.size("line")), tw.axis("ow", tw.size("w"))
     window = x.at(line=oh + tw.index("r") - 1, w=ow + tw.index("s") - 1)
     return tw.sum(window * k, "r s c") + tw.index("oh") * tw.size("line")
+
+
+@pytest.mark.parametrize("channels", [3, pytest.param(16, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("constants", [{"stride": 1}, {"stride": 2, "behind": 0}, {"dilation": 2}], ids=str)
+def test_gradients_along_lines(channels: int, constants: dict[str, int]):
+    constants = {"before": 1, "behind": 1, **constants}
+    on_guard_pages(channels_last, (2, 6, 41, channels), (19, 3, 3, channels), **constants)
 
 
 def test_an_axis_of_any_name():

@@ -18,7 +18,7 @@ from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds, stays_inside
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.positions import everywhere
-from tilewright.dsl.program import At, Index, Size, topological
+from tilewright.dsl.program import At, Index, Read, Size, topological
 
 UNIT, ZERO, STRIDED, CONTINUED = "1", "0", "s", "c"
 
@@ -34,7 +34,9 @@ MOST_NARROW = 64  # elements of a last axis that is narrow: lanes run on over it
 MOST_COLUMNS = 48  # that are reduced so
 FEWEST_NARROW = 128  # positions of the axis outside of it
 SKINNY = 16  # positions of a side
-DEEP = range(256, 1025)  # summed positions: the rows of a register block stay in the first cache
+SLIM = (4, 32)  # the same: half a register block's rows; those of a few register blocks
+DEEP = 256  # summed positions: their lanes are added up once
+DEEPEST = 1024  # the same: with more, the rows of a register block do not stay in the first cache
 WIDEST_GAP = 8  # elements from lane to lane: so many vectors are read and their lanes picked, else a gather
 OFTEN = (1 / 32, 1 / 8)  # of the positions along an axis: from here on they are often outside, or very often
 COUNTED = 1 << 16  # positions of an axis, at most: where there are more, few are outside
@@ -45,6 +47,7 @@ LONGEST_STRIP = 7  # windows, if there are no others
 STRIPS = (4, 3)  # windows, else
 MOST_PHASES = 4  # along an axis
 WIDEST = 16  # no vector is a fraction of more than this many elements
+NEAR = 16  # elements from one summed position of a row to the next: a cache line of float32 numbers
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class Layout:
     outside: those along which it is left often, if a contraction reads it. chains: the dimensions of a
     contraction's operands that go on in the one behind them where that ends. narrow: the last axes of
     those sides of a contraction that have no more positions than the widest vector; halved: of those that
-    have more, and an odd number of vectors. skinny: whether a
-    contraction's one side has few positions, and its sums have enough. taps: the extents of a window's
-    axes. strips: how many positions of the axes that windows slide along are worked on together. phases: the
-    extents of the axes of phases along which a window's results take their places. known: all extents that
-    a kernel of windows is for. within: the axes along which a result's places are all inside.
+    have more, and an odd number of vectors; slim: of those that have few, and how many at most. skinny:
+    whether a contraction's one side has few positions, and its sums have enough. steps: the elements from
+    one position to the next along the summed axes of a contraction's windows that never leave their operand,
+    if they are few. taps: the extents of a window's axes. strips: how many positions of the axes that windows
+    slide along are worked on together. phases: the extents of the axes of phases along which a window's
+    results take their places. known: all extents that a kernel of windows is for. within: the axes along
+    which a result's places are all inside.
     """
 
     classes: Mapping[str, str]
@@ -76,7 +81,9 @@ class Layout:
     chains: Mapping[str, frozenset[int]] = field(default_factory=dict)
     narrow: frozenset[str] = frozenset()
     halved: frozenset[str] = frozenset()
+    slim: Mapping[str, int] = field(default_factory=dict)
     skinny: bool = False
+    steps: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
     taps: Mapping[str, int] = field(default_factory=dict)
     strips: Mapping[str, int] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
@@ -122,7 +129,9 @@ class Layout:
         ]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
         parts += [f"halved {axis}" for axis in sorted(self.halved)]
+        parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
         parts += ["skinny"] * self.skinny
+        parts += [f"steps of {steps}" for steps in self.steps.values()]
         parts += [f"{count} taps {axis}" for axis, count in sorted(self.taps.items())]
         parts += [f"strips of {count} {axis}" for axis, count in sorted(self.strips.items())]
         parts += [f"{count} phases {axis}" for axis, count in sorted(self.phases.items())]
@@ -161,9 +170,11 @@ def layout_of(
     known = taps | phases | _sizes(kernel, extents, {*taps, *phases}) if phases else {}
     within = {o.buffer.name: _within(o, extents) for o in kernel.outputs if o.places}
     skinny = _skinny(kernel, extents)
+    steps = {node: _steps(kernel, node, strides) for node in read if inside[node] == frozenset(node.along)}
     vectors = _vectors_of_sides(kernel, extents)
     narrow = frozenset(axis for axis, count in vectors.items() if count <= 1)
     halved = frozenset(axis for axis, count in vectors.items() if count % 2) - narrow
+    slim = _slim_sides(kernel, extents)
     return Layout(
         classes,
         lengths,
@@ -172,7 +183,9 @@ def layout_of(
         chains,
         narrow,
         halved,
+        slim,
         skinny,
+        steps,
         taps,
         strips,
         phases,
@@ -186,7 +199,15 @@ def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
     if c is None:
         return False
     m, n, k = (math.prod(extents[base(axis)] for axis in side) for side in (c.m, c.n, c.k))
-    return min(m, n) <= SKINNY and k in DEEP
+    return k >= DEEP and min(m, n) <= (SKINNY if k <= DEEPEST else SLIM[0])
+
+
+def _slim_sides(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
+    """The last axes of a contraction's sides that have few positions, and the most that this stands for."""
+    sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
+    found = {side[-1]: math.prod(extents[base(axis)] for axis in side) for side in sides if side}
+    bounds = {axis: next((most for most in SLIM if count <= most), 0) for axis, count in found.items()}
+    return {axis: most for axis, most in bounds.items() if most}
 
 
 def _vectors_of_sides(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
@@ -372,6 +393,26 @@ def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:
     parts = {axis: _part_outside(node, axis, extents) for axis in node.along}
     found = {axis: sum(part > least for least in OFTEN) for axis, part in parts.items()}
     return {axis: often for axis, often in found.items() if often}
+
+
+def _steps(kernel: Kernel, node: At, strides: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The elements from one position to the next along summed axes, where they are few and always as many."""
+    assert kernel.contraction is not None
+    sides = (kernel.contraction.left, kernel.contraction.right)
+    if node not in sides or not isinstance(node.arg, Read):
+        return {}
+    places = {axis: affine(p) for axis, p in zip(node.along, node.positions, strict=True)}
+    dimensions = list(zip(node.arg.names, strides[node.arg.param], strict=True))
+    found: dict[str, int] = {}
+    for axis in kernel.contraction.k:
+        moved = [(places[n].step(axis) if n in places else n == axis, stride) for n, stride in dimensions]
+        apart = sum(step * stride for step, stride in moved if step is not None)
+        known = all(step is not None for step, _ in moved)
+        if known and apart in range(
+            2 * node.dtype.itemsize, NEAR * node.dtype.itemsize + 1, node.dtype.itemsize
+        ):
+            found[axis] = apart // node.dtype.itemsize
+    return found
 
 
 def _part_outside(node: At, axis: str, extents: Mapping[str, int]) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
-from tilewright.compiler.targets.cpu.contractions.direct import readable
+from tilewright.compiler.targets.cpu.contractions.direct import readable, step_along
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
 from tilewright.compiler.targets.cpu.layout import (
@@ -19,6 +19,7 @@ from tilewright.compiler.targets.cpu.layout import (
     LONG,
     NARROW,
     ONE,
+    SLIM,
     UNIT,
     VECTOR,
     WHOLE,
@@ -87,7 +88,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     unroll = _unroll(kernel)
     tile = lanes * BLOCKS_A_TILE if short else lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
-    rows, columns = _register_block(axis, lanes, layout, target)
+    rows, columns = _register_block(kernel, axis, lanes, layout, target)
     few = layout.is_short((*kernel.row, *kernel.parallel[-1:]))  # their vectors are whole in two forms only
     stream = stream and (bool(short or beside) if few else kernel.kind in ("row", "pointwise", "scan"))
     brief = _is_brief(kernel, layout, axis, lanes)
@@ -199,12 +200,18 @@ def runs_on(kernel: Kernel, layout: Layout, outer: str, inner: str) -> frozenset
     return frozenset(reads | writes)
 
 
-def _register_block(axis: str | None, lanes: int, layout: Layout, target: CpuTarget) -> tuple[int, int]:
-    """(rows, vectors of columns), as many sums as half of the registers hold. One vector if it has room for
-    all columns: sums of nothing would cost as much as others.
+def _register_block(
+    kernel: Kernel, axis: str | None, lanes: int, layout: Layout, target: CpuTarget
+) -> tuple[int, int]:
+    """(rows, vectors of columns), as many sums as half of the registers hold: one vector if it has room for
+    all columns, four if there are as few rows. Sums of nothing would cost as much as others.
     """
     sums = target.registers // 2
-    columns = 1 if axis in layout.narrow and lanes >= WIDEST else 2
+    if axis in layout.narrow and lanes >= WIDEST:
+        return sums, 1
+    sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
+    rows = next((side[-1] for side in sides if side and axis not in side), None)
+    columns = 4 if layout.slim.get(rows or "") == SLIM[0] else 2
     return sums // columns, columns
 
 
@@ -286,11 +293,17 @@ def _size(kernel: Kernel, axes: Sequence[str]) -> float:
 
 def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) -> str:
     """Vectors run along the last axis of the first result if a side of the product owns it, else along n; but
-    along the other side if that one's rows are windows that are read where they lie.
+    along the other side if that one's rows are windows that are read where they lie. So are both sides of
+    inner products, of which the skinny one has the rows: the other is read once.
     """
     sides = (contraction.left, contraction.m), (contraction.right, contraction.n)
     (other, others), (side, own) = sides if last not in contraction.m else sides[::-1]
     summed = summed_order(contraction.k, (other, side), layout)[-1]
-    turned = isinstance(side, At) and readable(side, (summed,), contraction.root.dtype, layout)
+    dtype = contraction.root.dtype
+    direct = readable(side, (summed,), dtype, layout) or step_along(side, summed, dtype, layout)
+    turned = isinstance(side, At) and direct
     lane = last if last in own else own[-1]
+    both = all(readable(one, (summed,), dtype, layout) for one in (side, other))
+    if layout.skinny and both and own[-1] in layout.narrow and others[-1] not in layout.narrow:
+        return others[-1]
     return others[-1] if turned and layout.length(summed) in (LONG, WHOLE) else lane

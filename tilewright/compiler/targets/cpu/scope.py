@@ -510,6 +510,13 @@ class Scope:
         for part in range(apart):
             b.prefetch(b.offset(pointer, part * self.lanes * node.dtype.numpy.itemsize))
 
+    def start_of(self, node: Read) -> tuple[Value, dict[str, Value]]:
+        """Where an operand is read here, every coordinate a number, and its strides in bytes by axis."""
+        operand = self.loaded.operands[node.param, False]
+        pointer, step = self._address(operand, [self.coordinates[axis] for axis in node.names])
+        assert step is None
+        return pointer, dict(zip(node.names, operand.strides, strict=True))
+
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Step]:
         return self._address(self.loaded.operands[name, True], self._places_of(name, axes))
 

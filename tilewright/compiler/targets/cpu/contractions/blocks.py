@@ -12,9 +12,10 @@
 
 The side that owns the lane axis is the right one (the sides are swapped if need be). A left side of one chunk
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
-panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`;
-`walk` says which side that is and in which order sums go, `sizes` how large blocks and chunks are, and
-`finish` stores what is finished.
+panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`, how it
+is read where it lies in `direct` (rows), `lines` (columns) and `inner_products` (both, with vectors along the
+sums); `walk` says which of that is done and in which order sums go, `sizes` how large blocks and chunks are,
+and `finish` stores what is finished.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import (
 from tilewright.compiler.targets.cpu.contractions.finish import Finish
 from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
+from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live, Runs
 from tilewright.compiler.targets.cpu.contractions.panels import (
     Packing,
@@ -45,6 +47,7 @@ from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHU
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
+from tilewright.dsl.program import Read
 
 STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
 
@@ -86,7 +89,8 @@ class Blocks:
             b, walk.right, self.right, self.summed, self.lanes, self.columns, size, together
         )
         self._divide(workspace)
-        self.half = self._of_one_vector() if schedule.halved and not self.inner else None
+        whole = self.inner or walk.in_lines
+        self.half = self._of_one_vector() if schedule.halved and not whole else None
 
     def _of_one_vector(self) -> Blocks:
         """These blocks for a last panel of one vector: half of their sums would be of nothing."""
@@ -117,6 +121,8 @@ class Blocks:
             sums = self.rows * self.columns
             self.inner = InnerProducts(b, self.lanes, self.packed, self.type, self.together, self.rows, sums)
             right = b.constant(ADDRESS * self.width, I64)
+        elif self.walk.in_lines:
+            right = b.constant(0, I64)
         self.left_panels = self._after(at, right)
         left = b.add(b.mul(row_bytes, self.chunk_m), self.rows * self.rows * self.size)
         at = self._after(self.left_panels, left)
@@ -155,10 +161,21 @@ class Blocks:
             k = sums.index, b.minimum(b.add(sums.index, self.block_k), self.k)
             with b.loop(*n, self.chunk_n) as chunk:
                 columns = chunk.index, b.minimum(b.add(chunk.index, self.chunk_n), n[1])
-                if not self.inner:
+                if not self.inner and not self.walk.in_lines:
                     self.pack_right.pack(scope, self.right_panels, columns, k)
                 self._note_columns(scope, columns, k)
                 self._rows(scope, m, n, columns, k)
+        if self.walk.in_lines:
+            self._finish_all(scope, m, n)
+
+    def _finish_all(self, scope: Scope, m: Range, n: Range) -> None:
+        """The end of all sums of a block, which wait."""
+        b = self.b
+        with b.loop(*n, self.width) as column:
+            finish = Finish(self, scope, column.index, n[1], m)
+            with b.loop(*m, self.rows) as row:
+                kept = self._kept(b.sub(row.index, m[0]), b.sub(column.index, n[0]))
+                finish.store(self._at(kept, self.block_n), row.index)
 
     def _rows(self, scope: Scope, m: Range, n: Range, columns: Range, k: Range) -> None:
         """All rows of a block for some of its columns."""
@@ -230,21 +247,36 @@ class Blocks:
     ) -> None:
         """All rows of a chunk for the first panel of columns `here`, of those of a chunk."""
         b = self.b
-        depth = self.pack_right.lines(b.sub(k[1], k[0]))
         number = self._column_number(here[0], columns)
-        right = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
+        place = b.sub(here[0], origin[1])
+        if self.walk.in_lines:
+            right = self._lines(scope, here, k)
+            self._register_blocks(None, number, right, (origin[0], place), rows, k)
+            return
+        depth = self.pack_right.lines(b.sub(k[1], k[0]))
+        panel = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
         finish = Finish(self, scope, here[0], here[1], rows)
         if self.direct and self.inner:
-            self._inner_products(self.inner, self.direct, scope, finish, rows, here, k)
+            self._inner_products(self.inner, self.direct, scope, finish, (origin[0], place), rows, here, k)
         else:
-            place = b.sub(here[0], origin[1])
+            right = Lines(panel, self.pack_right.line)
             self._register_blocks(finish, number, right, (origin[0], place), rows, k)
+
+    def _lines(self, scope: Scope, columns: Range, k: Range) -> Lines:
+        """The lines of a panel of columns where they lie, from the first of some summed positions on."""
+        b, node = self.b, self.walk.right.node
+        assert isinstance(node, Read)
+        here = scope.child({**self.right.decode(columns[0]), **self.summed.decode(k[0])})
+        start, strides = here.start_of(node)
+        count = b.sub(columns[1], columns[0])
+        masks = [b.first_lanes(b.sub(count, v * self.lanes), self.lanes) for v in range(self.columns)]
+        return Lines(start, strides[self.summed.last], tuple(masks))
 
     def _register_blocks(
         self,
-        finish: Finish,
+        finish: Finish | None,
         number: Value,
-        right: Value,
+        right: Lines,
         origin: tuple[Value, Value],
         rows: Range,
         k: Range,
@@ -262,10 +294,20 @@ class Blocks:
             else:
                 left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.packed.bytes)
                 sums = self._multiply(b.offset(self.left_panels, left), right, k, runs, start)
-            with b.if_(b.cmp("ge", k[1], self.k)) as choice:
-                finish.store(sums, row.index)
-                choice.otherwise()
-                self.each(kept, self.block_n, lambda place, at: b.store(sums[place], at))
+            self._finish_or_wait(finish, sums, row.index, kept, k)
+
+    def _finish_or_wait(
+        self, finish: Finish | None, sums: list[Value], row: Value, kept: Value, k: Range
+    ) -> None:
+        """Sums wait unless these are the last summed positions and somebody is to `finish` them."""
+        b = self.b
+        if finish is None:
+            self._wait(sums, kept)
+            return
+        with b.if_(b.cmp("ge", k[1], self.k)) as choice:
+            finish.store(sums, row)
+            choice.otherwise()
+            self._wait(sums, kept)
 
     def _inner_products(
         self,
@@ -273,6 +315,7 @@ class Blocks:
         direct: Addresses,
         scope: Scope,
         finish: Finish,
+        origin: tuple[Value, Value],
         rows: Range,
         columns: Range,
         k: Range,
@@ -289,7 +332,10 @@ class Blocks:
             places = direct.of_run(self.left_panels, self._number(row.index, rows), zero, k)
             depth, line = b.sub(k[1], k[0]), self.width * self.size
             inner.write(places, self.right_panels, count, depth, self.tile, line)
-            finish.from_tile(row.index)
+            kept = self._kept(b.sub(row.index, origin[0]), origin[1])
+            added = self._at(self.tile, b.constant(self.width, I64))
+            sums = [b.add(s, found) for s, found in zip(self._start(kept, k[0]), added, strict=True)]
+            self._finish_or_wait(finish, sums, row.index, kept, k)
 
     def _runs(self, row_panel: Value, column_panel: Value, k: Range) -> Runs | None:
         """The runs that a pair of panels takes part in; None where panels are walked as one run."""
@@ -321,13 +367,21 @@ class Blocks:
             zero = b.constant(0, type)
             choice.yield_(*[zero] * count)
             choice.otherwise()
-            loaded: list[Value] = []
-            self.each(kept, self.block_n, lambda place, at: loaded.append(b.load(at, type)))
-            choice.yield_(*loaded)
+            choice.yield_(*self._at(kept, self.block_n))
         return choice.results
 
+    def _wait(self, sums: list[Value], kept: Value) -> None:
+        self.each(kept, self.block_n, lambda place, at: self.b.store(sums[place], at))
+
+    def _at(self, start: Value, row_elements: Value) -> list[Value]:
+        """The sums of a register block that are in memory."""
+        type = self.type.vector(self.lanes)
+        loaded: list[Value] = []
+        self.each(start, row_elements, lambda place, at: loaded.append(self.b.load(at, type)))
+        return loaded
+
     def _multiply(
-        self, left: Value, right: Value, k: Range, runs: Runs | None, start: list[Value]
+        self, left: Value, right: Lines, k: Range, runs: Runs | None, start: list[Value]
     ) -> list[Value]:
         """One panel of each side."""
         b = self.b
@@ -344,7 +398,7 @@ class Blocks:
             return [b.add(a, b.convert(s, self.type.kind)) for a, s in zip(start, found, strict=True)]
         return self._products(left, right, depth, start)
 
-    def _products(self, left: Value, right: Value, lines: Range, start: list[Value]) -> list[Value]:
+    def _products(self, left: Value, right: Lines, lines: Range, start: list[Value]) -> list[Value]:
         b = self.b
         with b.loop(*lines, 1, start, unroll=False) as loop:
             a = b.offset(left, b.mul(loop.index, self.pack_left.line))
@@ -357,7 +411,7 @@ class Blocks:
         direct: Addresses,
         panel: Value,
         last: Value,
-        right: Value,
+        right: Lines,
         k: Range,
         runs: Runs | None,
         start: list[Value],
@@ -369,16 +423,17 @@ class Blocks:
             number = runs.number(b, turns.index)
             run = direct.summed.run(number, *k)
             places = direct.of_run(self.left_panels, panel, number, k)
-            at = b.offset(right, b.mul(run.offset, self.width * self.size))
+            at = right.behind(b, run.offset)
             count = b.shr(run.count, self.together.bit_length() - 1, signed=False)
             whole = b.and_(count, -STEPS)
             following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), number, k)
+            following = following if self.walk.step == 1 else None  # it lies where this panel does
             sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, turns.carried, following)
             sums = self._along(places, at, (whole, count), 1, sums)
             turns.yield_(*(sums if self.together == 1 else self._half_word(places, at, run.count, sums)))
         return turns.results
 
-    def _half_word(self, places: list[Value], right: Value, count: Value, sums: list[Value]) -> list[Value]:
+    def _half_word(self, places: list[Value], right: Lines, count: Value, sums: list[Value]) -> list[Value]:
         """The last summed position, if it has a word of its own."""
         b = self.b
         with b.if_(b.cmp("ne", b.and_(count, 1), 0), [v.type for v in sums]) as choice:
@@ -392,7 +447,7 @@ class Blocks:
     def _along(
         self,
         places: list[Value],
-        right: Value,
+        right: Lines,
         k: Range,
         steps: int,
         sums: list[Value],
@@ -408,9 +463,8 @@ class Blocks:
                 self._ask_for(following, loop.index)
             for step in range(steps):
                 at = b.add(loop.index, step)
-                found = self._step(
-                    [b.offset(place, b.mul(at, self.packed.bytes)) for place in places], right, at, found
-                )
+                along = b.mul(at, self.walk.step * self.packed.bytes)
+                found = self._step([b.offset(place, along) for place in places], right, at, found)
             loop.yield_(*found)
         return loop.results
 
@@ -426,16 +480,14 @@ class Blocks:
             b.prefetch(b.offset(start, b.mul(k, self.packed.bytes)))
 
     def _step(
-        self, rows: list[Value], right: Value, k: Value, sums: list[Value], stored: Type | None = None
+        self, rows: list[Value], right: Lines, k: Value, sums: list[Value], stored: Type | None = None
     ) -> list[Value]:
         """One line of the panels: each row's element times the vectors of the right panel.
 
         Elements are `stored` as those of the panels are, or are a narrower type's, above which is 0.
         """
         b = self.b
-        line = b.offset(right, b.mul(k, self.pack_right.line))
-        vector = self.packed.vector(self.lanes)
-        columns = [b.load(b.offset(line, v * self.lanes * vector.bytes), vector) for v in range(self.columns)]
+        columns = right.vectors(b, k, self.columns, self.packed.vector(self.lanes))
         results = []
         for row, place in enumerate(rows):
             value = b.load(place, stored or self.packed)

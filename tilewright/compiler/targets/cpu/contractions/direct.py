@@ -1,12 +1,12 @@
 """Reading the rows of a contraction where they lie, with no packing.
 
-A row's elements for the innermost summed axis lie side by side: what the register block needs to know of
-them is where they begin. A table holds that address for each row and each run of the innermost axis, or of
-the last few where they lie in memory as one; where a window reaches outside of its operand, the address is
-that of zeros.
+A row's elements for the innermost summed axis lie side by side, or a few elements apart: what the register
+block needs to know of them is where they begin. A table holds that address for each row and each run of the
+innermost axis, or of the last few where they lie in memory as one; where a window reaches outside of its
+operand, the address is that of zeros.
 
     for each run of the summed axes:  addresses = table[panel][run]
-        for k in run:  sums[row] += addresses[row][k] · right[k]
+        for k in run:  sums[row] += addresses[row][step · k] · right[k]
 
 The words that a dot-product instruction takes lie in memory as they are where an operand of its own numbers
 is one run.
@@ -30,10 +30,7 @@ def readable(node: Node, summed: Sequence[str], dtype: DType, layout: Layout) ->
     """Whether a side can be read where it lies: an operand of the sum's own type, contiguous along the
     innermost summed axes that are one run, and never left in the middle of it.
     """
-    operand = node.arg if isinstance(node, At) else node
-    if not isinstance(operand, Read) or operand.param not in layout.classes:
-        return False
-    if operand.dtype != dtype or memory_kind(dtype) != value_type(dtype).kind:
+    if not is_operand(node, dtype, layout):
         return False
     brief = len(summed) == 1 and layout.length(summed[0]) in (TINY, SHORT)
     if summed[-1] not in unit_axes(node, layout)[0] or brief:
@@ -45,6 +42,23 @@ def readable(node: Node, summed: Sequence[str], dtype: DType, layout: Layout) ->
         axis in proven or not set(summed) & set(position.axes)
         for axis, position in zip(node.along, node.positions, strict=True)
     )
+
+
+def step_along(node: Node, summed: str, dtype: DType, layout: Layout) -> int:
+    """The elements from one position along the innermost summed axis to the next, of a side that can be read
+    where it lies though there are others between them: few, and it is never left. 0 of other sides.
+    """
+    if not isinstance(node, At) or not is_operand(node, dtype, layout):
+        return 0
+    return 0 if layout.length(summed) in (TINY, SHORT) else layout.steps.get(node, {}).get(summed, 0)
+
+
+def is_operand(node: Node, dtype: DType, layout: Layout) -> bool:
+    """Whether a side is an operand of the sum's own type, as it lies in memory."""
+    operand = node.arg if isinstance(node, At) else node
+    if not isinstance(operand, Read) or operand.param not in layout.classes:
+        return False
+    return operand.dtype == dtype and memory_kind(dtype) == value_type(dtype).kind
 
 
 def in_words(node: Node, summed: str, layout: Layout) -> Read | None:

@@ -3,7 +3,10 @@
     y[h, w, o] = Σ_rsc k[o, r, s, c] · x[h + r - 1, w + s - 1, c]        c has three positions
 
 A row's taps along s lie one after the other in memory, channel by channel: a run of 3 · 3 elements, which is
-read where it lies (`direct`) if no tap of it is outside. With zeros around the image none is.
+read where it lies (`direct`) if no tap of it is outside. With zeros around the image none is. Nor is any of
+the filter's gradient, whose rows (r, s, c) are read along a line w, from channel c to channel c:
+
+    dk[o, r, s, c] = Σ_nhw dy[n, h, w, o] · x[n, h + r - 1, w + s - 1, c]
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
-from tilewright.compiler.targets.cpu.layout import LEAST, MEDIUM
+from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM, NEAR
 from tilewright.compiler.targets.cpu.recipe import Places
+from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds
 from tilewright.dsl.dtypes import int64
@@ -94,12 +98,16 @@ def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mappin
         return None
     last = kernel.outputs[0].buffer.axes[-1:]
     for node, own in ((contraction.left, contraction.m), (contraction.right, contraction.n)):
-        if not isinstance(node, At) or not is_plain(kernel, node, contraction) or set(last) & set(own):
+        if not isinstance(node, At) or not is_plain(kernel, node, contraction):
             continue
         assert isinstance(node.arg, Read)
         read = node.arg
         param = next(p for p in kernel.tiles if p.name == read.param)
-        if read.names != param.axes or not _is_run(node, contraction, strides[param.name], extents):
+        steps = strides[param.name]
+        if read.names != param.axes or not _has_few_channels(node, steps, extents):
+            continue
+        along_lines = _steps_along_lines(node, contraction, extents)
+        if not along_lines and (set(last) & set(own) or not _is_run(node, contraction, extents)):
             continue
         ends = _ends(node, extents)
         if ends is None or not any(map(any, ends.values())):
@@ -111,18 +119,39 @@ def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mappin
     return None
 
 
-def _is_run(node: At, contraction: Contraction, steps: Sequence[int], extents: Mapping[str, int]) -> bool:
-    """Whether the operand lies contiguous along a summed axis of few positions, its last, and taps go on
-    where those of the one before end.
+def _has_few_channels(node: At, steps: Sequence[int], extents: Mapping[str, int]) -> bool:
+    """Whether the operand lies contiguous along its last axis, of few positions, and line by line: windows
+    slide along the axis before.
     """
     assert isinstance(node.arg, Read)
     names, size = node.arg.names, node.dtype.itemsize
-    channel = names[-1]
-    if len(names) < 2 or channel not in contraction.k or channel in node.along or names[-2] not in node.along:
+    if len(names) < 2 or names[-1] in node.along or names[-2] not in node.along:
         return False
-    lies = steps[-1] == size and steps[-2] == size * extents[base(channel)]
-    few = 1 < extents[base(channel)] < LEAST[MEDIUM]
-    return lies and few and any(slides(node, tap) == names[-2] for tap in contraction.k)
+    channels = extents[base(names[-1])]
+    return steps[-1] == size and steps[-2] == size * channels and 1 < channels <= NEAR
+
+
+def _is_run(node: At, contraction: Contraction, extents: Mapping[str, int]) -> bool:
+    """Whether channels are summed, and taps go on where those of the one before end."""
+    assert isinstance(node.arg, Read)
+    line, channel = node.arg.names[-2:]
+    few = channel in contraction.k and extents[base(channel)] < LEAST[MEDIUM]
+    return few and any(slides(node, tap) == line for tap in contraction.k)
+
+
+def _steps_along_lines(node: At, contraction: Contraction, extents: Mapping[str, int]) -> bool:
+    """Whether channels are not summed, but positions of a line that are few elements apart, and many."""
+    assert isinstance(node.arg, Read)
+    line, channel = node.arg.names[-2:]
+    if channel in contraction.k:
+        return False
+    position = affine(dict(zip(node.along, node.positions, strict=True))[line])
+    steps = {axis: position.step(axis) for axis in contraction.k}
+    channels = extents[base(channel)]
+    return any(
+        step is not None and 0 < step * channels <= NEAR and extents[base(axis)] >= LEAST[LONG]
+        for axis, step in steps.items()
+    )
 
 
 def _ends(node: At, extents: Mapping[str, int]) -> dict[str, tuple[int, int]] | None:

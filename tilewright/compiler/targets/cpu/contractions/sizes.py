@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
+from tilewright.compiler.targets.cpu.contractions.lines import SIDE_BY_SIDE
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
@@ -57,9 +58,12 @@ def block_sizes(
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
     uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
     uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
-    passes = 1 if k <= uncut or walk.inner else -(-k // DEEPEST)
-    block_k = max(1, -(-k // passes))
-    limit = LARGEST if passes == 1 else SUMMED
+    uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
+    passes = 1 if k <= uncut else -(-k // DEEPEST)
+    passes = -(-k // SIDE_BY_SIDE) if walk.in_lines else passes
+    block_k = max(1, -(-k // max(1, passes)))
+    block_k = _round_up(block_k, LINE) if walk.inner else block_k
+    limit = LARGEST if passes == 1 and not walk.in_lines else SUMMED
     block_m = _round_up(max(1, min(m, limit)), rows)
     block_n = _round_up(max(1, min(n, limit)), width)
     if threads > 1 and batch * -(-m // block_m) * -(-n // block_n) < 2 * threads:
@@ -68,7 +72,9 @@ def block_sizes(
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
     passing = walk.passes(extents)
-    if block_k <= FEW and not passing and len(walk.right.own) == 1:
+    if walk.in_lines:
+        chunk_m, chunk_n = block_m, block_n
+    elif block_k <= FEW and not passing and len(walk.right.own) == 1:
         chunk_m = min(block_m, 2 * rows)
         chunk_n = min(block_n, _round_up((AT_HAND if block_m > chunk_m else ONCE) // block_k, width))
     else:
@@ -76,7 +82,7 @@ def block_sizes(
         chunk_m = min(block_m, _round_up(most, rows))
         chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
     items = batch * -(-m // block_m) * -(-n // block_n) if m and n and batch else 0
-    waiting = 0 if passes == 1 else (block_m + rows) * block_n + width
+    waiting = 0 if passes == 1 and not walk.in_lines else (block_m + rows) * block_n + width
     return Sizes(items, block_m, block_n, block_k, chunk_m, chunk_n, waiting)
 
 
@@ -89,7 +95,7 @@ def workspace_bytes(
     item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
     panels = sizes.block_k * sizes.chunk_n + schedule.lanes * width
-    right = -(-ADDRESS * width // item_bytes) if walk.inner else panels
+    right = -(-ADDRESS * width // item_bytes) if walk.inner else 0 if walk.in_lines else panels
     row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     zeros = walk.span(extents) + 8 if walk.direct else 0

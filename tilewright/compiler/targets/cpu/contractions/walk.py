@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel
-from tilewright.compiler.targets.cpu.contractions.direct import in_words, readable
+from tilewright.compiler.targets.cpu.contractions.direct import in_words, readable, step_along
+from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
@@ -21,7 +22,8 @@ REUSED = 4  # products of each element in rows that are read where they lie: all
 class Walk:
     """Which side the vectors run along, the order of the sums, whether rows are read where they lie, and
     along how many of the last summed axes at once; whether both sides are, with vectors along those axes;
-    which side is outside of its operand for whole runs.
+    which side is outside of its operand for whole runs; the elements from one summed position to the next in
+    rows that are read where they lie; whether the columns are read where they lie.
     """
 
     left: Side
@@ -31,6 +33,8 @@ class Walk:
     joined: int
     inner: bool = False
     sparse: Sparse | None = None
+    step: int = 1
+    in_lines: bool = False
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
@@ -51,10 +55,15 @@ class Walk:
         whole = direct and together == len(moving) and readable(right.node, moving[-1:], dtype, layout)
         if layout.skinny and whole and _is_one_run(right, summed, moving, layout):
             return cls(left, right, summed, True, together, True)
+        few = bool(left.own) and left.own[-1] in layout.slim
+        in_lines = few and lies_in_lines(right, summed, dtype, layout)
+        step = 0 if direct else step_along(left.node, moving[-1], dtype, layout)
+        if step:
+            return cls(left, right, summed, True, 1, step=step, in_lines=in_lines)
         by_runs = Side(left.node, lane_order(left.own, layout))
         sparse = sparse_side(by_runs, right, summed, together, layout)
         left = by_runs if sparse and sparse.on_the_left else left
-        return cls(left, right, summed, direct, together, sparse=sparse)
+        return cls(left, right, summed, direct, together, sparse=sparse, in_lines=in_lines and not sparse)
 
     @classmethod
     def _of_words(

@@ -1,0 +1,91 @@
+"""Few rows with many columns, which are read where they lie, line by line: nothing of them is packed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.guarded import on_guard_pages
+from tilewright import kernels
+from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
+
+SHAPES = [(2, 64, 33), (3, 200, 70), (8, 65, 1030), (17, 130, 48), (32, 1, 40), (5, 300, 16), (2, 0, 20)]
+
+
+@tw.op
+def two_results(a: tw.Tile["m i j"], b: tw.Tile["i j p q"], bias: tw.Tile["p q"]):
+    """Summed axes that lie as one, and columns that do; an epilogue that reads along the columns."""
+    found = tw.sum(a * b, "i j")
+    return tw.maximum(found + bias, 0), tw.exp(found * 0.01)
+
+
+def walk_of(op: tw.Op, *operands: np.ndarray) -> Walk:
+    call = op.bind(op.arguments(operands, {}))
+    (compiled,) = compile_program(call.program).compiled(dict(call.arrays))
+    return Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
+
+
+def drawn(rng: np.random.Generator, *shape: int, dtype: str = "float32") -> np.ndarray:
+    """Small whole numbers, whose sums are exact."""
+    return rng.integers(-4, 5, shape).astype(dtype)
+
+
+def test_few_rows_read_columns_where_they_lie():
+    few, many, columns = np.zeros((9, 80), "f4"), np.zeros((65, 80), "f4"), np.zeros((80, 300), "f4")
+    assert walk_of(kernels.matmul, few, columns).in_lines
+    assert walk_of(kernels.matmul, few.T.copy().T, columns).in_lines
+    assert not walk_of(kernels.matmul, many, columns).in_lines
+    assert not walk_of(kernels.matmul, few, np.zeros((80, 600), "f4")[:, ::2]).in_lines
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values(shape: tuple[int, int, int], dtype: str):
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    for batch in ((), (3,)):
+        a, b = drawn(rng, *batch, m, k, dtype=dtype), drawn(rng, *batch, k, n, dtype=dtype)
+        for left in (a, np.swapaxes(np.swapaxes(a, -1, -2).copy(), -1, -2), a[..., ::-1]):
+            np.testing.assert_array_equal(kernels.matmul(left, b), left @ b)
+        np.testing.assert_array_equal(kernels.matmul(a, b[..., ::-1, :]), a @ b[..., ::-1, :])
+
+
+def test_lines_that_lie_apart():
+    rng = np.random.default_rng(1)
+    a, b = drawn(rng, 6, 150), drawn(rng, 300, 120)[::2, 10:90]
+    assert walk_of(kernels.matmul, a, b).in_lines
+    np.testing.assert_array_equal(kernels.matmul(a, b), a @ b)
+
+
+def test_several_axes_and_an_epilogue():
+    on_guard_pages(two_results, (7, 5, 30), (5, 30, 9, 8), (9, 8))
+
+
+def test_the_same_bits_for_every_thread_count():
+    rng = np.random.default_rng(2)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 1000), (1000, 3000)))
+    before = tw.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            tw.set_num_threads(count)
+            results.append(kernels.matmul(x, w))
+    finally:
+        tw.set_num_threads(before)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("shape", [(2, 70, 17), (5, 129, 63)], ids=str)
+def test_nothing_beside_the_operands_is_read(shape: tuple[int, int, int]):
+    m, k, n = shape
+    on_guard_pages(kernels.matmul, (m, k), (k, n))
+
+
+def test_what_is_not_finite_stays_in_its_column():
+    x, w = np.ones((3, 40), "f4"), np.ones((40, 35), "f4")
+    w[7, 34] = np.nan
+    found = kernels.matmul(x, w)
+    assert np.isnan(found[:, 34]).all() and (found[:, :34] == 40).all()

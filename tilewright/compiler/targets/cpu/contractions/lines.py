@@ -1,0 +1,69 @@
+"""The right side of a contraction, line by line: the vectors of a summed position.
+
+Lines are packed (`panels`), or are read where they lie if few rows pass by them: an element that is used for
+a few rows is not worth a copy. The summed positions are cut into blocks then, of so many lines as are read
+side by side, and the sums of all columns wait in the cache until the last block is done.
+
+    for each block of summed positions:
+        for each panel of columns:  sums[row, column] += left[row][k] · right[k][column]
+    for each panel of columns:  the end of the sums
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
+from tilewright.compiler.targets.cpu.contractions.direct import is_operand
+from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, unit_axes
+from tilewright.compiler.targets.cpu.layout import ONE, Layout
+from tilewright.dsl.dtypes import DType
+from tilewright.dsl.program import Read
+
+SIDE_BY_SIDE = 64  # lines of a block, each from another page of memory at worst
+AHEAD = 512  # bytes along a line that are asked for before they are read
+
+
+def lies_in_lines(side: Side, summed: Sequence[str], dtype: DType, layout: Layout) -> bool:
+    """Whether a side can be read so: its own positions are one contiguous stretch, and a summed position is
+    always as far from the one before.
+    """
+    node = side.node
+    if not isinstance(node, Read) or not is_operand(node, dtype, layout):
+        return False
+    own, moving = _moving(side.own, layout), _moving(summed, layout)
+    runs = joined(node, side.own, layout), joined(node, tuple(summed), layout)
+    one = runs == (len(own), len(moving))
+    return one and own[-1] in unit_axes(node, layout)[0] and moving[-1] in node.names
+
+
+def _moving(axes: Sequence[str], layout: Layout) -> Sequence[str]:
+    """Those of more than one position; the last if there are none."""
+    return [axis for axis in axes if layout.length(axis) != ONE] or axes[-1:]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Those of a panel of columns: where the first begins, the bytes from one to the next, and which lanes of
+    its vectors may be read. Packed ones may all be.
+    """
+
+    start: Value
+    step: Value | int
+    masks: tuple[Value, ...] = ()
+
+    def behind(self, b: Builder, position: Value) -> Lines:
+        """Those from a summed position on."""
+        return replace(self, start=b.offset(self.start, b.mul(position, self.step)))
+
+    def vectors(self, b: Builder, position: Value, count: int, type: Type) -> list[Value]:
+        """The vectors of a summed position."""
+        line = b.offset(self.start, b.mul(position, self.step))
+        places = [b.offset(line, number * type.lanes * type.bytes) for number in range(count)]
+        if not self.masks:
+            return [b.load(place, type) for place in places]
+        for place in places:
+            b.prefetch(b.offset(place, AHEAD))
+        zero = b.constant(0, type)
+        return [b.load_masked(p, mask, zero, type) for p, mask in zip(places, self.masks, strict=True)]
