@@ -93,6 +93,16 @@ def test_vectors_along_another_axis():
     on_guard_pages(channels_together, (6, 7, 19), (3, 3, 19))
 
 
+MANY_TAPS = [(7, 23), pytest.param(8, 33, marks=pytest.mark.exhaustive)]
+
+
+@pytest.mark.parametrize(("height", "width"), MANY_TAPS)
+def test_taps_that_strips_do_not_share_are_a_loop(height: int, width: int):
+    on_guard_pages(by_channel, (1, 2, height, width), (2, 7, 7), pad=3)
+    on_guard_pages(by_channel, (1, 2, height, width), (2, 4, 5), stride=2, pad=2)
+    on_guard_pages(channels_together, (height, 9, 19), (5, 5, 19), pad=2)
+
+
 def test_no_axis_for_strips():
     on_guard_pages(in_line, (3, 50), (5,))
     on_guard_pages(in_line, (2, 33), (4,), dtype="float64", pad=0)
@@ -124,3 +134,25 @@ def test_sums_of_every_tap_in_one_pass(stride: int):
     assert kind_of(of_filter, x, g, stride=stride) is TapSums
     on_guard_pages(of_filter, x, g, stride=stride)
     on_guard_pages(of_filter, (1, 2, 3 * stride, 7), (1, 2, 4, 5), taps=2, stride=stride, dtype="float64")
+
+
+@tw.op
+def of_filter_last(x: tw.Tile["n h w c"], g: tw.Tile["n oh ow c"], *, taps=3, stride=1, pad=1):
+    """The same of images whose channels lie together: vectors run along these, and each tap has one."""
+    r, s = tw.axis("r", taps), tw.axis("s", taps)
+    h, w = tw.index("oh") * stride + r - pad, tw.index("ow") * stride + s - pad
+    return tw.sum(x.at(h=h, w=w) * g, "n oh ow") * (r + 2 * s)
+
+
+@pytest.mark.parametrize("channels", [16, 37])
+def test_sums_of_every_tap_along_channels(channels: int):
+    x, g = (2, 6, 11, channels), (2, 6, 11, channels)
+    assert kind_of(of_filter_last, x, g) is TapSums
+    on_guard_pages(of_filter_last, x, g)
+    on_guard_pages(of_filter_last, (1, 7, 9, channels), (1, 4, 5, channels), stride=2)
+
+
+def test_sums_of_many_taps_in_passes():
+    assert kind_of(of_filter, (2, 2, 9, 35), (2, 2, 9, 35), taps=7, pad=3) is TapSums
+    on_guard_pages(of_filter, (2, 2, 9, 35), (2, 2, 9, 35), taps=7, pad=3)
+    on_guard_pages(of_filter_last, (2, 5, 6, 18), (2, 5, 6, 18), taps=6, pad=2)

@@ -452,7 +452,7 @@ def _work_items(
     if strips.slides(kernel, layout, schedule):
         return strips.work_items(kernel, layout, schedule, extents), (), 0
     if taps.sums_by_tap(kernel, layout, schedule):
-        return taps.work_items(kernel, layout, extents), (), 0
+        return taps.work_items(kernel, layout, schedule, extents), (), 0
     if columns.lies_across(kernel, schedule) and not schedule.short:
         tile = columns.strip_width(kernel, schedule, target, extents, workers)
         sizes = (0, tile)

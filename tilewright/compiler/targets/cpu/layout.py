@@ -45,6 +45,7 @@ MOST_SUMS = 27  # that are carried together, one for each tap
 WRITTEN_OUT = 64  # taps of windows that are worked on together
 LONGEST_STRIP = 7  # windows, if there are no others
 STRIPS = (4, 3)  # windows, else
+FEWEST_TOGETHER = 4  # windows of a strip: where there are more taps, those that they do not share are a loop
 MOST_PHASES = 4  # along an axis
 WIDEST = 16  # no vector is a fraction of more than this many elements
 NEAR = 16  # elements from one summed position of a row to the next: a cache line of float32 numbers
@@ -163,10 +164,9 @@ def layout_of(
     chained = kernel.tiles if kernel.contraction else ()
     chains = {p.name: _chains(shapes[p.name], strides[p.name]) for p in chained}
     taps = _taps(kernel, extents)
-    sliding = sliding_axes(kernel) if taps and {base(axis) for axis in kernel.row} <= set(taps) else ()
+    sliding = sliding_axes(kernel) if is_window(kernel, extents) else ()
     phases = _phases(kernel, extents, math.prod(taps.values())) if _in_phases(kernel, extents) else {}
-    together = math.prod((*taps.values(), *phases.values()))
-    strips = {base(a): _strip(extents[base(a)], together) for a in sliding if base(a) not in phases}
+    strips = {base(a): _strip(kernel, extents, taps, phases, a) for a in sliding if base(a) not in phases}
     known = taps | phases | _sizes(kernel, extents, {*taps, *phases}) if phases else {}
     within = {o.buffer.name: _within(o, extents) for o in kernel.outputs if o.places}
     skinny = _skinny(kernel, extents)
@@ -227,7 +227,15 @@ def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
         return taps
     alone = len(kernel.phases) == 1 and not kernel.phases[0].stores
     found = {base(a): extents[base(a)] for a in sliding_axes(kernel) if extents[base(a)] <= MOST_TAPS}
-    return found if alone and math.prod(found.values()) <= MOST_SUMS else {}
+    while math.prod(found.values()) > MOST_SUMS:
+        del found[next(iter(found))]  # a pass for each of its positions
+    return found if alone else {}
+
+
+def is_window(kernel: Kernel, extents: Mapping[str, int]) -> bool:
+    """Whether all rows of a kernel are the few taps of windows."""
+    taps = _taps(kernel, extents)
+    return bool(taps) and {base(axis) for axis in kernel.row} <= set(taps)
 
 
 def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
@@ -246,9 +254,8 @@ def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
 
 def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:
     """Whether a kernel is one of windows, few enough in all phases, whose results take their places."""
-    taps = _taps(kernel, extents)
-    whole = {base(axis) for axis in kernel.row} <= set(taps)
-    return bool(taps) and whole and bool(_phases(kernel, extents, math.prod(taps.values())))
+    taps = math.prod(_taps(kernel, extents).values())
+    return is_window(kernel, extents) and bool(_phases(kernel, extents, taps))
 
 
 def _phases(kernel: Kernel, extents: Mapping[str, int], taps: int) -> dict[str, int]:
@@ -287,12 +294,28 @@ def sliding_axes(kernel: Kernel) -> tuple[str, ...]:
     return tuple(axis for axis in kernel.parallel if any(axis in p.axes for p in windows))
 
 
-def _strip(extent: int, taps: int) -> int:
+def written_out(kernel: Kernel, taps: Mapping[str, int], axis: str | None) -> tuple[str, ...]:
+    """The taps that are written out for strips along an axis: all, or those that its windows share."""
+    if axis is None or math.prod(taps.values()) * FEWEST_TOGETHER <= WRITTEN_OUT:
+        return kernel.row
+    windows = [p for node in indexed_reads(kernel) for p in node.positions if axis in p.axes]
+    return tuple(tap for tap in kernel.row if any(tap in p.axes for p in windows))
+
+
+def _strip(
+    kernel: Kernel, extents: Mapping[str, int], taps: Mapping[str, int], phases: Mapping[str, int], axis: str
+) -> int:
     """How many positions along an axis that windows slide along are worked on together."""
-    most = max(1, WRITTEN_OUT // taps)
+    extent = extents[base(axis)]
+    out = written_out(kernel, taps, axis)
+    count = math.prod((*(taps[base(tap)] for tap in out), *phases.values()))
+    most = max(1, WRITTEN_OUT // count)
     if extent <= min(LONGEST_STRIP, most):
         return extent
-    return next((length for length in STRIPS if length <= most and not extent % length), min(STRIPS[0], most))
+    lengths = STRIPS if len(out) == len(kernel.row) else (LONGEST_STRIP, *STRIPS)
+    return next(
+        (length for length in lengths if length <= most and not extent % length), min(STRIPS[0], most)
+    )
 
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:

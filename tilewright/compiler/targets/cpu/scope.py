@@ -280,7 +280,7 @@ class Scope:
             return self._read_in_turns(node, how)
         operand, places, walks = self._places_at(node)
         if self.straight and isinstance(self._address(operand, places)[1], (str, Spaced)):
-            return self._read_straight(operand, places, self._inside(walks), node.dtype)
+            return self._read_straight(operand, places, walks, node.dtype)
         lanes = {axis: walk for axis, walk in walks.items() if isinstance(walk, Lanes)}
         inside = self._inside({axis: walk for axis, walk in walks.items() if axis not in lanes})
         if inside is None:
@@ -294,13 +294,19 @@ class Scope:
         return choice.results[0]
 
     def _read_straight(
-        self, operand: Operand, places: tuple[Coordinate, ...], inside: Value | None, dtype: DType
+        self, operand: Operand, places: tuple[Coordinate, ...], walks: Mapping[str, Coordinate], dtype: DType
     ) -> Value:
         """Vectors of an operand under the mask of what is inside, without a branch."""
-        if inside is None:
-            return self._read_places(operand, places, dtype)
-        inside = self.full(inside)
-        mask = inside if self.mask is None else self.b.and_(self.mask, inside)
+        b = self.b
+        apart = {axis: walk for axis, walk in walks.items() if isinstance(walk, Lanes)}
+        mask, inside = self._inside(apart), self._inside({a: w for a, w in walks.items() if a not in apart})
+        mask = self.mask if mask is None else mask if self.mask is None else b.and_(self.mask, mask)
+        pointer, step = self._address(operand, places)
+        if isinstance(step, Spaced):
+            return replace(self, mask=mask)._load_spaced(pointer, dtype, step.apart, inside)
+        if inside is not None:
+            inside = self.full(inside)
+            mask = inside if mask is None else b.and_(mask, inside)
         return replace(self, mask=mask)._read_places(operand, places, dtype)
 
     def _read_lanes(
@@ -567,16 +573,18 @@ class Scope:
             value = self.b.load(pointer, type)
         return self._from_memory(value, dtype)
 
-    def _load_spaced(self, pointer: Value, dtype: DType, apart: int) -> Value:
+    def _load_spaced(self, pointer: Value, dtype: DType, apart: int, inside: Value | None = None) -> Value:
         """Lanes `apart` elements from each other: as many vectors, of which nothing behind the last lane is
-        read, and the lanes picked from them.
+        read, and the lanes picked from them; 0 where they are not `inside`.
         """
         b, lanes = self.b, self.lanes
         picked = [spaced_lanes(lanes, part, apart) for part in range(apart)]
         step = lanes * dtype.numpy.itemsize
+        masks = [spread(b, self.mask, lanes, places) for places in picked]
+        if inside is not None:  # last: what lanes have in common with other lines is computed once
+            masks = [b.and_(mask, b.splat(inside, lanes)) for mask in masks]
         vectors = [
-            self._load_lanes(b.offset(pointer, part * step), dtype, spread(b, self.mask, lanes, places))
-            for part, places in enumerate(picked)
+            self._load_lanes(b.offset(pointer, part * step), dtype, mask) for part, mask in enumerate(masks)
         ]
         return merged(b, vectors, picked, lanes)
 

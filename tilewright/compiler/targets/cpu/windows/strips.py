@@ -1,4 +1,4 @@
-"""Windows of a few taps: every tap is written out, and masks are for the borders alone.
+"""Windows of a few taps: taps are written out, and masks are for the borders alone.
 
     for strips of some positions of one axis:                  (rows of an image)
         strip inside?   no position of a window is outside, whatever the lane
@@ -9,7 +9,8 @@
             finish, store
 
 Positions of a strip share what they read, and all loads of a tile are in one stretch of code, so that each is
-made once. The order of every sum is that of its taps. What is certain inside of a tile is told in `claims`.
+made once. Where there are many taps, those along other axes than the strip's are a loop around the rest. The
+order of every sum is fixed. What is certain inside of a tile is told in `claims`.
 
 The gradient of windows with a stride comes in phases, which are written out as well: each has its own of the
 taps, and they lie in turns in the result (`placed`), lane after lane where vectors run along it.
@@ -24,7 +25,7 @@ from itertools import product
 
 from tilewright.compiler.nest import Kernel, Output, Phase, indexed_reads
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
-from tilewright.compiler.targets.cpu.layout import Layout, sliding_axes
+from tilewright.compiler.targets.cpu.layout import Layout, sliding_axes, written_out
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots, shared_out
 from tilewright.compiler.targets.cpu.schedule import Schedule
@@ -75,6 +76,7 @@ class WindowTiles(RowLoops):
         self.length = strip_length(kernel, layout, schedule)
         self.taps = {axis: layout.taps[base(axis)] for axis in kernel.row}
         self.phases = {a: layout.phases[base(a)] for a in kernel.parallel if base(a) in layout.phases}
+        self.written_out = written_out(kernel, layout.taps, self.axis)
         self.few = frozenset({*self.taps, *self.phases})
         self.absent = Absent(kernel, layout, self.few)
         self.turns = _turns(kernel, self.phases, self.lane)
@@ -162,7 +164,10 @@ class WindowTiles(RowLoops):
     def _scalar_rows(
         self, axes: list[str], scopes: list[Scope], carried: Carried, phase: Phase, totals: Totals
     ) -> Carried:
-        """The taps one after the other, written out; of each phase those that it has."""
+        """The taps one after the other: loops, and what is written out, of each phase those that it has."""
+        looped = [axis for axis in axes if axis not in self.written_out]
+        if looped:
+            return self._looped(looped[0], axes, scopes, carried, phase, totals)
         parts = shared_out(carried, len(scopes))
         phases = list(_all_of(self.phases))
         for tap in _all_of({axis: self.taps[axis] for axis in axes}):
@@ -171,6 +176,24 @@ class WindowTiles(RowLoops):
                 if not self.absent.holds(phase, tap | phases[n % len(phases)]):
                     parts[n] = self._accumulate(scope.child(at), phase, totals, parts[n])
         return [value for part in parts for value in part]
+
+    def _looped(
+        self,
+        axis: str,
+        axes: list[str],
+        scopes: list[Scope],
+        carried: Carried,
+        phase: Phase,
+        totals: Totals,
+    ) -> Carried:
+        """A loop over the taps along an axis, around those along the others."""
+        rest = [other for other in axes if other != axis]
+        with self.b.loop(0, self.taps[axis], 1, carried, unroll=False) as loop:
+            inner = [scope.child({axis: loop.index}) for scope in scopes]
+            results = self._scalar_rows(rest, inner, loop.carried, phase, totals)
+            if carried:
+                loop.yield_(*results)
+        return loop.results
 
     def _store_each(self, scopes: Sequence[Scope], outputs: Sequence[Output]) -> None:
         if self.turns is None:
