@@ -22,6 +22,7 @@ from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import Read
 
 SIDE_BY_SIDE = 64  # lines of a block, each from another page of memory at worst
+CLOSE = 16 << 10  # elements of all lines of a block: brief lines are in few pages
 AHEAD = 512  # bytes along a line that are asked for before they are read
 
 

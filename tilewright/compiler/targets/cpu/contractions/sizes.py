@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
-from tilewright.compiler.targets.cpu.contractions.lines import SIDE_BY_SIDE
+from tilewright.compiler.targets.cpu.contractions.lines import CLOSE, SIDE_BY_SIDE
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
@@ -60,7 +60,7 @@ def block_sizes(
     uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
     uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
     passes = 1 if k <= uncut else -(-k // DEEPEST)
-    passes = -(-k // SIDE_BY_SIDE) if walk.in_lines else passes
+    passes = -(-k // max(SIDE_BY_SIDE, CLOSE // max(1, n))) if walk.in_lines else passes
     block_k = max(1, -(-k // max(1, passes)))
     block_k = _round_up(block_k, LINE) if walk.inner else block_k
     limit = LARGEST if passes == 1 and not walk.in_lines else SUMMED
