@@ -37,6 +37,7 @@ from tilewright.dsl.program import At, Cast, Const, Map, Read, topological
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
 BLOCKS_A_TILE = 64  # of short rows, as many as lanes each
+STREAMS = ("row", "pointwise", "scan", "contraction")  # kernels whose results may go past the caches
 PLAIN = (Const, Read, Map, Cast)  # values of a lane that do not know its position
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
@@ -90,7 +91,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     tile = lanes if kernel.scatter else tile
     rows, columns = _register_block(kernel, axis, lanes, layout, target)
     few = layout.is_short((*kernel.row, *kernel.parallel[-1:]))  # their vectors are whole in two forms only
-    stream = stream and (bool(short or beside) if few else kernel.kind in ("row", "pointwise", "scan"))
+    stream = stream and (bool(short or beside) if few else kernel.kind in STREAMS)
     brief = _is_brief(kernel, layout, axis, lanes)
     if brief and layout.positions(kernel.row[0]) < unroll * lanes:
         unroll = 1  # no row has a whole step

@@ -1,0 +1,57 @@
+"""Products whose results are too large for the caches go past them: vectors of whole cache lines alone."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.guarded import on_guard_pages
+from tilewright import kernels
+from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.targets.cpu import executable
+from tilewright.runtime.guard import run_forked
+
+
+@tw.op
+def by_groups(x: tw.Tile["b m k"], w: tw.Tile["b k g n"], bias: tw.Tile["g n"]) -> tw.Tile["b m g n"]:
+    return tw.tanh(tw.sum(x * w, "k") + bias)
+
+
+@pytest.fixture(autouse=True)
+def everything_streams(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(executable, "STREAM_FROM", 0)
+
+
+@pytest.mark.parametrize("columns", [16, 40, 48, 64, 137])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_results_may_end_anywhere(columns: int, dtype: str):
+    """A store past the caches that is not aligned would end the process."""
+    rng = np.random.default_rng(0)
+    kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    x, w = (rng.integers(-3, 4, shape).astype(kind) for shape in ((9_001, 5), (5, columns)))
+    exact = x.astype("float64") @ w.astype("float64")
+
+    def touch() -> None:
+        np.testing.assert_array_equal(kernels.matmul(x, w).astype("float64"), exact)
+
+    outcome = run_forked(touch, 60)
+    assert outcome.kind == "returned", outcome.report
+
+
+@pytest.mark.parametrize("columns", [(3, 16), (4, 24), (2, 19)])
+def test_blocks_whose_columns_lie_in_pieces(columns: tuple[int, int]):
+    groups, n = columns
+    on_guard_pages(by_groups, (2, 700, 6), (2, 6, groups, n), columns)
+
+
+def test_whole_vectors_go_past_the_caches():
+    def code(columns: int) -> str:
+        operands = np.zeros((9_001, 5), "float32"), np.zeros((5, columns), "float32")
+        call = kernels.matmul.bind(kernels.matmul.arguments(operands, {}))
+        found = compile_program(call.program)
+        (compiled,) = found.compiled(dict(call.arrays))
+        return found.source(compiled)
+
+    assert "nontemporal" in code(48) and "nontemporal" not in code(40)
