@@ -54,11 +54,20 @@ def convert(b: Builder, value: Value, source: DType, target: DType) -> Value:
 def _saturated(b: Builder, x: Value, target: DType) -> Value:
     """By comparisons with powers of two, which floats hold: LLVM's own operation goes lane by lane."""
     type, (low, high) = value_type(target, x.lanes), target.range
+    if type.bits < 32:
+        return _saturated_narrow(b, x, type, low, high)
     below, above = b.cmp("lt", x, float(low)), b.cmp("ge", x, float(high + 1))
     inside = b.and_(b.cmp("ge", x, float(low)), b.cmp("lt", x, float(high + 1)))
-    wide = type.of("i32") if type.bits < 32 else type
-    number = b.convert(b.select(inside, x, 0.0), wide.kind, signed=target.kind == "int" or type.bits < 32)
-    return b.select(above, high, b.select(below, low, b.convert(number, type.kind)))
+    number = b.convert(b.select(inside, x, 0.0), type.kind, signed=target.kind == "int")
+    return b.select(above, high, b.select(below, low, number))
+
+
+def _saturated_narrow(b: Builder, x: Value, type: Type, low: int, high: int) -> Value:
+    """Floats hold the ends of the range themselves."""
+    least = b.select(b.cmp("gt", x, float(low)), x, float(low))
+    inside = b.select(b.cmp("lt", least, float(high)), least, float(high))
+    number = b.select(b.is_nan(x), 0, b.convert(inside, "i32"))
+    return b.convert(number, type.kind)
 
 
 def spell(b: Builder, node: Map, operands: list[Value]) -> Value:
