@@ -3,11 +3,12 @@
 A kernel is `void kernel(int64 *frame)`. The frame's slots are, in this order:
 
     threads, items, workspace address, workspace bytes a thread, five sizes of blocks (contractions),
+    a bit for each piece of the items that a thread has taken (0 at first),
     the extent of each axis of the kernel,
     for each tile read and each buffer written: address, then the stride of each dimension in bytes,
     each scalar: the bits of its float64, or its int64
 
-Work items are independent pieces of the grid; a thread takes a contiguous range of them.
+Work items are independent pieces of the grid; threads share them in contiguous pieces.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from functools import cached_property
 
 from tilewright.compiler.nest import Kernel
 
-THREADS, ITEMS, WORKSPACE, WORKSPACE_BYTES, BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N = range(9)
+THREADS, ITEMS, WORKSPACE, WORKSPACE_BYTES, BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N, TAKEN = range(10)
 SIZES = BLOCK_M  # the slot of the first of them
-HEADER = 9
+HEADER = 10
 WORDS_COPIED = 8  # at once: a frame's template is whole pieces of so many
 
 

@@ -94,6 +94,10 @@ class Memory(Text):
         properties = f"<{{rw = {int(write)} : i32, hint = {locality} : i32, cache = 1 : i32}}>"
         self._emit(f'"llvm.intr.prefetch"({pointer}) {properties} : (!llvm.ptr) -> ()')
 
+    def fetch_or(self, pointer: Value, bits: Value) -> Value:
+        """Sets bits of a word at once for all threads; what the word was before."""
+        return self._op(bits.type, f"llvm.atomicrmw _or {pointer}, {bits} monotonic : !llvm.ptr, {bits.type}")
+
     def fence(self) -> None:
         """Orders nontemporal stores before everything that follows."""
         self._emit("llvm.fence seq_cst")
