@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
+from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 
 
 @tw.op
@@ -31,6 +35,11 @@ def soften(x: tw.Tile["n d"], y: tw.Tile["n d"]):
     """Later phases find x in the cache; y is read by the last one alone."""
     e = tw.exp(x - tw.max(x, "d"))
     return tw.sum(e, "d"), tw.sum(y * e / tw.sum(e, "d"), "d")
+
+
+@tw.op
+def shifted(x: tw.Tile["n d"], y: tw.Tile["n d"], b: tw.Tile["d"]):
+    return x * y + b
 
 
 def prefetches(op: tw.Op, *shapes: tuple[int, ...], dtype: type = np.float32) -> list[int]:
@@ -83,3 +92,18 @@ def test_brief_rows_ask_for_each_of_their_vectors():
     """With one vector a step, or four, and those of the ragged end."""
     assert prefetches(row_total, (4000, 40)) == [2]
     assert prefetches(weighted, (4000, 110), (110,)) == [5]
+
+
+def test_pointwise_kernels_ask_where_their_results_pass_by_the_caches():
+    x = np.zeros((64, 256), np.float32)
+    call = shifted.bind(shifted.arguments((x, x, x[0]), {}))
+    for stream, expected in ((True, True), (False, False)):
+
+        def choose(
+            kernel: Kernel, layout: Layout, target: CpuTarget, _: bool, stream: bool = stream
+        ) -> Schedule:
+            return default_schedule(kernel, layout, target, stream)
+
+        executable = CpuExecutable(lower(call.program), choose=choose)
+        (compiled,) = executable.compiled(call.arrays)
+        assert ("llvm.intr.prefetch" in executable.source(compiled)) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import threading
 from array import array
@@ -14,6 +15,7 @@ import numpy as np
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.joined import Call, joined
+from tilewright.compiler.long_rows import cut
 from tilewright.compiler.nest import Kernel, Plan, indexed_reads
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.placed import placed, written_in_place
@@ -222,6 +224,14 @@ class CpuExecutable:
             kernel = in_place.get(kernel.name, kernel)
             kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
             kernel = with_plain_reads(reshaped(kernel, extents), extents)
+            chunked = cut(kernel, places.strides, extents)
+            if chunked is not None:
+                extents[chunked.axis] = chunk_extent(chunked.axis, extents)
+                for buffer in chunked.between:
+                    places.add_buffer(buffer, extents)
+                for part, piece in enumerate(chunked.kernels):
+                    steps += self._step(piece, f"{n}: piece {part}", places, extents, fresh)
+                continue
             kernel, made = self._with_zeros(kernel, n, places, extents, fresh)
             copies = staged(kernel, places.strides, extents)
             steps += made
@@ -456,7 +466,9 @@ def _work_items(
     if columns.lies_across(kernel, schedule) and not schedule.short:
         tile = columns.strip_width(kernel, schedule, target, extents, workers)
         sizes = (0, tile)
-    if kernel.split:
+    if kernel.split and kernel.split.of == "row":
+        items = math.prod(extents[base(axis)] for axis in kernel.parallel)
+    elif kernel.split:
         items = extents[kernel.split.axis]
     else:
         lane = schedule.lane_axis

@@ -86,13 +86,14 @@ class RowLoops:
         assert split is not None
         axis = self.row[0] if self.row else self.kernel.row[0]
         ranges = self._whole_row()
-        low, high = self._chunk(index, self.top.extent(axis), self.top.extent(split.axis))
+        here = self._decode(index, self.kernel.parallel)
+        low, high = self._chunk(here[split.axis], self.top.extent(axis), self.top.extent(split.axis))
         if axis == self.schedule.lane_axis:  # whole vectors of an operand at a cache line are whole lines
             low = self._whole_vectors(low)
             last = self.b.cmp("eq", high, self.top.extent(axis))
             high = self.b.select(last, high, self._whole_vectors(high))
         ranges[axis] = low, high
-        self._phases(self.top.child({split.axis: index}), ranges)
+        self._phases(self.top.child(here), ranges)
 
     def _whole_vectors(self, position: Value) -> Value:
         return self.b.sub(position, self.b.rem(position, self.schedule.lanes, signed=False))
@@ -151,8 +152,11 @@ class RowLoops:
         stores = self.kernel.phases[0].stores
         roots = [o.node for o in stores]
 
-        def leaf(inner: Scope, carried: Carried, _: int | None) -> Carried:
+        streamed = self._streamed(0) if self.schedule.stream else []  # else it may be in the last cache
+
+        def leaf(inner: Scope, carried: Carried, vector: int | None) -> Carried:
             self._store(inner, stores)
+            self._ask_for_page(inner, streamed, vector or 0)
             return carried
 
         if not others:
