@@ -46,6 +46,7 @@ WRITTEN_OUT = 64  # taps of windows that are worked on together
 LONGEST_STRIP = 7  # windows, if there are no others
 STRIPS = (4, 3)  # windows, else
 FEWEST_TOGETHER = 4  # windows of a strip: where there are more taps, those that they do not share are a loop
+SMALL = 32  # positions of an axis: code is for images of this very size
 MOST_PHASES = 4  # along an axis
 WIDEST = 16  # no vector is a fraction of more than this many elements
 NEAR = 16  # elements from one summed position of a row to the next: a cache line of float32 numbers
@@ -168,6 +169,7 @@ def layout_of(
     phases = _phases(kernel, extents, math.prod(taps.values())) if _in_phases(kernel, extents) else {}
     strips = {base(a): _strip(kernel, extents, taps, phases, a) for a in sliding if base(a) not in phases}
     known = taps | phases | _sizes(kernel, extents, {*taps, *phases}) if phases else {}
+    known |= _small(kernel, extents) if taps else {}
     within = {o.buffer.name: _within(o, extents) for o in kernel.outputs if o.places}
     skinny = _skinny(kernel, extents)
     steps = {node: _steps(kernel, node, strides) for node in read if inside[node] == frozenset(node.along)}
@@ -279,6 +281,14 @@ def _sizes(kernel: Kernel, extents: Mapping[str, int], few: set[str]) -> dict[st
     return found
 
 
+def _small(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
+    """The extents of small images, along the axes that windows are read along: masks are constants then."""
+    nodes = indexed_reads(kernel)
+    axes = (a for node in nodes for p in node.positions for a in p.axes)
+    found = {base(a): extents[base(a)] for a in (*axes, *(a for node in nodes for a in node.along))}
+    return {axis: extent for axis, extent in found.items() if extent <= SMALL}
+
+
 def _within(output: Output, extents: Mapping[str, int]) -> frozenset[str]:
     """The axes along which an output's places never leave its buffer."""
     found = {axis: bounds(p, extents) for axis, p in zip(output.buffer.axes, output.places, strict=True)}
@@ -294,9 +304,11 @@ def sliding_axes(kernel: Kernel) -> tuple[str, ...]:
     return tuple(axis for axis in kernel.parallel if any(axis in p.axes for p in windows))
 
 
-def written_out(kernel: Kernel, taps: Mapping[str, int], axis: str | None) -> tuple[str, ...]:
-    """The taps that are written out for strips along an axis: all, or those that its windows share."""
-    if axis is None or math.prod(taps.values()) * FEWEST_TOGETHER <= WRITTEN_OUT:
+def written_out(kernel: Kernel, taps: Mapping[str, int], axis: str | None, whole: bool) -> tuple[str, ...]:
+    """The taps that are written out for strips along an axis: all, or those that its windows share, if they
+    are many and a strip is not the `whole` axis. If it is, what is outside is known.
+    """
+    if axis is None or whole or math.prod(taps.values()) * FEWEST_TOGETHER <= WRITTEN_OUT:
         return kernel.row
     windows = [p for node in indexed_reads(kernel) for p in node.positions if axis in p.axes]
     return tuple(tap for tap in kernel.row if any(tap in p.axes for p in windows))
@@ -307,7 +319,9 @@ def _strip(
 ) -> int:
     """How many positions along an axis that windows slide along are worked on together."""
     extent = extents[base(axis)]
-    out = written_out(kernel, taps, axis)
+    if extent <= LONGEST_STRIP and not phases:
+        return extent
+    out = written_out(kernel, taps, axis, False)
     count = math.prod((*(taps[base(tap)] for tap in out), *phases.values()))
     most = max(1, WRITTEN_OUT // count)
     if extent <= min(LONGEST_STRIP, most):

@@ -76,7 +76,8 @@ class WindowTiles(RowLoops):
         self.length = strip_length(kernel, layout, schedule)
         self.taps = {axis: layout.taps[base(axis)] for axis in kernel.row}
         self.phases = {a: layout.phases[base(a)] for a in kernel.parallel if base(a) in layout.phases}
-        self.written_out = written_out(kernel, layout.taps, self.axis)
+        whole = layout.known.get(base(self.axis or "")) == self.length
+        self.written_out = written_out(kernel, layout.taps, self.axis, whole)
         self.few = frozenset({*self.taps, *self.phases})
         self.absent = Absent(kernel, layout, self.few)
         self.turns = _turns(kernel, self.phases, self.lane)
