@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tilewright.compiler.chunks import chunks_axis
+from tilewright.compiler.chunks import chunks_axis, is_chunk_axis
 from tilewright.compiler.nest import Buffer, Kernel, Output, Phase, Split, reads_of
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import base
@@ -44,6 +44,8 @@ def cut(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[s
         return None
     if kernel.split and (kernel.split.of == "row" or extents[kernel.split.axis] > 1):
         return None
+    if any(is_chunk_axis(axis) for axis in kernel.row):  # of partial results, which are few
+        return None
     rows, positions = (_count(axes, extents) for axes in (kernel.parallel, kernel.row))
     if rows > MOST_ROWS or positions < FEWEST or not _lies_along(kernel, strides, extents):
         return None
@@ -67,7 +69,7 @@ class _Cutter:
 
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
-        self.axis = chunks_axis(kernel.row)
+        self.axis = chunks_axis(tuple(base(axis) for axis in kernel.row))
         self.finished: dict[Node, Node] = {}
         self.between: list[Buffer] = []
         self.kernels: list[Kernel] = []

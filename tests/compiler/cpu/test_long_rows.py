@@ -197,6 +197,21 @@ def test_cutting_is_for_rows_alone():
     assert cut(found.kernels[0], strides, extents) is None  # once is enough
 
 
+def test_a_row_under_another_name(short_enough: None):
+    """A product's gradient sums along its axis's second name."""
+
+    @tw.op
+    def products(x: tw.Tile["n d"]):
+        return tw.prod(1 + x / 8, "d")
+
+    array = draw(soften, 3, 60)[0]
+    x = tw.Tensor(array, requires_grad=True)
+    products(x).backward(tw.Tensor(np.ones(3, np.float32)))
+    factors = 1 + array.astype(np.float64) / 8
+    expected = factors.prod(1, keepdims=True) / factors / 8
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-4)
+
+
 check = on(CpuExecutable)
 
 
