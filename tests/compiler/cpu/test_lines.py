@@ -40,7 +40,9 @@ def test_few_rows_read_columns_where_they_lie():
     assert not walk_of(kernels.matmul, few, np.zeros((80, 600), "f4")[:, ::2]).in_lines
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", *(pytest.param(d, marks=pytest.mark.exhaustive) for d in ("float64", "int64"))]
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values(shape: tuple[int, int, int], dtype: str):
     m, k, n = shape
