@@ -26,13 +26,7 @@ from tilewright.compiler.targets.cpu.contractions.padded import padded
 from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes, workspace_bytes
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit
-from tilewright.compiler.targets.cpu.layout import (
-    Layout,
-    as_window,
-    bytes_of,
-    layout_of,
-    normal_strides,
-)
+from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, layout_of, normal_strides
 from tilewright.compiler.targets.cpu.recipe import (
     NOTHING,
     CompiledKernel,
@@ -49,6 +43,7 @@ from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, tr
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.targets.cpu.windows import strips, taps
+from tilewright.compiler.targets.cpu.windows.slides import as_window
 from tilewright.compiler.unmoved import unmoved
 from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base

@@ -9,16 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from tilewright.compiler.nest import Kernel, Output, indexed_reads
-from tilewright.compiler.slender import as_row
-from tilewright.dsl.affine import affine
+from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.targets.cpu.contractions.sides import Sides, sides_of
+from tilewright.compiler.targets.cpu.toolchain import WIDEST
+from tilewright.compiler.targets.cpu.windows.slides import Windows, windows_of
 from tilewright.dsl.axes import base
-from tilewright.dsl.bounds import bounds, stays_inside
+from tilewright.dsl.bounds import stays_inside
 from tilewright.dsl.dtypes import DType
-from tilewright.dsl.positions import everywhere
-from tilewright.dsl.program import At, Index, Read, Size, topological
+from tilewright.dsl.program import At
 
 UNIT, ZERO, STRIDED, CONTINUED = "1", "0", "s", "c"
 
@@ -33,23 +31,7 @@ MANY = 1 << 62
 MOST_NARROW = 64  # elements of a last axis that is narrow: lanes run on over its ends
 MOST_COLUMNS = 48  # that are reduced so
 FEWEST_NARROW = 128  # positions of the axis outside of it
-SKINNY = 16  # positions of a side
-SLIM = (4, 16)  # the same: half a register block's rows; those of two register blocks
-DEEP = 256  # summed positions: their lanes are added up once
-DEEPEST = 1024  # the same: with more, the rows of a register block do not stay in the first cache
 WIDEST_GAP = 8  # elements from lane to lane: so many vectors are read and their lanes picked, else a gather
-OFTEN = (1 / 32, 1 / 8)  # of the positions along an axis: from here on they are often outside, or very often
-COUNTED = 1 << 16  # positions of an axis, at most: where there are more, few are outside
-MOST_TAPS = 11  # along an axis
-MOST_SUMS = 27  # that are carried together, one for each tap
-WRITTEN_OUT = 64  # taps of windows that are worked on together
-LONGEST_STRIP = 7  # windows, if there are no others
-STRIPS = (4, 3)  # windows, else
-FEWEST_TOGETHER = 4  # windows of a strip: where there are more taps, those that they do not share are a loop
-SMALL = 32  # positions of an axis: code is for images of this very size
-MOST_PHASES = 4  # along an axis
-WIDEST = 16  # no vector is a fraction of more than this many elements
-NEAR = 16  # elements from one summed position of a row to the next: a cache line of float32 numbers
 
 
 @dataclass(frozen=True)
@@ -64,33 +46,15 @@ class Layout:
     it is brief and there are many; the number of positions of a short row, reduced or scanned, and of few
     scanned rows; that of a narrow last axis, shorter than a vector or not; and axes outside of a row that
     have one position. inside: the axes along which an operand read at computed positions is never left.
-    outside: those along which it is left often, if a contraction reads it. chains: the dimensions of a
-    contraction's operands that go on in the one behind them where that ends. narrow: the last axes of
-    those sides of a contraction that have no more positions than the widest vector; halved: of those that
-    have more, and an odd number of vectors; slim: of those that have few, and how many at most. skinny:
-    whether a contraction's one side has few positions, and its sums have enough. steps: the elements from
-    one position to the next along the summed axes of a contraction's windows that never leave their operand,
-    if they are few. taps: the extents of a window's axes. strips: how many positions of the axes that windows
-    slide along are worked on together. phases: the extents of the axes of phases along which a window's
-    results take their places. known: all extents that a kernel of windows is for. within: the axes along
-    which a result's places are all inside.
+    sides: of a contraction (`contractions.sides`). windows: of a kernel's rows, if they are few taps
+    (`windows.slides`).
     """
 
     classes: Mapping[str, str]
     lengths: Mapping[str, str] = field(default_factory=dict)
     inside: Mapping[At, frozenset[str]] = field(default_factory=dict)
-    outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
-    chains: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    narrow: frozenset[str] = frozenset()
-    halved: frozenset[str] = frozenset()
-    slim: Mapping[str, int] = field(default_factory=dict)
-    skinny: bool = False
-    steps: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
-    taps: Mapping[str, int] = field(default_factory=dict)
-    strips: Mapping[str, int] = field(default_factory=dict)
-    phases: Mapping[str, int] = field(default_factory=dict)
-    known: Mapping[str, int] = field(default_factory=dict)
-    within: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sides: Sides = field(default_factory=Sides)
+    windows: Windows = field(default_factory=Windows)
 
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
@@ -100,7 +64,7 @@ class Layout:
 
     def goes_on(self, name: str, outer: int, inner: int) -> bool:
         """Whether the position after the last along `inner` is the next one along `outer`."""
-        return inner == outer + 1 and outer in self.chains.get(name, ())
+        return inner == outer + 1 and outer in self.sides.chains.get(name, ())
 
     def length(self, axis: str) -> str:
         return self.lengths.get(base(axis), LONG)
@@ -125,21 +89,7 @@ class Layout:
         parts = [f"{name}:{text}" for name, text in sorted(self.classes.items())]
         parts += [f"{axis}={length}" for axis, length in sorted(self.lengths.items())]
         parts += [f"inside {','.join(sorted(axes))}" for axes in self.inside.values()]
-        parts += [f"outside {found}" for found in self.outside.values() if found]
-        parts += [
-            f"{name} goes on at {sorted(found)}" for name, found in sorted(self.chains.items()) if found
-        ]
-        parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
-        parts += [f"halved {axis}" for axis in sorted(self.halved)]
-        parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
-        parts += ["skinny"] * self.skinny
-        parts += [f"steps of {steps}" for steps in self.steps.values()]
-        parts += [f"{count} taps {axis}" for axis, count in sorted(self.taps.items())]
-        parts += [f"strips of {count} {axis}" for axis, count in sorted(self.strips.items())]
-        parts += [f"{count} phases {axis}" for axis, count in sorted(self.phases.items())]
-        parts += [f"{axis} is {extent}" for axis, extent in sorted(self.known.items())]
-        parts += [f"{name} within {','.join(sorted(axes))}" for name, axes in sorted(self.within.items())]
-        return " ".join(parts)
+        return " ".join((*parts, self.sides.text(), self.windows.text()))
 
 
 def layout_of(
@@ -159,177 +109,9 @@ def layout_of(
         node: frozenset(axis for axis in node.along if stays_inside(node, axis, extents))
         for node in indexed_reads(kernel)
     }
-    read = indexed_reads(kernel) if kernel.contraction else ()
-    outside = {node: _outside(node, extents) for node in read}
     lengths |= _single_axes(kernel, extents, classes)
-    chained = kernel.tiles if kernel.contraction else ()
-    chains = {p.name: _chains(shapes[p.name], strides[p.name]) for p in chained}
-    taps = _taps(kernel, extents)
-    sliding = sliding_axes(kernel) if is_window(kernel, extents) else ()
-    phases = _phases(kernel, extents, math.prod(taps.values())) if _in_phases(kernel, extents) else {}
-    strips = {base(a): _strip(kernel, extents, taps, phases, a) for a in sliding if base(a) not in phases}
-    known = taps | phases | _sizes(kernel, extents, {*taps, *phases}) if phases else {}
-    known |= _small(kernel, extents) if taps else {}
-    within = {o.buffer.name: _within(o, extents) for o in kernel.outputs if o.places}
-    skinny = _skinny(kernel, extents)
-    steps = {node: _steps(kernel, node, strides) for node in read if inside[node] == frozenset(node.along)}
-    vectors = _vectors_of_sides(kernel, extents)
-    narrow = frozenset(axis for axis, count in vectors.items() if count <= 1)
-    halved = frozenset(axis for axis, count in vectors.items() if count % 2) - narrow
-    slim = _slim_sides(kernel, extents)
-    return Layout(
-        classes,
-        lengths,
-        inside,
-        outside,
-        chains,
-        narrow,
-        halved,
-        slim,
-        skinny,
-        steps,
-        taps,
-        strips,
-        phases,
-        known,
-        within,
-    )
-
-
-def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
-    c = kernel.contraction
-    if c is None:
-        return False
-    m, n, k = (math.prod(extents[base(axis)] for axis in side) for side in (c.m, c.n, c.k))
-    return k >= DEEP and min(m, n) <= (SKINNY if k <= DEEPEST else SLIM[0])
-
-
-def _slim_sides(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
-    """The last axes of a contraction's sides that have few positions, and the most that this stands for."""
-    sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
-    found = {side[-1]: math.prod(extents[base(axis)] for axis in side) for side in sides if side}
-    bounds = {axis: next((most for most in SLIM if count <= most), 0) for axis, count in found.items()}
-    return {axis: most for axis, most in bounds.items() if most}
-
-
-def _vectors_of_sides(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
-    """How many of the widest vectors the positions of a contraction's sides are, by their last axes."""
-    sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
-    return {side[-1]: -(-math.prod(extents[base(axis)] for axis in side) // WIDEST) for side in sides if side}
-
-
-def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
-    """The extents of a row's axes, if it is a window: its few positions are read at those of others. Or those
-    of parallel axes of few positions, at which the many of a row are read.
-    """
-    if kernel.kind != "row" or kernel.split or not sliding_axes(kernel):
-        return {}
-    taps = {base(axis): extents[base(axis)] for axis in kernel.row}
-    if math.prod(taps.values()) <= WRITTEN_OUT:
-        return taps
-    alone = len(kernel.phases) == 1 and not kernel.phases[0].stores
-    found = {base(a): extents[base(a)] for a in sliding_axes(kernel) if extents[base(a)] <= MOST_TAPS}
-    while math.prod(found.values()) > MOST_SUMS:
-        del found[next(iter(found))]  # a pass for each of its positions
-    return found if alone else {}
-
-
-def is_window(kernel: Kernel, extents: Mapping[str, int]) -> bool:
-    """Whether all rows of a kernel are the few taps of windows."""
-    taps = _taps(kernel, extents)
-    return bool(taps) and {base(axis) for axis in kernel.row} <= set(taps)
-
-
-def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
-    """The kernel as one of windows whose results take their places in few phases; None if it is none.
-
-    Where every channel is alone, the taps and phases of a stride make a contraction: as a product of matrices
-    it would have four columns, and four summed positions.
-    """
-    c = kernel.contraction
-    if c is not None:
-        if math.prod(extents[base(axis)] for axis in c.k) > WRITTEN_OUT:
-            return None
-        kernel = as_row(kernel, (*kernel.parallel, *c.k))
-    return kernel if _in_phases(kernel, extents) else None
-
-
-def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:
-    """Whether a kernel is one of windows, few enough in all phases, whose results take their places."""
-    taps = math.prod(_taps(kernel, extents).values())
-    return is_window(kernel, extents) and bool(_phases(kernel, extents, taps))
-
-
-def _phases(kernel: Kernel, extents: Mapping[str, int], taps: int) -> dict[str, int]:
-    """The extents of the axes whose positions follow each other where results belong, if they are few."""
-    forms = [affine(place) for output in kernel.outputs for place in output.places]
-    terms = [one for form in forms if len(form.terms) > 1 for one in form.terms.items()]
-    axes = [term.axis for term, step in terms if isinstance(term, Index) and step == 1]
-    found = {base(axis): extents[base(axis)] for axis in axes}
-    few = all(extent <= MOST_PHASES for extent in found.values()) and set(axes) <= set(kernel.parallel)
-    return found if few and taps * math.prod(found.values()) <= WRITTEN_OUT else {}
-
-
-def _sizes(kernel: Kernel, extents: Mapping[str, int], few: set[str]) -> dict[str, int]:
-    """The extents of axes that are read along taps and phases alone, and those that positions there need."""
-    found: dict[str, int] = {}
-    for node in indexed_reads(kernel):
-        for axis, position in zip(node.along, node.positions, strict=True):
-            if position.axes and {base(a) for a in position.axes} <= few:
-                sizes = [n.axis for n in topological([position]) if isinstance(n, Size)]
-                found |= {base(a): extents[base(a)] for a in (axis, *sizes)}
-    return found
-
-
-def _small(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
-    """The extents of small images, along the axes that windows are read along: masks are constants then."""
-    nodes = indexed_reads(kernel)
-    axes = (a for node in nodes for p in node.positions for a in p.axes)
-    found = {base(a): extents[base(a)] for a in (*axes, *(a for node in nodes for a in node.along))}
-    return {axis: extent for axis, extent in found.items() if extent <= SMALL}
-
-
-def _within(output: Output, extents: Mapping[str, int]) -> frozenset[str]:
-    """The axes along which an output's places never leave its buffer."""
-    found = {axis: bounds(p, extents) for axis, p in zip(output.buffer.axes, output.places, strict=True)}
-    return frozenset(
-        axis for axis, ends in found.items() if ends and ends[0] >= 0 and ends[1] < extents[base(axis)]
-    )
-
-
-def sliding_axes(kernel: Kernel) -> tuple[str, ...]:
-    """The parallel axes along which windows slide whose taps are the kernel's rows."""
-    row = set(kernel.row)
-    windows = [p for node in indexed_reads(kernel) for p in node.positions if row & set(p.axes)]
-    return tuple(axis for axis in kernel.parallel if any(axis in p.axes for p in windows))
-
-
-def written_out(kernel: Kernel, taps: Mapping[str, int], axis: str | None, whole: bool) -> tuple[str, ...]:
-    """The taps that are written out for strips along an axis: all, or those that its windows share, if they
-    are many and a strip is not the `whole` axis. If it is, what is outside is known.
-    """
-    if axis is None or whole or math.prod(taps.values()) * FEWEST_TOGETHER <= WRITTEN_OUT:
-        return kernel.row
-    windows = [p for node in indexed_reads(kernel) for p in node.positions if axis in p.axes]
-    return tuple(tap for tap in kernel.row if any(tap in p.axes for p in windows))
-
-
-def _strip(
-    kernel: Kernel, extents: Mapping[str, int], taps: Mapping[str, int], phases: Mapping[str, int], axis: str
-) -> int:
-    """How many positions along an axis that windows slide along are worked on together."""
-    extent = extents[base(axis)]
-    if extent <= LONGEST_STRIP and not phases:
-        return extent
-    out = written_out(kernel, taps, axis, False)
-    count = math.prod((*(taps[base(tap)] for tap in out), *phases.values()))
-    most = max(1, WRITTEN_OUT // count)
-    if extent <= min(LONGEST_STRIP, most):
-        return extent
-    lengths = STRIPS if len(out) == len(kernel.row) else (LONGEST_STRIP, *STRIPS)
-    return next(
-        (length for length in lengths if length <= most and not extent % length), min(STRIPS[0], most)
-    )
+    sides = sides_of(kernel, shapes, strides, inside, extents)
+    return Layout(classes, lengths, inside, sides, windows_of(kernel, extents))
 
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
@@ -421,46 +203,6 @@ def contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:
-    """The axes along which a good part of the positions is outside of the operand, and how good: 1 or 2.
-
-    Those alone along which every position is another place: the taps of a stride's phases, some of which do
-    not exist. Beside an image lie zeros, which take part: 0 · ∞ is NaN there.
-    """
-    parts = {axis: _part_outside(node, axis, extents) for axis in node.along}
-    found = {axis: sum(part > least for least in OFTEN) for axis, part in parts.items()}
-    return {axis: often for axis, often in found.items() if often}
-
-
-def _steps(kernel: Kernel, node: At, strides: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The elements from one position to the next along summed axes, where they are few and always as many."""
-    assert kernel.contraction is not None
-    sides = (kernel.contraction.left, kernel.contraction.right)
-    if node not in sides or not isinstance(node.arg, Read):
-        return {}
-    places = {axis: affine(p) for axis, p in zip(node.along, node.positions, strict=True)}
-    dimensions = list(zip(node.arg.names, strides[node.arg.param], strict=True))
-    found: dict[str, int] = {}
-    for axis in kernel.contraction.k:
-        moved = [(places[n].step(axis) if n in places else n == axis, stride) for n, stride in dimensions]
-        apart = sum(step * stride for step, stride in moved if step is not None)
-        known = all(step is not None for step, _ in moved)
-        if known and apart in range(
-            2 * node.dtype.itemsize, NEAR * node.dtype.itemsize + 1, node.dtype.itemsize
-        ):
-            found[axis] = apart // node.dtype.itemsize
-    return found
-
-
-def _part_outside(node: At, axis: str, extents: Mapping[str, int]) -> float:
-    """The part of its positions along an axis that are outside; 0 where windows overlap."""
-    position = dict(zip(node.along, node.positions, strict=True))[axis]
-    places = everywhere(position, extents, COUNTED)
-    if places is None or np.unique(places).size < places.size:
-        return 0.0
-    return float(np.mean((places < 0) | (places >= extents[base(axis)])))
-
-
 def bytes_of(shape: Sequence[int], dtype: DType) -> int:
     return math.prod(shape) * dtype.itemsize
 
@@ -475,11 +217,6 @@ def normal_strides(shape: Sequence[int], strides: Sequence[int], dtype: DType) -
         natural if extent <= 1 and natural == dtype.itemsize else stride
         for extent, stride, natural in zip(shape, strides, contiguous, strict=True)
     )
-
-
-def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
-    pairs = range(len(shape) - 1)
-    return frozenset(d for d in pairs if strides[d] == strides[d + 1] * shape[d + 1])
 
 
 def elements_apart(kind: str) -> int:

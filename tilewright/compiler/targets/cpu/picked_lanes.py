@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
-from tilewright.compiler.targets.cpu.layout import MOST_PHASES
+from tilewright.compiler.targets.cpu.windows.slides import MOST_PHASES
 from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Const, Map, Node
 

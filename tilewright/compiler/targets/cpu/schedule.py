@@ -13,17 +13,16 @@ from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.contractions.direct import readable, step_along
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
+from tilewright.compiler.targets.cpu.contractions.sides import SLIM
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
     ENDLESS,
     LONG,
     NARROW,
     ONE,
-    SLIM,
     UNIT,
     VECTOR,
     WHOLE,
-    WIDEST,
     ZERO,
     Layout,
     elements_apart,
@@ -31,7 +30,7 @@ from tilewright.compiler.targets.cpu.layout import (
 )
 from tilewright.compiler.targets.cpu.rows.keep import kept_nodes
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
-from tilewright.compiler.targets.cpu.toolchain import CpuTarget
+from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Cast, Const, Map, Read, topological
 
@@ -100,7 +99,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
     pairs = dot_product(kernel, target)
-    halved = columns > 1 and lanes >= WIDEST and axis in layout.halved
+    halved = columns > 1 and lanes >= WIDEST and axis in layout.sides.halved
     return Schedule(
         axis,
         lanes,
@@ -208,11 +207,11 @@ def _register_block(
     all columns, four if there are as few rows. Sums of nothing would cost as much as others.
     """
     sums = target.registers // 2
-    if axis in layout.narrow and lanes >= WIDEST:
+    if axis in layout.sides.narrow and lanes >= WIDEST:
         return sums, 1
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
     rows = next((side[-1] for side in sides if side and axis not in side), None)
-    columns = 4 if layout.slim.get(rows or "") == SLIM[0] else 2
+    columns = 4 if layout.sides.slim.get(rows or "") == SLIM[0] else 2
     return sums // columns, columns
 
 
@@ -263,7 +262,7 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
         return _contraction_lane_axis(kernel.contraction, kernel.outputs[0].buffer.axes[-1], layout)
     candidates = lane_axes(kernel)
     candidates = tuple(a for a in candidates if layout.length(a) != ONE) or candidates
-    few = {*layout.taps, *layout.phases}
+    few = {*layout.windows.taps, *layout.windows.phases}
     candidates = tuple(a for a in candidates if a in kernel.row or base(a) not in few) or candidates
     if not candidates:
         return None
@@ -305,6 +304,7 @@ def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) 
     turned = isinstance(side, At) and direct
     lane = last if last in own else own[-1]
     both = all(readable(one, (summed,), dtype, layout) for one in (side, other))
-    if layout.skinny and both and own[-1] in layout.narrow and others[-1] not in layout.narrow:
+    slim, long = own[-1] in layout.sides.narrow, others[-1] not in layout.sides.narrow
+    if layout.sides.skinny and both and slim and long:
         return others[-1]
     return others[-1] if turned and layout.length(summed) in (LONG, WHOLE) else lane

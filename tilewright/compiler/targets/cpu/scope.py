@@ -117,7 +117,7 @@ def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Load
             return b.constant(elements_apart(kind) * size, I64)
         return slot(position)
 
-    known = {axis: b.constant(extent, I64) for axis, extent in layout.known.items()}
+    known = {axis: b.constant(extent, I64) for axis, extent in layout.windows.known.items()}
     extents = {axis: known.get(axis) or slot(at) for axis, at in frame.extent_slot.items()}
     read = {p.name: p.dtype for p in frame.kernel.tiles}
     written = {o.buffer.name: o.buffer.dtype for o in frame.kernel.outputs}
@@ -422,7 +422,7 @@ class Scope:
         for place in output.places:
             self.evaluate(place)
         walks = {axis: self._walk(place) for axis, place in zip(axes, output.places, strict=True)}
-        proven = self.layout.within.get(output.buffer.name, frozenset())
+        proven = self.layout.windows.within.get(output.buffer.name, frozenset())
         asked = {axis: walk for axis, walk in walks.items() if axis not in proven}
         lanes = {axis: walk for axis, walk in asked.items() if isinstance(walk, Lanes)}
         mask = self._inside(lanes)

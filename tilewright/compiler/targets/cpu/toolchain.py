@@ -27,6 +27,8 @@ PIPELINE = (
     "convert-cf-to-llvm,reconcile-unrealized-casts)"
 )
 
+WIDEST = 16  # elements of a vector, at most, but for those of narrow integers
+
 
 @dataclass(frozen=True)
 class CpuTarget:

@@ -50,7 +50,7 @@ def step_along(node: Node, summed: str, dtype: DType, layout: Layout) -> int:
     """
     if not isinstance(node, At) or not is_operand(node, dtype, layout):
         return 0
-    return 0 if layout.length(summed) in (TINY, SHORT) else layout.steps.get(node, {}).get(summed, 0)
+    return 0 if layout.length(summed) in (TINY, SHORT) else layout.sides.steps.get(node, {}).get(summed, 0)
 
 
 def is_operand(node: Node, dtype: DType, layout: Layout) -> bool:

@@ -59,7 +59,8 @@ def sparse_side(left: Side, right: Side, summed: Sequence[str], joined: int, lay
 def _outside_for_runs(node: At, inner: set[str], layout: Layout) -> dict[str, int]:
     """The axes along which a node is often outside, at a place that all positions of a run share."""
     places = dict(zip(node.along, node.positions, strict=True))
-    return {a: often for a, often in layout.outside.get(node, {}).items() if not inner & set(places[a].axes)}
+    outside = layout.sides.outside.get(node, {})
+    return {a: often for a, often in outside.items() if not inner & set(places[a].axes)}
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
+from tilewright.compiler.targets.cpu.contractions.sides import NEAR
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
-from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM, NEAR
+from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM
 from tilewright.compiler.targets.cpu.recipe import Places
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base

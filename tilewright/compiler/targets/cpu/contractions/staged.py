@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import lane_order
-from tilewright.compiler.targets.cpu.layout import LEAST, LONG, WIDEST, Layout, length_class
+from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
+from tilewright.compiler.targets.cpu.toolchain import WIDEST
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read

@@ -53,9 +53,9 @@ class Walk:
         together = next((n for n in runs if readable(left.node, moving[-n:], dtype, layout)), 0)
         direct, together = together > 0, max(together, 1)
         whole = direct and together == len(moving) and readable(right.node, moving[-1:], dtype, layout)
-        if layout.skinny and whole and _is_one_run(right, summed, moving, layout):
+        if layout.sides.skinny and whole and _is_one_run(right, summed, moving, layout):
             return cls(left, right, summed, True, together, True)
-        few = bool(left.own) and left.own[-1] in layout.slim
+        few = bool(left.own) and left.own[-1] in layout.sides.slim
         in_lines = few and lies_in_lines(right, summed, dtype, layout)
         step = 0 if direct else step_along(left.node, moving[-1], dtype, layout)
         if step:
@@ -74,7 +74,7 @@ class Walk:
         if read is None or joined(read, summed, layout) < len(moving):
             return cls(left, right, summed, False, 1)
         left = Side(read, left.own)
-        if layout.skinny and other and _is_one_run(Side(other, right.own), summed, moving, layout):
+        if layout.sides.skinny and other and _is_one_run(Side(other, right.own), summed, moving, layout):
             return cls(left, Side(other, right.own), summed, True, len(moving), True)
         return cls(left, right, summed, True, len(moving))
 

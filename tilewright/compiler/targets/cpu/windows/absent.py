@@ -23,7 +23,8 @@ class Absent:
     """Which taps of which phases there are not. `few` are the axes of both, of known extents."""
 
     def __init__(self, kernel: Kernel, layout: Layout, few: frozenset[str]):
-        self.outside = {node: _outside(node, layout, few) for node in indexed_reads(kernel) if layout.phases}
+        reads = indexed_reads(kernel) if layout.windows.phases else ()
+        self.outside = {node: _outside(node, layout, few) for node in reads}
 
     def holds(self, phase: Phase, at: Mapping[str, int]) -> bool:
         """Whether no sum of a loop has a term at this place."""
@@ -42,9 +43,9 @@ def _outside(node: At, layout: Layout, few: frozenset[str]) -> list[tuple[tuple[
     for axis, position in zip(node.along, node.positions, strict=True):
         if not position.axes or not set(position.axes) <= few:
             continue
-        places = everywhere(position, layout.known)
+        places = everywhere(position, layout.windows.known)
         if places is not None and np.unique(places).size == places.size:
-            found.append((position.axes, (places < 0) | (places >= layout.known[base(axis)])))
+            found.append((position.axes, (places < 0) | (places >= layout.windows.known[base(axis)])))
     return found
 
 

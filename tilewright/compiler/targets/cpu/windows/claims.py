@@ -49,7 +49,7 @@ def claims(kernel: Kernel, layout: Layout, moving: frozenset[str]) -> tuple[Clai
             if axis not in proven:
                 found.extend(_inside(position, axis, node))
     for output in kernel.outputs:
-        proven = layout.within.get(output.buffer.name, frozenset())
+        proven = layout.windows.within.get(output.buffer.name, frozenset())
         for axis, place in zip(output.buffer.axes, output.places, strict=False):
             if axis not in proven:
                 found.extend(_inside(place, axis, output.buffer.name))
@@ -89,7 +89,7 @@ def hold(b: Builder, scope: Scope, asked: Sequence[Claim], ends: Ends) -> Value:
 
 def where_certain(b: Builder, scope: Scope, asked: Iterable[Claim]) -> Scope:
     """The scope where all claims hold."""
-    inside, within = dict(scope.layout.inside), dict(scope.layout.within)
+    inside, within = dict(scope.layout.inside), dict(scope.layout.windows.within)
     values = dict(scope.values)
     for claim in asked:
         if isinstance(claim.of, Node):
@@ -100,4 +100,5 @@ def where_certain(b: Builder, scope: Scope, asked: Iterable[Claim]) -> Scope:
             within[of] = within[of] | {axis}
         else:
             inside[of] = inside.get(of, frozenset()) | {axis}
-    return replace(scope, layout=replace(scope.layout, inside=inside, within=within), values=values)
+    windows = replace(scope.layout.windows, within=within)
+    return replace(scope, layout=replace(scope.layout, inside=inside, windows=windows), values=values)

@@ -25,13 +25,14 @@ from itertools import product
 
 from tilewright.compiler.nest import Kernel, Output, Phase, indexed_reads
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
-from tilewright.compiler.targets.cpu.layout import Layout, sliding_axes, written_out
+from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots, shared_out
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
 from tilewright.compiler.targets.cpu.windows.absent import Absent
 from tilewright.compiler.targets.cpu.windows.claims import claims, hold, where_certain
+from tilewright.compiler.targets.cpu.windows.slides import sliding_axes, written_out
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Node
@@ -42,25 +43,25 @@ STRIPS_AHEAD = 1  # that are asked for
 def slides(kernel: Kernel, layout: Layout, schedule: Schedule) -> bool:
     """Whether a kernel is of this kind: reductions over a few taps, whose vectors run along another axis."""
     across = schedule.lane_axis in kernel.parallel
-    return kernel.kind == "row" and across and {base(a) for a in kernel.row} <= set(layout.taps)
+    return kernel.kind == "row" and across and {base(a) for a in kernel.row} <= set(layout.windows.taps)
 
 
 def strip_axis(kernel: Kernel, layout: Layout, schedule: Schedule) -> str | None:
     """The last axis along which windows slide that vectors do not run along."""
-    fixed = {schedule.lane_axis, *(a for a in kernel.parallel if base(a) in layout.phases)}
+    fixed = {schedule.lane_axis, *(a for a in kernel.parallel if base(a) in layout.windows.phases)}
     return next((a for a in reversed(sliding_axes(kernel)) if a not in fixed), None)
 
 
 def strip_length(kernel: Kernel, layout: Layout, schedule: Schedule) -> int:
     """How many positions of the strip's axis are worked on together."""
     axis = strip_axis(kernel, layout, schedule)
-    return layout.strips[base(axis)] if axis else 1
+    return layout.windows.strips[base(axis)] if axis else 1
 
 
 def work_items(kernel: Kernel, layout: Layout, schedule: Schedule, extents: Mapping[str, int]) -> int:
     """Strips of all other positions."""
     axis, length = strip_axis(kernel, layout, schedule), strip_length(kernel, layout, schedule)
-    others = (a for a in kernel.parallel if a != schedule.lane_axis and base(a) not in layout.phases)
+    others = (a for a in kernel.parallel if a != schedule.lane_axis and base(a) not in layout.windows.phases)
     return math.prod(-(-extents[base(a)] // (length if a == axis else 1)) for a in others)
 
 
@@ -74,10 +75,11 @@ class WindowTiles(RowLoops):
         layout = scope.layout
         self.axis = strip_axis(kernel, layout, schedule)
         self.length = strip_length(kernel, layout, schedule)
-        self.taps = {axis: layout.taps[base(axis)] for axis in kernel.row}
-        self.phases = {a: layout.phases[base(a)] for a in kernel.parallel if base(a) in layout.phases}
-        whole = layout.known.get(base(self.axis or "")) == self.length
-        self.written_out = written_out(kernel, layout.taps, self.axis, whole)
+        windows = layout.windows
+        self.taps = {axis: windows.taps[base(axis)] for axis in kernel.row}
+        self.phases = {a: windows.phases[base(a)] for a in kernel.parallel if base(a) in windows.phases}
+        whole = windows.known.get(base(self.axis or "")) == self.length
+        self.written_out = written_out(kernel, windows.taps, self.axis, whole)
         self.few = frozenset({*self.taps, *self.phases})
         self.absent = Absent(kernel, layout, self.few)
         self.turns = _turns(kernel, self.phases, self.lane)
@@ -213,7 +215,7 @@ class WindowTiles(RowLoops):
         place, inside = scopes[0].in_place(output)
         start = place.coordinates[last]
         assert isinstance(start, Lanes) and start.first is not None
-        certain = scopes[0].mask is None and last in place.layout.within[buffer.name]
+        certain = scopes[0].mask is None and last in place.layout.windows.within[buffer.name]
         aligned = len(position.terms) == 2 and not position.constant
         place = replace(place, mask=None, stream=place.stream and aligned)
         with b.if_(b.constant(True, I1) if inside is None else inside):

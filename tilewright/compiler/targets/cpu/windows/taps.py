@@ -18,12 +18,13 @@ from itertools import product
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.layout import Layout, sliding_axes
+from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots, shared_out
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
 from tilewright.compiler.targets.cpu.windows.claims import claims, hold, where_certain
+from tilewright.compiler.targets.cpu.windows.slides import sliding_axes
 from tilewright.dsl.axes import base
 
 POSITIONS = 4  # of the inner axis a step, where vectors run along another one
@@ -33,15 +34,15 @@ def sums_by_tap(kernel: Kernel, layout: Layout, schedule: Schedule) -> bool:
     """Whether a kernel is of this kind: the taps are parallel axes, and vectors run along its long row, or
     along an axis that no window slides along.
     """
-    taps = {a for a in kernel.parallel if base(a) in layout.taps}
-    long = not {base(a) for a in kernel.row} <= set(layout.taps)
+    taps = {a for a in kernel.parallel if base(a) in layout.windows.taps}
+    long = not {base(a) for a in kernel.row} <= set(layout.windows.taps)
     beside = schedule.lane_axis not in {*sliding_axes(kernel), None}
     return kernel.kind == "row" and bool(taps) and long and beside
 
 
 def work_items(kernel: Kernel, layout: Layout, schedule: Schedule, extents: Mapping[str, int]) -> int:
     """All positions of the parallel axes that are no taps; vectors, of the lane axis."""
-    others = [a for a in kernel.parallel if base(a) not in layout.taps]
+    others = [a for a in kernel.parallel if base(a) not in layout.windows.taps]
     widths = {schedule.lane_axis: schedule.lanes}
     return math.prod(-(-extents[base(a)] // widths.get(a, 1)) for a in others)
 
@@ -58,7 +59,8 @@ class TapSums(RowLoops):
         (self.phase,) = kernel.phases
         self.roots = loop_roots(self.phase)
         self.totals = Totals(b, self.phase.reductions, self.lanes)
-        self.taps = {a: scope.layout.taps[base(a)] for a in kernel.parallel if base(a) in scope.layout.taps}
+        taps = scope.layout.windows.taps
+        self.taps = {a: taps[base(a)] for a in kernel.parallel if base(a) in taps}
         places = product(*(range(count) for count in self.taps.values()))
         self.places: list[dict[str, Coordinate]] = [
             {axis: b.constant(at, I64) for axis, at in zip(self.taps, place, strict=True)} for place in places
