@@ -250,8 +250,11 @@ class Blocks:
         number = self._column_number(here[0], columns)
         place = b.sub(here[0], origin[1])
         if self.walk.in_lines:
-            right = self._lines(scope, here, k)
-            self._register_blocks(None, number, right, (origin[0], place), rows, k)
+            right, masks = self._lines(scope, here, k)
+            with b.if_(b.cmp("le", b.add(here[0], self.width), here[1])) as choice:
+                self._register_blocks(None, number, right, (origin[0], place), rows, k)
+                choice.otherwise()
+                self._register_blocks(None, number, right.under(masks), (origin[0], place), rows, k)
             return
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         panel = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
@@ -259,18 +262,20 @@ class Blocks:
         if self.direct and self.inner:
             self._inner_products(self.inner, self.direct, scope, finish, (origin[0], place), rows, here, k)
         else:
-            right = Lines(panel, self.pack_right.line)
+            right = Lines(panel, self.pack_right.line, packed=True)
             self._register_blocks(finish, number, right, (origin[0], place), rows, k)
 
-    def _lines(self, scope: Scope, columns: Range, k: Range) -> Lines:
-        """The lines of a panel of columns where they lie, from the first of some summed positions on."""
+    def _lines(self, scope: Scope, columns: Range, k: Range) -> tuple[Lines, list[Value]]:
+        """The lines of a panel of columns where they lie, from the first of some summed positions on, and the
+        lanes that may be read.
+        """
         b, node = self.b, self.walk.right.node
         assert isinstance(node, Read)
         here = scope.child({**self.right.decode(columns[0]), **self.summed.decode(k[0])})
         start, strides = here.start_of(node)
         count = b.sub(columns[1], columns[0])
         masks = [b.first_lanes(b.sub(count, v * self.lanes), self.lanes) for v in range(self.columns)]
-        return Lines(start, strides[self.summed.last], tuple(masks))
+        return Lines(start, strides[self.summed.last], packed=False), masks
 
     def _register_blocks(
         self,

@@ -46,25 +46,30 @@ def _moving(axes: Sequence[str], layout: Layout) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Lines:
-    """Those of a panel of columns: where the first begins, the bytes from one to the next, and which lanes of
-    its vectors may be read. Packed ones may all be.
+    """Those of a panel of columns: where the first begins, the bytes from one to the next; those that are not
+    packed may end before their last vector does, and only lanes under the masks may be read.
     """
 
     start: Value
     step: Value | int
+    packed: bool
     masks: tuple[Value, ...] = ()
 
     def behind(self, b: Builder, position: Value) -> Lines:
         """Those from a summed position on."""
         return replace(self, start=b.offset(self.start, b.mul(position, self.step)))
 
+    def under(self, masks: Sequence[Value]) -> Lines:
+        """The same, of which only some lanes may be read, told for each vector."""
+        return replace(self, masks=tuple(masks))
+
     def vectors(self, b: Builder, position: Value, count: int, type: Type) -> list[Value]:
-        """The vectors of a summed position."""
+        """The vectors of a summed position. What comes after them in memory is asked for."""
         line = b.offset(self.start, b.mul(position, self.step))
         places = [b.offset(line, number * type.lanes * type.bytes) for number in range(count)]
+        for place in () if self.packed else places:
+            b.prefetch(b.offset(place, AHEAD))
         if not self.masks:
             return [b.load(place, type) for place in places]
-        for place in places:
-            b.prefetch(b.offset(place, AHEAD))
         zero = b.constant(0, type)
         return [b.load_masked(p, mask, zero, type) for p, mask in zip(places, self.masks, strict=True)]
