@@ -8,8 +8,10 @@ import pytest
 import tilewright as tw
 from tests.support.guarded import on_guard_pages
 from tilewright import kernels
-from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.pipeline import compile_program, lower
+from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
 
 SHAPES = [(2, 64, 33), (3, 200, 70), (8, 65, 1030), (15, 130, 48), (16, 1, 40), (5, 300, 16), (2, 0, 20)]
 
@@ -52,6 +54,16 @@ def test_values(shape: tuple[int, int, int], dtype: str):
         for left in (a, np.swapaxes(np.swapaxes(a, -1, -2).copy(), -1, -2), a[..., ::-1]):
             np.testing.assert_array_equal(kernels.matmul(left, b), left @ b)
         np.testing.assert_array_equal(kernels.matmul(a, b[..., ::-1, :]), a @ b[..., ::-1, :])
+
+
+@pytest.mark.skipif(not toolchain.avx2().is_host, reason="this machine cannot run AVX2's code")
+@pytest.mark.parametrize("columns", [64, 70])
+def test_vectors_that_are_read_whole_where_masks_are_dear(columns: int):
+    rng = np.random.default_rng(4)
+    operands = drawn(rng, 5, 130), drawn(rng, 130, columns)
+    call = kernels.matmul.bind(kernels.matmul.arguments(operands, {}))
+    (found,) = CpuExecutable(lower(call.program), toolchain.avx2()).run(dict(call.arrays))
+    np.testing.assert_array_equal(found, operands[0] @ operands[1])
 
 
 def test_lines_that_lie_apart():

@@ -93,14 +93,24 @@ def test_vectors_along_another_axis():
     on_guard_pages(channels_together, (6, 7, 19), (3, 3, 19))
 
 
-MANY_TAPS = [(7, 23), pytest.param(8, 33, marks=pytest.mark.exhaustive)]
+MANY_TAPS = [
+    (by_channel, (1, 2, 7, 23), (2, 4, 5), {"stride": 2, "pad": 2}),
+    *(
+        pytest.param(*case, marks=pytest.mark.exhaustive)
+        for case in (
+            (by_channel, (1, 2, 7, 23), (2, 7, 7), {"pad": 3}),
+            (by_channel, (1, 2, 8, 33), (2, 7, 7), {"pad": 3}),
+            (by_channel, (1, 2, 8, 33), (2, 4, 5), {"stride": 2, "pad": 2}),
+            (channels_together, (7, 9, 19), (5, 5, 19), {"pad": 2}),
+            (channels_together, (8, 9, 19), (5, 5, 19), {"pad": 2}),
+        )
+    ),
+]
 
 
-@pytest.mark.parametrize(("height", "width"), MANY_TAPS)
-def test_taps_that_strips_do_not_share_are_a_loop(height: int, width: int):
-    on_guard_pages(by_channel, (1, 2, height, width), (2, 7, 7), pad=3)
-    on_guard_pages(by_channel, (1, 2, height, width), (2, 4, 5), stride=2, pad=2)
-    on_guard_pages(channels_together, (height, 9, 19), (5, 5, 19), pad=2)
+@pytest.mark.parametrize(("op", "image", "filter", "constants"), MANY_TAPS)
+def test_taps_that_strips_do_not_share_are_a_loop(op, image, filter, constants):
+    on_guard_pages(op, image, filter, **constants)
 
 
 def test_code_for_one_size_is_not_run_for_another():
@@ -154,7 +164,7 @@ def of_filter_last(x: tw.Tile["n h w c"], g: tw.Tile["n oh ow c"], *, taps=3, st
     return tw.sum(x.at(h=h, w=w) * g, "n oh ow") * (r + 2 * s)
 
 
-@pytest.mark.parametrize("channels", [16, 37])
+@pytest.mark.parametrize("channels", [37, pytest.param(16, marks=pytest.mark.exhaustive)])
 def test_sums_of_every_tap_along_channels(channels: int):
     x, g = (2, 6, 11, channels), (2, 6, 11, channels)
     assert kind_of(of_filter_last, x, g) is TapSums
@@ -164,5 +174,9 @@ def test_sums_of_every_tap_along_channels(channels: int):
 
 def test_sums_of_many_taps_in_passes():
     assert kind_of(of_filter, (2, 2, 9, 35), (2, 2, 9, 35), taps=7, pad=3) is TapSums
-    on_guard_pages(of_filter, (2, 2, 9, 35), (2, 2, 9, 35), taps=7, pad=3)
     on_guard_pages(of_filter_last, (2, 5, 6, 18), (2, 5, 6, 18), taps=6, pad=2)
+
+
+@pytest.mark.exhaustive
+def test_sums_of_many_taps_along_lines():
+    on_guard_pages(of_filter, (2, 2, 9, 35), (2, 2, 9, 35), taps=7, pad=3)

@@ -49,6 +49,7 @@ from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
 from tilewright.dsl.program import Read
 
+FREE_MASKS = 512  # bits of the vectors that are read under a mask at no cost: AVX-512's
 STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
 
 
@@ -251,10 +252,14 @@ class Blocks:
         place = b.sub(here[0], origin[1])
         if self.walk.in_lines:
             right, masks = self._lines(scope, here, k)
+            start = origin[0], place
+            if self.lanes * self.type.bits >= FREE_MASKS:
+                self._register_blocks(None, number, right.under(masks), start, rows, k)
+                return
             with b.if_(b.cmp("le", b.add(here[0], self.width), here[1])) as choice:
-                self._register_blocks(None, number, right, (origin[0], place), rows, k)
+                self._register_blocks(None, number, right, start, rows, k)
                 choice.otherwise()
-                self._register_blocks(None, number, right.under(masks), (origin[0], place), rows, k)
+                self._register_blocks(None, number, right.under(masks), start, rows, k)
             return
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         panel = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
