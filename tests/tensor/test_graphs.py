@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import tilewright as tw
 from tilewright.errors import ArgumentError, CaptureError, DeviceError
+from tilewright.runtime.cuda import graphs
 
 RNG = np.random.default_rng(11)
 CALLS = 5
@@ -222,6 +224,20 @@ def test_a_failure_in_a_graph_names_it(fake):
     y = graph(x)
     with pytest.raises(tw.errors.LaunchError, match=r"op 'graph of .*lambda.*' was the first .*softmax"):
         y.tolist()
+
+
+def test_a_graph_that_outlives_the_driver_goes_quietly(fake, monkeypatch: pytest.MonkeyPatch):
+    """Its finalizer may run when no driver is found any more: nothing is raised where nobody can catch it."""
+    model = tw.graph(lambda x: x + 1.0)
+    for _ in range(4):
+        model(tw.ones(3, device="cuda"))
+    (made,) = fake.graphs
+    monkeypatch.setattr(graphs, "bindings", lambda: pytest.fail("the driver was looked for again"))
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", raised.append)
+    del model
+    gc.collect()
+    assert made.destroyed and not raised
 
 
 def test_graphs_are_given_back_to_the_driver(fake):

@@ -103,7 +103,8 @@ class CudaGraph:
         self._graph = check(made, f"making a graph of {name}")
         self._launch = driver.cuGraphLaunch
         self.stream.wait(origin)  # its memory may still be in use there
-        weakref.finalize(self, _destroyed, os.getpid(), pool, self.stream, self._graph)
+        destroy = driver.cuGraphExecDestroy  # at the end of the process the driver may not be found again
+        weakref.finalize(self, _destroyed, os.getpid(), pool, self.stream, destroy, self._graph)
 
     def _record(self, pool: GraphPool, recording: Recording, function: Callable[[], Any]) -> tuple[Any, Any]:
         """What the function gave, and the driver's graph."""
@@ -147,7 +148,7 @@ class CudaGraph:
             own.synchronize()
 
 
-def _destroyed(process: int, pool: GraphPool, own: Stream, graph: Any) -> None:
+def _destroyed(process: int, pool: GraphPool, own: Stream, destroy: Callable[[Any], Any], graph: Any) -> None:
     """Once its last run is over; the memory goes when no array holds it either."""
     quietly(process, own.synchronize)
-    quietly(process, bindings().cuGraphExecDestroy, graph)
+    quietly(process, destroy, graph)
