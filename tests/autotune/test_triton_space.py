@@ -54,6 +54,8 @@ def test_the_default_is_first_and_everything_fits():
         assert staged * schedule.num_stages <= TARGET.shared_memory_limit
     assert {s.descriptors for s in schedules} == {False, True}
     assert {s.persistent for s in schedules} == {0, 132}
+    large = {s.subtiles for s in schedules if s.block_rows * s.block_columns >= 128 * 128}
+    assert large == {1, 2, 4} != {s.subtiles for s in schedules if s.block_rows == s.block_columns == 64}
 
 
 def test_long_sums_have_parts_and_small_products_small_tiles():

@@ -58,6 +58,8 @@ def cpu_space(kernel: Kernel, layout: Layout, target: CpuTarget) -> Space:
 TILES = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 DEPTHS, STAGES = (32, 64, 128), (2, 3, 4)
 FEWEST_ELEMENTS, MOST_ELEMENTS = 32, 256  # of a tile's sums that a thread holds
+SUBTILES = (1, 2, 4)
+SMALLEST_SUBTILED = 128 * 128  # sums of a tile: what follows fewer has registers and memory enough
 LARGEST_PART = 4  # times as many parts, and as few, as the default has
 
 
@@ -92,5 +94,7 @@ def triton_contractions(
             triton.with_blocks(default, extents, rows, columns, depth),
             num_stages=stages, num_warps=warps, persistent=persistent, descriptors=descriptors, parts=count,
         )  # fmt: skip
-        if schedule != default:
-            yield schedule
+        for subtiles in SUBTILES if rows * columns >= SMALLEST_SUBTILED else SUBTILES[:1]:
+            part = replace(schedule, subtiles=subtiles)
+            if part != default:
+                yield part

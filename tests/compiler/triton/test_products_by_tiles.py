@@ -1,4 +1,6 @@
-"""Persistent programs and descriptors: other ways through the same product, chosen by a schedule."""
+"""Persistent programs, descriptors and epilogues in parts: other ways through the same product, chosen by a
+schedule.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from tilewright.compiler.targets.triton import executable
 from tilewright.compiler.targets.triton.binaries import compile_plan
 from tilewright.compiler.targets.triton.executable import InterpreterExecutable
 from tilewright.compiler.targets.triton.launch import Recipes, whole_elements
-from tilewright.compiler.targets.triton.schedule import Schedule, default_schedule
+from tilewright.compiler.targets.triton.schedule import Schedule, default_schedule, with_blocks
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.op.op import Call, Op
 
@@ -40,7 +42,8 @@ WAYS = {
     "persistent": choosing(persistent=3),
     "descriptors": choosing(descriptors=True),
     "both": choosing(persistent=2, descriptors=True),
-    "all": choosing(persistent=5, descriptors=True, parts=2),
+    "halves": choosing(subtiles=2),
+    "all": choosing(persistent=5, descriptors=True, parts=2, subtiles=4),
 }
 EVERY_WAY = pytest.mark.parametrize("way", WAYS)
 
@@ -67,6 +70,23 @@ def check(call: Call, choose: Callable[..., Schedule]) -> None:
 def softened(a: tw.Tile["m k"], b: tw.Tile["k n"], c: tw.Tile["m n"], *, factor: tw.Scalar = 2.0):
     """Something before the product, whose value at 0 is not 0, and after it."""
     return tw.tanh(tw.sum(tw.exp(a) * b, "k") * factor) + c
+
+
+@tw.op
+def residual(a: tw.Tile["m k"], b: tw.Tile["k n"], bias: tw.Tile["n"], c: tw.Tile["m n"]):
+    return tw.maximum(tw.sum(a * b, "k") + bias, 0) + c
+
+
+@tw.op
+def much(
+    a: tw.Tile["m k"], b: tw.Tile["k n"], bias: tw.Tile["n"], scale: tw.Tile["m"], c: tw.Tile["m n"],
+    table: tw.Tile["rows n"], rows: tw.Tile["m"], *, factor: tw.Scalar = 2.0,
+):  # fmt: skip
+    """Everything that may follow a sum: along rows, along columns, at computed positions; several results."""
+    y = tw.sum(a * b, "k") * factor + bias
+    below = tw.index("m") >= tw.index("n")
+    turned = c.at(n=tw.size("n") - 1 - tw.index("n"))
+    return tw.where(below, y, 0) * tw.rsqrt(scale * scale + 1), y > turned, c + table.at(rows=rows) * y
 
 
 # --- numbers ----------------------------------------------------------------------------------------------
@@ -99,6 +119,23 @@ def test_operands_that_are_not_aligned(way):
     check(call_of(product, a, b), WAYS[way])
     a, b = drawn((40, 57), (48, 33))
     check(call_of(product, a[:, 1:49], b[:, 1:]), WAYS[way])  # addresses that are no multiples of 16
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("columns", [40, pytest.param(200, marks=pytest.mark.exhaustive)])
+def test_everything_that_may_follow(way, columns):
+    operands = drawn((24, 56), (56, columns), (columns,), (24,), (24, columns), (7, columns))
+    check(call_of(much, *operands, RNG.integers(0, 7, 24), factor=0.1), WAYS[way])
+
+
+def test_parts_of_a_result_may_be_written_over_an_operand():
+    a, b, c = drawn((24, 56), (56, 40), (24, 40))
+    call = call_of(softened, a, b, c.copy(), factor=0.1)
+    (result,) = InterpreterExecutable(lower(call.program), choose=choosing(subtiles=4)).run(
+        call.arrays, call.scalars, (call.arrays["c"],)
+    )
+    assert result is call.arrays["c"]
+    check_results(call.program, {**call.arrays, "c": c, **call.scalars}, (result,), ulps=8.0)
 
 
 def test_turned_operands_have_descriptors_as_well():
@@ -174,6 +211,12 @@ def test_golden(golden):
     golden("triton/persistent_descriptors.py.txt", step.emitted.text)
 
 
+def test_golden_of_an_epilogue_in_parts(golden):
+    call = call_of(residual, *drawn((256, 64), (64, 200), (200,), (256, 200)))
+    (step,) = recipe(call, choosing(subtiles=2)).steps
+    golden("triton/epilogue_in_parts.py.txt", step.emitted.text)
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -193,3 +236,25 @@ def test_they_compile_and_fit(target, dtype):
     if target in ("cuda:90", "cuda:100"):
         assert artefact.texts["ptx"].count("cp.async.bulk.tensor") >= 2
         assert artefact.global_scratch_bytes == 2 * 128, "where a program makes its descriptors"
+
+
+@pytest.mark.parametrize("target", ["cuda:90", pytest.param("cuda:100", marks=pytest.mark.exhaustive)])
+def test_an_epilogue_in_parts_needs_less(target):
+    """Of a tile of 128 × 256 whose next loads are under way: no register is spilled, less memory shared."""
+    x, bias = np.empty((1024, 1024), HALF), np.empty(1024, HALF)
+    call = call_of(residual, x, x, bias, x)
+    _, shapes, strides = whole_elements(call.arrays)
+
+    def artefact(subtiles: int):
+        changes = {"persistent": 132, "descriptors": True, "num_warps": 8, "subtiles": subtiles}
+
+        def choose(kernel, layout, extents, *given) -> Schedule:
+            schedule = default_schedule(kernel, layout, extents, *given)
+            return replace(with_blocks(schedule, extents, 128, 256, 64), **changes)
+
+        ((_, artefact),) = compile_plan(lower(call.program), Target.parse(target), shapes, strides, choose)
+        return artefact
+
+    whole, parts = artefact(1), artefact(4)
+    assert parts.shared_bytes < whole.shared_bytes and parts.registers < whole.registers
+    assert parts.local_bytes == 0 < whole.local_bytes

@@ -13,6 +13,11 @@ Operands of two dimensions that a descriptor can say (`described`) are loaded by
 
     a_tiles = tl.make_tensor_descriptor(a_ptr, shape=[size_m, size_k], strides=[stride_a_m, 1], …)
     a = a_tiles.load([tile_m * BLOCK_M, start])      zero beyond the ends, as any read is
+
+What follows the sum of a large tile needs registers and shared memory beside those of the loop. A schedule
+with `subtiles` has it written for one part of the columns after the other, which needs a part of them:
+
+    low, high = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
 """
 
 from __future__ import annotations
@@ -110,7 +115,11 @@ class Dots:
         if self.described:
             _drop_unused(loop, bound)
         self.body.add(loop)
-        self._epilogue(top, m, n, acc)
+        if schedule.subtiles == 1:
+            places = [m, n]
+            self._epilogue(Scope(self.writer, self.body, top, places, {id(m): 0, id(n): 1}, 2), acc)
+        else:
+            self._epilogue_in_parts(Scope(self.writer, self.body, top, [m], {id(m): 0}, 2), n, acc)
         if self.body is not self.top:
             self.top.add(self.body)
 
@@ -258,8 +267,28 @@ class Dots:
         total = spelling.reduction("sum", product.text, dtype, 1, 1)
         return f"{acc} + {total}"
 
-    def _epilogue(self, top: Scope, m: Place, n: Place, acc: str) -> None:
-        scope = Scope(self.writer, self.body, top, [m, n], {id(m): 0, id(n): 1}, 2)
+    # --- what follows the sum --------------------------------------------------------------------------
+
+    def _epilogue_in_parts(self, rows: Scope, n: Place, acc: str) -> None:
+        """The epilogue for one part of the columns after the other; what runs along rows is shared."""
+        start = self._starts[id(n)]
+        width = f"{self.block_n} // {self.schedule.subtiles}"
+        for number, part in enumerate(self._columns_of(acc, self.schedule.subtiles)):
+            first = start + (f" + {number} * ({width})" if number else "")
+            columns = self._positions(self.body, self.n, first, width, self.schedule.even_columns)
+            self._epilogue(Scope(self.writer, self.body, rows, [columns], {id(columns): 1}, 2), part)
+
+    def _columns_of(self, sums: str, parts: int) -> list[str]:
+        """A tile's columns in so many tiles from left to right; halves are split again."""
+        if parts == 1:
+            return [sums]
+        half = f"{self.block_n} // {2 * self.schedule.subtiles // parts}"
+        low, high = self.names.fresh("low"), self.names.fresh("high")
+        halves = f"tl.reshape({sums}, ({self.block_m}, 2, {half}))"
+        self.body.add(f"{low}, {high} = tl.split(tl.permute({halves}, (0, 2, 1)))")
+        return [*self._columns_of(low, parts // 2), *self._columns_of(high, parts // 2)]
+
+    def _epilogue(self, scope: Scope, acc: str) -> None:
         for node in self.writer.kernel.nodes():
             if isinstance(node, Read) and node.param == ACCUMULATOR:
                 scope.values[node] = Value(acc, ATOM, frozenset({0, 1}))

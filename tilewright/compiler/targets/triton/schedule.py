@@ -65,7 +65,8 @@ class Schedule:
                   `group` tiles of rows run before the next column of tiles; `parts` programs make the sum of
                   a tile; `input_precision` is Triton's word for how float32 sides are multiplied;
                   `persistent` programs take one tile after the other (0: there is one for each tile);
-                  `descriptors`: tiles of operands that allow it are loaded as such, by the hardware's copies
+                  `descriptors`: tiles of operands that allow it are loaded as such, by the hardware's copies;
+                  what follows the sum is computed and stored `subtiles` times, for a part of the columns each
     scatter       rows are the places, columns the axes that places do not depend on; `block_depth` summed
                   positions of `depth` are looked at together, and added one by one if `sparse`
 
@@ -87,6 +88,7 @@ class Schedule:
     parts: int = 1
     persistent: int = 0
     descriptors: bool = False
+    subtiles: int = 1
     input_precision: str = "ieee"
     num_warps: int = 4
     num_stages: int = 2
