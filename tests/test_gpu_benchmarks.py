@@ -13,12 +13,13 @@ import tilewright as tw
 from benchmarks import report as cpu_report
 from benchmarks.gpu import measure as gpu_measure
 from benchmarks.gpu import report, run
-from benchmarks.gpu.measure import COPY, PEAK, DeviceClock, HostClock, Probes, measure, summary
+from benchmarks.gpu.measure import COPY, PEAK, HostClock, Probes, measure, summary
 from benchmarks.gpu.rows import TABLE
 from benchmarks.gpu.work import HOST, Operation, Row, Work, error, forward
 from benchmarks.measure import COMPILED, EAGER, OURS, Measured
 from tests.support.fake_cuda import FakeCuda, installed
 from tilewright import kernels as K
+from tilewright.op.machines import DeviceClock
 
 KINDS = {
     re.split(r"\d", row.name)[0] + row.name.rpartition(", ")[2] * ("back" in row.name): row for row in TABLE

@@ -21,35 +21,14 @@ import torch
 import tilewright as tw
 from benchmarks.gpu.work import DEVICE, Row, Work
 from benchmarks.measure import COMPILED, EAGER, OURS, Measured, Peer, compared
-from tilewright.runtime.cuda import arrays, cards
+from tilewright.op.machines import MOST_CALLS
 
 COPY, PEAK = "copy", "peak"
 COPY_BYTES = 512 * 2**20
 PEAK_EDGE = 8192
 PER_ROUND = 0.02  # seconds that a contender is run for in a round, about
-MOST_CALLS = 20
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
 HOST_CALLS = 200
-
-
-class DeviceClock:
-    """Seconds of a call on the device, its second cache holding nothing of use."""
-
-    def __init__(self, ordinal: int = 0):
-        self.card = cards.card(ordinal)
-        flushed = max(4 * self.card.properties.l2_bytes, 2**20)
-        self._cache = arrays.empty((flushed,), "uint8", ordinal=ordinal)
-        self._events = [(tw.cuda.Event(ordinal), tw.cuda.Event(ordinal)) for _ in range(MOST_CALLS)]
-
-    def sample(self, run: Callable[[], Any], calls: int) -> float:
-        """The median of some calls."""
-        used = self._events[:calls]
-        for begin, end in used:
-            self._cache.fill_bytes(0)
-            begin.record()
-            run()
-            end.record()
-        return statistics.median(end.milliseconds_since(begin) for begin, end in used) * 1e-3
 
 
 class HostClock:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.gpu import report
-from benchmarks.gpu.measure import DeviceClock, HostClock, Probes, measure, probes
+from benchmarks.gpu.measure import HostClock, Probes, measure, probes
 from benchmarks.gpu.rows import TABLE
 from benchmarks.gpu.work import DEVICE, HOST, Row
 from benchmarks.measure import Measured
@@ -21,6 +21,7 @@ def run(only: str, seconds: float) -> bool:
     from rich.console import Console
 
     from benchmarks.report import regenerate
+    from tilewright.op.machines import DeviceClock
     from tilewright.runtime import cuda
 
     console = Console()

@@ -1,8 +1,9 @@
 """`op.bench(...)`: forward and backward timed against NumPy's reference and against the machine's own limits.
 
-Everything is timed in turn, round after round (A B C A B C …), so that a slow moment of the machine slows it
-all; the median is reported. The limit is the least time that the operations and the fewest bytes could take
-at the peak and copy rates that were measured in the same rounds.
+An op is timed where its operands lie, on the CPU or on a device. Everything is timed in turn, round after
+round (A B C A B C …), so that a slow moment of the machine slows it all; the median is reported. The limit
+is the least time that the operations and the fewest bytes could take at the peak and copy rates that were
+measured in the same rounds; a device's peak is not measured, so there the limit is that of the bytes alone.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.errors import DerivativeError
-from tilewright.op import costs, limits
+from tilewright.op import costs, limits, storage
 from tilewright.op.check import backward_operands
 from tilewright.op.derivatives import at_call, vjp
+from tilewright.op.machines import Machine, machine, sample_on_host
 from tilewright.op.op import Op
-from tilewright.runtime import threads
 
 BUDGET = 2.0  # seconds, about
-SHORTEST_SAMPLE = 1e-3
 SLOW = 0.25  # seconds: sampled once
 MOST_ROUNDS = 50
 FEWEST_ROUNDS = 3
+REFERENCE = "NumPy, float64 reference"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class BenchReport:
     op: str
     timings: tuple[Timing, ...]
     limits: limits.Limits
-    threads: int
+    machine: str
 
     def table(self) -> Any:
         """A `rich` table."""
@@ -66,7 +67,7 @@ class BenchReport:
         peak = self.limits.operations
         told = f"{costs.quantity(peak, 'FLOP/s')} multiply-add, " if peak else ""
         table = Table(
-            title=f"{self.op}, {self.threads} thread{'s' * (self.threads != 1)}",
+            title=f"{self.op}, {self.machine}",
             caption=f"limits: {told}{costs.quantity(self.limits.bandwidth, 'B/s')} copy",
             title_justify="left",
             caption_justify="left",
@@ -108,25 +109,29 @@ def duration(seconds: float) -> str:
 
 def bench(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], budget: float = BUDGET) -> BenchReport:
     """The report, after about `budget` seconds; tuples of ints stand for random float32 arrays."""
-    call = op.bind(op.arguments(tiles, keywords).as_arrays())
+    arguments = op.arguments(tiles, keywords)
+    target = arguments.target(op.name)
+    call = op.bind(arguments.as_arrays())
     arrays, scalars = dict(call.arrays), dict(call.scalars)
     program = at_call(call.program, arrays)
-    work = {"forward": _runner(program, arrays, scalars)}
-    totals = {"forward": _totals(program, arrays)}
+    work = {"forward": _runner(program, arrays, scalars, target)}
+    totals = {"forward": _totals(program, arrays, target)}
     derivative = _derivative(program)
     if derivative is not None:
         given = backward_operands(derivative, arrays, scalars)
-        forward = _runner(derivative.forward, arrays, scalars)
-        backward = _runner(derivative.backward, given, scalars)
+        forward = _runner(derivative.forward, arrays, scalars, target)
+        backward = _runner(derivative.backward, given, scalars, target)
         work["forward + backward"] = lambda: (forward(), backward())
         totals["forward + backward"] = _added(
-            _totals(derivative.forward, arrays), _totals(derivative.backward, given)
+            _totals(derivative.forward, arrays, target), _totals(derivative.backward, given, target)
         )
-    work["NumPy, float64 reference"] = lambda: reference(program, {**arrays, **scalars})
-    totals["NumPy, float64 reference"] = totals["forward"]
-    seconds, measured = _interleaved(work, budget)
+    work[REFERENCE] = lambda: reference(program, {**arrays, **scalars})
+    totals[REFERENCE] = totals["forward"]
+    place = machine(target)
+    seconds = _interleaved(work, place, budget)
+    measured = place.limits()
     timings = tuple(_timing(what, seconds[what], totals[what], measured) for what in work)
-    return BenchReport(op.name, timings, measured, threads.get_num_threads())
+    return BenchReport(op.name, timings, measured, place.name)
 
 
 def _derivative(program: Program) -> Derivative | None:
@@ -137,16 +142,17 @@ def _derivative(program: Program) -> Derivative | None:
 
 
 def _runner(
-    program: Program, arrays: Mapping[str, np.ndarray], scalars: Mapping[str, Any]
+    program: Program, arrays: Mapping[str, np.ndarray], scalars: Mapping[str, Any], target: str
 ) -> Callable[[], Any]:
-    executable = compile_program(program, "cpu")
-    operands = {p.name: arrays[p.name] for p in program.tiles}
+    executable = compile_program(program, target)
+    operands = [storage.lying_on(arrays[p.name], target) for p in program.tiles]
     numbers = {p.name: scalars[p.name] for p in program.scalars}
-    return lambda: executable.run(operands, numbers)
+    run = executable.prepared(operands)
+    return lambda: run(operands, numbers)
 
 
-def _totals(program: Program, arrays: Mapping[str, np.ndarray]) -> costs.Totals:
-    plan = compile_program(program, "cpu").plan
+def _totals(program: Program, arrays: Mapping[str, np.ndarray], target: str) -> costs.Totals:
+    plan = compile_program(program, target).plan
     return costs.totals(plan, costs.extents_of(plan, {name: a.shape for name, a in arrays.items()}))
 
 
@@ -157,40 +163,28 @@ def _added(first: costs.Totals, second: costs.Totals) -> costs.Totals:
 
 
 def _timing(what: str, seconds: float, totals: costs.Totals, measured: limits.Limits) -> Timing:
-    least = measured.seconds(totals.operations, totals.fewest) if not what.startswith("NumPy") else None
+    least = measured.seconds(totals.operations, totals.fewest) if what != REFERENCE else None
     return Timing(what, seconds, totals.fewest, totals.operations, least)
 
 
-def _interleaved(
-    work: Mapping[str, Callable[[], Any]], budget: float
-) -> tuple[dict[str, float], limits.Limits]:
-    """The median seconds of each, and the median limits, all taken in turn."""
+def _interleaved(work: Mapping[str, Callable[[], Any]], place: Machine, budget: float) -> dict[str, float]:
+    """The median seconds of each, all taken in turn, with the limits of the place between."""
     samples: dict[str, list[float]] = {}
-    repeats = {}
+    calls = {}
     for what, run in work.items():
         run()  # compiles and warms up
-        samples[what] = [_sample(run, 1)]
-        repeats[what] = max(1, round(SHORTEST_SAMPLE / samples[what][0]))
-    workers = threads.get_num_threads()
-    peaks: list[float] = []
-    copies: list[float] = []
+        samples[what] = [_sample(place, what, run, 1)]
+        calls[what] = place.calls(samples[what][0])
     began = time.perf_counter()
     for number in range(MOST_ROUNDS):
         for what, run in work.items():
             if samples[what][0] < SLOW:
-                samples[what].append(_sample(run, repeats[what]))
-        peaks.extend(p for p in [limits.peak(workers)] if p)
-        copies.append(limits.copy(workers))
+                samples[what].append(_sample(place, what, run, calls[what]))
+        place.probe()
         if number + 1 >= FEWEST_ROUNDS and time.perf_counter() - began > budget:
             break
-    operations = statistics.median(peaks) if peaks else None
-    return {w: statistics.median(s) for w, s in samples.items()}, limits.Limits(
-        operations, statistics.median(copies)
-    )
+    return {what: statistics.median(found) for what, found in samples.items()}
 
 
-def _sample(run: Callable[[], Any], repeats: int) -> float:
-    began = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - began) / repeats
+def _sample(place: Machine, what: str, run: Callable[[], Any], calls: int) -> float:
+    return (sample_on_host if what == REFERENCE else place.sample)(run, calls)

@@ -2,17 +2,20 @@
 
     results    each target's forward and backward against NumPy's float64 reference, element by element
     memory     the CPU's kernels again, in a forked child: operands, results and scratch memory lie against
-               pages without access, and are poisoned with NaN before they are written
+               pages without access, and are poisoned with NaN before they are written; a device's again with
+               results that are poisoned and have margins, which must stay as they are
     gradient   the derivative Program in float64 against finite differences of the reference
 
-Nothing is raised on a mismatch: the report says so, loudly, and its `ok` is False.
+Operands that lie on a device are tried there, on copies that lie as they do, beside the CPU; others on the
+first device, if there is one. Nothing is raised on a mismatch: the report says so, loudly, and its `ok` is
+False.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +30,7 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program, Reduce
 from tilewright.dsl.reference import reference
 from tilewright.errors import DerivativeError, TargetError, TilewrightError
+from tilewright.op import margins
 from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.op import Op
 from tilewright.op.targets import targets_at_hand
@@ -116,32 +120,41 @@ def _number(value: float | None) -> str:
 
 def check(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> CheckReport:
     """The report; tuples of ints stand for random float32 arrays. Raises only as a call of the op does."""
-    call = op.bind(op.arguments(tiles, keywords).as_arrays())
+    arguments = op.arguments(tiles, keywords)
+    targets = _targets(arguments.target(op.name))
+    call = op.bind(arguments.as_arrays())
     operands = dict(call.arrays)
     scalars = dict(call.scalars)
+    here = [target for target, missing in targets if not missing]
     lines = [
-        *_on_every_target(call.program, operands, scalars),
-        *_backward(call.program, operands, scalars),
-        *(
-            Line(op.name, t, None, None, f"not here: {why}", skipped=True)
-            for t, why in targets_at_hand()
-            if why
-        ),
+        *_on_every_target(call.program, operands, scalars, here),
+        *_backward(call.program, operands, scalars, here),
+        *(Line(op.name, t, None, None, f"not here: {why}", skipped=True) for t, why in targets if why),
     ]
     return CheckReport(op.name, tuple(lines))
+
+
+def _targets(operands: str) -> list[tuple[str, str]]:
+    """The targets that are tried for operands on one of them, with why some are not there."""
+    known = targets_at_hand()
+    if operands == "cpu":
+        return list(known)
+    return [*((target, why) for target, why in known if not target.startswith("cuda")), (operands, "")]
 
 
 # --- targets against the reference ------------------------------------------------------------------------
 
 
-def _backward(program: Program, operands: Arrays, scalars: Mapping[str, Any]) -> Iterator[Line]:
+def _backward(
+    program: Program, operands: Arrays, scalars: Mapping[str, Any], targets: Sequence[str]
+) -> Iterator[Line]:
     try:
         derivative = vjp(at_call(program, operands))
     except DerivativeError as reason:
         yield Line("gradient", "", None, None, f"none: {reason}", skipped=True)
         return
     arrays = backward_operands(derivative, operands, scalars)
-    yield from _on_every_target(derivative.backward, arrays, scalars)
+    yield from _on_every_target(derivative.backward, arrays, scalars, targets)
     yield _differences(program, derivative, operands, scalars)
 
 
@@ -167,10 +180,10 @@ def _given(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
     return {p.name: values[p.name] for p in program.params}
 
 
-def _on_every_target(program: Program, arrays: Arrays, scalars: Mapping[str, Any]) -> Iterator[Line]:
-    for target, missing in targets_at_hand():
-        if missing:
-            continue
+def _on_every_target(
+    program: Program, arrays: Arrays, scalars: Mapping[str, Any], targets: Sequence[str]
+) -> Iterator[Line]:
+    for target in targets:
         seen = (
             corner(program, arrays) if target == "interpreter" and _elements(arrays) > INTERPRETED else arrays
         )
@@ -199,6 +212,8 @@ def _on_target(program: Program, arrays: Arrays, scalars: Mapping[str, Any], tar
         yield Line(result.name, target, error, allowed, verdict)
     if target == "cpu":
         yield _on_guard_pages(program, arrays, numbers, expected, tolerances)
+    elif target != "interpreter":  # which checks each access
+        yield _between_margins(program, arrays, numbers, (expected, tolerances), target)
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -314,6 +329,31 @@ def _told(outcome: guard.ForkOutcome) -> str:
     return (
         outcome.kind if outcome.signal_number is None else f"{outcome.kind} (signal {outcome.signal_number})"
     )
+
+
+# --- margins ----------------------------------------------------------------------------------------------
+
+
+def _between_margins(
+    program: Program, arrays: Arrays, numbers: Mapping[str, Any],
+    right: tuple[tuple[np.ndarray, ...], Mapping[str, float]], target: str,
+) -> Line:  # fmt: skip
+    """A device's kernels once more, with results between margins; both are poisoned with NaN before."""
+    what = f"{program.name}: memory"
+    expected, tolerances = right
+    made = [margins.poisoned(value.shape, r.dtype.numpy, target)
+            for r, value in zip(program.results, expected, strict=True)]  # fmt: skip
+    operands = {p.name: arrays[p.name] for p in program.tiles}
+    compile_program(program, target).run(operands, numbers, [each.inside for each in made])
+    for result, each, value in zip(program.results, made, expected, strict=True):
+        found = each.inside.to_numpy()
+        if not relative_error(found, value) <= tolerances[result.name]:
+            told = f"{result.name}: {_worst(found, value)}, on memory poisoned with NaN"
+            return Line(what, target, None, None, f"WRONG: {told}")
+        if not each.is_whole:
+            told = f"a kernel wrote beside {result.name}"
+            return Line(what, target, None, None, f"WRONG: {told}")
+    return Line(what, target, None, None, "ok")
 
 
 # --- finite differences -----------------------------------------------------------------------------------

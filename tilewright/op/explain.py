@@ -18,9 +18,9 @@ from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.formula import definition, formula
 from tilewright.dsl.program import Program
 from tilewright.errors import DerivativeError, TargetError
-from tilewright.op import costs, words
+from tilewright.op import costs, storage, words
 from tilewright.op.derivatives import at_call, vjp
-from tilewright.op.op import Arguments, Call, Op, on_host
+from tilewright.op.op import Arguments, Call, Op
 
 WIDTH = 100
 LONGEST = 60  # steps of a derivation
@@ -42,7 +42,7 @@ def stand_ins(arguments: Arguments) -> Arguments:
 def _empty(value: Any) -> Any:
     if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
         return np.empty(value, np.float32)
-    return on_host(value)
+    return storage.on_host(value)
 
 
 @dataclass(frozen=True)

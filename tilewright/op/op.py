@@ -25,10 +25,11 @@ from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.dsl.trace import REQUIRED, TileParameter
 from tilewright.errors import ArgumentError, DTypeError
-from tilewright.op import outputs
+from tilewright.op import outputs, storage
 from tilewright.op.binding import Binding, where
 from tilewright.op.pairs import as_real, back, complex_names, is_complex_array, on_pairs
 from tilewright.op.seen import Seen
+from tilewright.runtime.devices import Array
 from tilewright.runtime.recent import Recent
 
 Shape = tuple[int, ...]
@@ -351,6 +352,16 @@ class Arguments:
     def constants_key(self) -> tuple:
         return constants_key(self.constants)
 
+    def target(self, op_name: str) -> str:
+        """Where the operands lie: "cpu" or "cuda:0", … Raises `DeviceError` where they lie apart."""
+        seen = [(name, storage.behind(value), value) for name, value in self.tiles.items()]
+        arrays = [
+            (n, a, a is not v or isinstance(a, Array))
+            for n, a, v in seen
+            if isinstance(a, (np.ndarray, Array))
+        ]
+        return storage.common_target(op_name, arrays)
+
     def as_arrays(self) -> Arguments:
         """The same call on arrays: shapes stand for random data, and objects that have an array give it."""
         return Arguments({n: _array_of(v) for n, v in self.tiles.items()}, self.scalars, self.constants)
@@ -380,14 +391,4 @@ def _spelt(value: Any) -> str:
 def _array_of(value: Any) -> Any:
     if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
         return np.random.default_rng(0).standard_normal(value).astype(np.float32)
-    return on_host(value)
-
-
-def on_host(value: Any) -> Any:
-    """What somebody asks about, a Tensor of any device among others, as an array of NumPy's."""
-    if isinstance(value, np.ndarray):
-        return value
-    to_cpu = getattr(value, "cpu", None)
-    here = to_cpu() if callable(to_cpu) else value
-    to_numpy = getattr(here, "numpy", None)
-    return to_numpy() if callable(to_numpy) else here
+    return storage.on_host(value)

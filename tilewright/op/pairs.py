@@ -18,6 +18,7 @@ from tilewright.dsl.axes import PAIR
 from tilewright.dsl.complex_numbers import Complex, from_pairs
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.trace import Signature
+from tilewright.op.storage import behind
 from tilewright.runtime.devices import Array
 
 REAL_OF = {np.dtype(np.complex64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.float64)}
@@ -89,6 +90,7 @@ def on_pairs(op: Any, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> tu
     """The op and the arguments of a question about complex operands, as the op on pairs has them."""
     names = [t.name for t in op.tiles]
     further = [f"#{n}" for n in range(len(tiles) - len(names))]
+    tiles, keywords = tuple(map(behind, tiles)), {name: behind(value) for name, value in keywords.items()}
     found = complex_names({**dict(zip((*names, *further), tiles, strict=False)), **keywords})
     if not found:
         return op, tiles, keywords

@@ -70,6 +70,11 @@ def common_target(op_name: str, operands: Sequence[tuple[str, Any, bool]]) -> st
     return str(leader.device)
 
 
+def behind(value: Any) -> Any:
+    """The array that a Tensor looks into; anything else as it is."""
+    return getattr(value, "_array", value)
+
+
 # --- making -----------------------------------------------------------------------------------------------
 
 
@@ -139,6 +144,31 @@ def _downloaded(array: Any, non_blocking: bool) -> np.ndarray:
 def host(array: Any) -> np.ndarray:
     """The array on the CPU: itself, or a copy."""
     return moved(array, CPU)
+
+
+def on_host(value: Any) -> Any:
+    """What somebody asks about, perhaps a Tensor on a device, as an array of NumPy's that lies alike."""
+    array = behind(value)
+    if isinstance(array, np.ndarray):
+        return array
+    if isinstance(array, Array):
+        from tilewright.runtime.cuda import streams
+
+        there: Any = array
+        return there.as_it_lies(streams.stream_of(there.allocation.card), np.empty)
+    to_cpu = getattr(value, "cpu", None)
+    here = to_cpu() if callable(to_cpu) else value
+    to_numpy = getattr(here, "numpy", None)
+    return to_numpy() if callable(to_numpy) else here
+
+
+def lying_on(array: np.ndarray, target: str) -> Any:
+    """A NumPy array on a target, "cpu" or a device such as "cuda:1", with the strides that it has."""
+    if target == "cpu":
+        return array
+    from tilewright.compiler.targets.triton import on_device
+
+    return on_device.with_gaps(array, wanted_device(target).index or 0)
 
 
 # --- copying ----------------------------------------------------------------------------------------------

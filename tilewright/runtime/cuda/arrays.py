@@ -233,6 +233,11 @@ class DeviceArray(Array):
 
     def download(self, stream: Stream, empty: Callable[..., np.ndarray], wait: bool = True) -> np.ndarray:
         """A copy in host memory that `empty` makes; without `wait` it is there when the stream is."""
+        array = self.as_it_lies(stream, empty, wait)
+        return array if self.is_contiguous or not wait else np.ascontiguousarray(array)
+
+    def as_it_lies(self, stream: Stream, empty: Callable[..., np.ndarray], wait: bool = True) -> np.ndarray:
+        """`download`, with the strides that the array has, and what lies between its elements."""
         capturing.refuse(
             "it reads a Tensor's values on the CPU (as item(), tolist(), numpy(), print and if do)",
             "have it give the Tensor, and read that",
@@ -248,8 +253,7 @@ class DeviceArray(Array):
         pinned.used(host, stream)
         if wait:
             stream.synchronize()
-        array = np.ndarray(self.shape, self.dtype, host, self.address - low, self.strides)
-        return array if self.is_contiguous or not wait else np.ascontiguousarray(array)
+        return np.ndarray(self.shape, self.dtype, host, self.address - low, self.strides)
 
     def write(self, array: np.ndarray, stream: Stream | None = None, wait: bool = True) -> None:
         """Copy a NumPy array of the same shape and dtype into a contiguous array.

@@ -112,7 +112,7 @@ class CudaExecutable(TritonExecutable):
             return operand
         if operand.size and not any(s for s, e in zip(operand.strides, operand.shape, strict=True) if e > 1):
             return device_arrays.constant(operand[(0,) * operand.ndim], self.ordinal)
-        return _with_gaps(operand, self.ordinal)
+        return with_gaps(operand, self.ordinal)
 
 
 class PreparedCall:
@@ -210,7 +210,7 @@ def _copied(array: DeviceArray) -> DeviceArray:
     return type(array)(copy.allocation, first, array.shape, array.dtype, array.strides)
 
 
-def _with_gaps(array: np.ndarray, ordinal: int) -> DeviceArray:
+def with_gaps(array: np.ndarray, ordinal: int) -> DeviceArray:
     """A NumPy array on a device, with the strides that it has."""
     if not array.size:
         return device_arrays.empty(array.shape, array.dtype, ordinal=ordinal)
