@@ -27,6 +27,12 @@ from tilewright.dsl.dtypes import (
     complex128 as complex128,
 )
 from tilewright.dsl.dtypes import (
+    float8_e4m3fn as float8_e4m3fn,
+)
+from tilewright.dsl.dtypes import (
+    float8_e5m2 as float8_e5m2,
+)
+from tilewright.dsl.dtypes import (
     float16 as float16,
 )
 from tilewright.dsl.dtypes import (

@@ -1,5 +1,6 @@
 """Axis names and annotations; dtypes and how two of them meet."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -58,19 +59,21 @@ def test_axes_merge_in_the_order_of_each_group(groups, order):
     assert merged(*groups) == order
 
 
-# Rows and columns in the order of ALL; NumPy's answer except where a float meets an integer or a half.
+# Rows and columns in the order of ALL; NumPy's answer but where a float meets an integer or a narrow float.
 PROMOTIONS = """
-        f64  f32  f16  bf16 i64  i32  i16  i8   u8   bool
-f64     f64  f64  f64  f64  f64  f64  f64  f64  f64  f64
-f32     f64  f32  f32  f32  f32  f32  f32  f32  f32  f32
-f16     f64  f32  f16  f32  f16  f16  f16  f16  f16  f16
-bf16    f64  f32  f32  bf16 bf16 bf16 bf16 bf16 bf16 bf16
-i64     f64  f32  f16  bf16 i64  i64  i64  i64  i64  i64
-i32     f64  f32  f16  bf16 i64  i32  i32  i32  i32  i32
-i16     f64  f32  f16  bf16 i64  i32  i16  i16  i16  i16
-i8      f64  f32  f16  bf16 i64  i32  i16  i8   i16  i8
-u8      f64  f32  f16  bf16 i64  i32  i16  i16  u8   u8
-bool    f64  f32  f16  bf16 i64  i32  i16  i8   u8   bool
+         f64 f32 f16 bf16 f8e4m3fn f8e5m2 i64      i32      i16      i8       u8       bool
+f64      f64 f64 f64 f64  f64      f64    f64      f64      f64      f64      f64      f64
+f32      f64 f32 f32 f32  f32      f32    f32      f32      f32      f32      f32      f32
+f16      f64 f32 f16 f32  f16      f16    f16      f16      f16      f16      f16      f16
+bf16     f64 f32 f32 bf16 bf16     bf16   bf16     bf16     bf16     bf16     bf16     bf16
+f8e4m3fn f64 f32 f16 bf16 f8e4m3fn none   f8e4m3fn f8e4m3fn f8e4m3fn f8e4m3fn f8e4m3fn f8e4m3fn
+f8e5m2   f64 f32 f16 bf16 none     f8e5m2 f8e5m2   f8e5m2   f8e5m2   f8e5m2   f8e5m2   f8e5m2
+i64      f64 f32 f16 bf16 f8e4m3fn f8e5m2 i64      i64      i64      i64      i64      i64
+i32      f64 f32 f16 bf16 f8e4m3fn f8e5m2 i64      i32      i32      i32      i32      i32
+i16      f64 f32 f16 bf16 f8e4m3fn f8e5m2 i64      i32      i16      i16      i16      i16
+i8       f64 f32 f16 bf16 f8e4m3fn f8e5m2 i64      i32      i16      i8       i16      i8
+u8       f64 f32 f16 bf16 f8e4m3fn f8e5m2 i64      i32      i16      i16      u8       u8
+bool     f64 f32 f16 bf16 f8e4m3fn f8e5m2 i64      i32      i16      i8       u8       bool
 """
 
 
@@ -80,6 +83,12 @@ def test_promotion_table():
     table = {(row[0], column): cell for row in rows for column, cell in zip(header, row[1:], strict=True)}
     for a in ALL:
         for b in ALL:
+            if table[a.short, b.short] == "none":
+                with pytest.raises(
+                    DTypeError, match=r"no dtype in which they meet; .* tw.cast\(x, tw.float32\)"
+                ):
+                    promote(a, b)
+                continue
             assert promote(a, b).short == table[a.short, b.short], (a, b)
             assert promote(a, b) is promote(b, a)
 
@@ -95,6 +104,7 @@ def test_dtypes_by_name():
         assert as_dtype(dtype.name) is as_dtype(dtype.short) is as_dtype(dtype.numpy) is BY_NAME[dtype.name]
         assert of_array(np.zeros(1, dtype.numpy)) is dtype
         assert dtype.itemsize == dtype.numpy.itemsize
+        assert not dtype.is_float or dtype.epsilon == ml_dtypes.finfo(dtype.numpy).eps
     assert as_dtype(np.float32) is float32
     assert of_array(np.zeros(1, ">f4")) is None
     for unknown in ("complex64", object, "float8", 3, np.dtype("U3")):

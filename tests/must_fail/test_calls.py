@@ -160,10 +160,17 @@ CASES = {
     ),
     "unsigned 64 bits": (lambda: kernels.relu(np.ones(2, np.uint64)), DTYPES, "operand 'x' has dtype uint64"),
     "80 bits": (lambda: kernels.relu(np.ones(2, np.longdouble)), DTYPES, "operand 'x' has dtype"),
-    "8 bits": (
-        lambda: kernels.relu(np.ones(2, ml_dtypes.float8_e4m3fn)),
+    "8 bits of another format": (
+        lambda: kernels.relu(np.ones(2, ml_dtypes.float8_e4m3fnuz)),
         DTYPES,
-        "operand 'x' has dtype float8_e4m3fn",
+        "operand 'x' has dtype float8_e4m3fnuz",
+    ),
+    "two formats of 8 bits": (
+        lambda: kernels.matmul(
+            np.ones((2, 2), ml_dtypes.float8_e4m3fn), np.ones((2, 2), ml_dtypes.float8_e5m2)
+        ),
+        DTYPES,
+        "float8_e4m3fn and float8_e5m2 have no dtype in which they meet; say it, as in tw.cast",
     ),
     # derivative ops
     "cotangent missing": (

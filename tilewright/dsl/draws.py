@@ -19,22 +19,23 @@ import numpy as np
 
 from tilewright.dsl import scalars
 from tilewright.dsl.axes import ELLIPSIS
-from tilewright.dsl.dtypes import DType, as_dtype, bfloat16, float16, float32, float64, int64
+from tilewright.dsl.dtypes import DType, as_dtype, float32, int64
 from tilewright.dsl.expression import Expr, cast, constant, lift
 from tilewright.dsl.philox import WORD
 from tilewright.dsl.program import Index, Size
 from tilewright.dsl.scope import axis_names, mention, scope
 from tilewright.errors import ArgumentError, AxisError, DTypeError, LanguageError
 
-SIGNIFICANT_BITS = {float64: 53, float32: 24, float16: 11, bfloat16: 8}
 WORDS_OF_A_DRAW = 2
 DRAWS_OF_A_BLOCK = len(scalars.philox_words) // WORDS_OF_A_DRAW
 
 
 def rand(seed: Any, axes: Any = None, *, dtype: Any = float32, stream: Any = None) -> Expr:
-    """Uniform in [0, 1): a multiple of 2⁻²⁴ in float32, 2⁻⁵³ in float64, 2⁻¹¹ in float16, 2⁻⁸ in bfloat16."""
+    """Uniform in [0, 1): a multiple of 2⁻²⁴ in float32, 2⁻⁵³ in float64, 2⁻¹¹ in float16, 2⁻⁸ in bfloat16,
+    2⁻⁴ in float8_e4m3fn, 2⁻³ in float8_e5m2.
+    """
     wanted = floating(dtype, "rand")
-    bits = SIGNIFICANT_BITS[wanted]
+    bits = wanted.significant_bits
     low, high = words(seed, axes, stream, "rand")
     if bits <= 32:
         whole = (low >> (32 - bits)) & (2**bits - 1)

@@ -53,7 +53,9 @@ class DType:
 
     @property
     def compute(self) -> DType:
-        """The type that arithmetic runs in: half precision is widened on reading and narrowed on writing."""
+        """The type that arithmetic runs in: floats of 8 and 16 bits are widened on reading and narrowed on
+        writing.
+        """
         return float32 if self.is_float and self.bits < 32 else self
 
     @property
@@ -64,11 +66,14 @@ class DType:
         return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
 
     @property
+    def significant_bits(self) -> int:
+        """Of a number of a floating-point type, the leading one among them."""
+        return _SIGNIFICANT_BITS[self.name]
+
+    @property
     def epsilon(self) -> float:
         """The distance of 1 from the next number of a floating-point type."""
-        import ml_dtypes
-
-        return float(ml_dtypes.finfo(self.numpy).eps)
+        return 2.0 ** (1 - self.significant_bits)
 
     def __repr__(self) -> str:
         return f"tilewright.{self.name}"
@@ -81,6 +86,8 @@ float64 = DType("float64", "f64", "float", 64)
 float32 = DType("float32", "f32", "float", 32)
 float16 = DType("float16", "f16", "float", 16)
 bfloat16 = DType("bfloat16", "bf16", "float", 16)
+float8_e4m3fn = DType("float8_e4m3fn", "f8e4m3fn", "float", 8)
+float8_e5m2 = DType("float8_e5m2", "f8e5m2", "float", 8)
 int64 = DType("int64", "i64", "int", 64)
 int32 = DType("int32", "i32", "int", 32)
 int16 = DType("int16", "i16", "int", 16)
@@ -90,7 +97,11 @@ bool_ = DType("bool", "bool", "bool", 1)
 complex64 = DType("complex64", "c64", "complex", 64)
 complex128 = DType("complex128", "c128", "complex", 128)
 
-ALL = (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool_)
+FLOAT8 = (float8_e4m3fn, float8_e5m2)
+ALL = (float64, float32, float16, bfloat16, *FLOAT8, int64, int32, int16, int8, uint8, bool_)
+_SIGNIFICANT_BITS = {
+    "float64": 53, "float32": 24, "float16": 11, "bfloat16": 8, "float8_e4m3fn": 4, "float8_e5m2": 3,
+}  # fmt: skip
 BY_NAME = {d.name: d for d in ALL} | {d.short: d for d in ALL}
 COMPLEX = (complex64, complex128)
 """Not types of the language, in which a complex number is two real ones, but of arrays and Tensors."""
@@ -99,10 +110,10 @@ _COMPLEX_BY_NAME = {d.name: d for d in COMPLEX} | {d.short: d for d in COMPLEX}
 
 @cache
 def _numpy_dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
+    if name == "bfloat16" or name.startswith("float8"):
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(getattr(ml_dtypes, name))
     return np.dtype(name)
 
 
@@ -168,7 +179,8 @@ def promote(first: DType, second: DType) -> DType:
     """The type in which two operands meet.
 
     Within a kind as NumPy has it; a float and an integer meet in the float (as torch and JAX have it, so
-    that int64 labels never turn a float32 loss into float64); float16 and bfloat16 meet in float32.
+    that int64 labels never turn a float32 loss into float64); float16 and bfloat16 meet in float32. Both
+    float8 types meet nowhere, as in NumPy, torch and JAX: raises `DTypeError`.
     """
     if first == second:
         return first
@@ -177,7 +189,12 @@ def promote(first: DType, second: DType) -> DType:
         if len(floats) == 1:
             return floats[0]
         wide = max(floats, key=lambda d: d.bits)
-        return float32 if wide.bits == 16 else wide
+        if wide.bits == 8:
+            raise DTypeError(
+                f"{first.name} and {second.name} have no dtype in which they meet; say it, as in "
+                "tw.cast(x, tw.float32), which a product is as fast with"
+            )
+        return float32 if {d.bits for d in floats} == {16} else wide
     if first.is_bool or second.is_bool:
         return second if first.is_bool else first
     if first.kind != second.kind:

@@ -24,6 +24,7 @@ from typing import Any
 
 from tilewright.dsl.axes import split_names
 from tilewright.dsl.dtypes import (
+    FLOAT8,
     DType,
     bfloat16,
     bool_,
@@ -56,7 +57,7 @@ from tilewright.dsl.program import (
 from tilewright.dsl.scalars import COMMUTATIVE
 from tilewright.errors import InternalError
 
-FLOATS = (float32, float64, float16, bfloat16)
+FLOATS = (float32, float64, float16, bfloat16, *FLOAT8)
 INTEGERS = (int64, int32, int16, int8, uint8)
 
 

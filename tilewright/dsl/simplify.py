@@ -120,11 +120,8 @@ def holds(wide: DType, narrow: DType) -> bool:
         if narrow.is_float:
             return wide.bits > narrow.bits
         low, high = narrow.range
-        return max(-low, high) <= 2 ** _SIGNIFICANT_BITS[wide.name]
+        return max(-low, high) <= 2**wide.significant_bits
     return wide.range[0] <= narrow.range[0] and wide.range[1] >= narrow.range[1]
-
-
-_SIGNIFICANT_BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 
 
 def _cast_into_choice(node: Cast) -> Node | None:

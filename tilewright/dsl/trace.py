@@ -15,7 +15,7 @@ from typing import Any
 
 from tilewright.dsl.axes import PAIR, Scalar, ScalarSpec, TileSpec, base, batch_axes, fresh, union
 from tilewright.dsl.complex_numbers import halves_together
-from tilewright.dsl.dtypes import DType, float32, float64, int64, promote
+from tilewright.dsl.dtypes import DType, float32, float64, int64
 from tilewright.dsl.expression import Expr, cast, lift, merged
 from tilewright.dsl.extents import axis_sites, known_axes, used_extents
 from tilewright.dsl.grouped import Splitter, join, stated_extents
@@ -275,14 +275,13 @@ def _result_names(count: int, taken: set[str]) -> tuple[str, ...]:
 
 
 def _low_precision(params: tuple[Param, ...]) -> DType | None:
-    """The half-precision dtype that float results are narrowed to, if all float operands are of it."""
-    floats = [p.dtype for p in params if p.dtype.is_float and not p.scalar]
-    if not floats:
-        return None
-    common = floats[0]
-    for dtype in floats[1:]:
-        common = promote(common, dtype)
-    return common if common.bits < 32 else None
+    """The dtype of 8 or 16 bits that float results are narrowed to: the widest of the float operands, if
+    those of that width are all of it.
+    """
+    floats = {p.dtype for p in params if p.dtype.is_float and not p.scalar}
+    widest = max((dtype.bits for dtype in floats), default=32)
+    common = [dtype for dtype in floats if dtype.bits == widest]
+    return common[0] if widest < 32 and len(common) == 1 else None
 
 
 def _batch_order(axes: tuple[str, ...]) -> tuple[str, ...]:

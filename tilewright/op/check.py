@@ -266,11 +266,8 @@ def _tolerances(program: Program, arrays: Arrays) -> dict[str, float]:
     }
 
 
-_ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-
-
 def _rounding(dtype: DType) -> float:
-    return _ROUNDING.get(dtype.name, 0.0)
+    return dtype.epsilon / 2 if dtype.is_float else 0.0
 
 
 # --- guard pages ------------------------------------------------------------------------------------------

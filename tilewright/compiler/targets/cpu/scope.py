@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import Output, needed
-from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type, Value
+from tilewright.compiler.targets.cpu.builder import I64, PTR, STORAGE_FLOATS, Builder, Type, Value
 from tilewright.compiler.targets.cpu.frame import Frame
 from tilewright.compiler.targets.cpu.layout import (
     STRIDED,
@@ -48,8 +48,6 @@ from tilewright.errors import InternalError
 WIDEST_WALK = 4  # elements from lane to lane where positions are computed: as for a WIDEST_GAP
 LONGEST_PREFETCH = 128 << 10  # bytes: two rows of each operand must fit in the second cache
 PREFETCH_LEAD = 1 << 10  # bytes beyond the same place of the next row, whose start is soon needed
-
-_HALVES = ("f16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -628,19 +626,19 @@ class Scope:
         return chosen(b, start, [merged(b, vectors, picked, lanes) for picked in orders])
 
     def _from_memory(self, value: Value, dtype: DType) -> Value:
-        if dtype.short in _HALVES:
+        if dtype.short in STORAGE_FLOATS:
             return self.b.bitcast(value, dtype.short)
         return from_memory(self.b, value, dtype)
 
     def _to_memory(self, value: Value, dtype: DType) -> Value:
-        if dtype.short in _HALVES:
-            return self.b.bitcast(value, "i16")
+        if dtype.short in STORAGE_FLOATS:
+            return self.b.bitcast(value, value.type.integer.kind)
         return to_memory(self.b, value, dtype)
 
 
 def _safe_kind(kind: str) -> str:
-    """Half-precision floats travel as the integers of their bits."""
-    return "i16" if kind in _HALVES else kind
+    """Floats of 8 and 16 bits travel as the integers of their bits."""
+    return Type(kind).integer.kind if kind in STORAGE_FLOATS else kind
 
 
 def _plus(b: Builder, total: Value | None, term: Value) -> Value:

@@ -1,7 +1,7 @@
 """How each row of the scalar table is spelled in vector operations, and each dtype in memory.
 
 A function without an entry here is expanded into other rows by its `expand`. Values are held in compute
-types: bool as i1, half precision as itself but widened to f32 before any arithmetic.
+types: bool as i1, floats of 8 and 16 bits as themselves but widened to f32 before any arithmetic.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
+from tilewright.compiler.targets.cpu.builder import STORAGE_FLOATS, Builder, Type, Value
 from tilewright.compiler.targets.cpu.vector_math import VECTOR_MATH
 from tilewright.compiler.targets.cpu.vector_math.number_parts import exponent, mantissa
 from tilewright.compiler.targets.cpu.vector_math.random_words import RANDOM_WORDS
@@ -21,7 +21,6 @@ from tilewright.errors import InternalError
 
 MEMORY_KINDS = {"bool": "i8", "u8": "i8"}
 VALUE_KINDS = {"bool": "i1", "u8": "i8"}
-_STORAGE = ("f16", "bf16")
 
 
 def memory_kind(dtype: DType) -> str:
@@ -43,7 +42,7 @@ def to_memory(b: Builder, value: Value, dtype: DType) -> Value:
 def convert(b: Builder, value: Value, source: DType, target: DType) -> Value:
     """A cast of the language: float → int truncates and saturates, NaN gives 0."""
     if source.is_float and target.is_integer:
-        wide = b.convert(value, source.compute.short) if source.short in _STORAGE else value
+        wide = b.convert(value, source.compute.short) if source.short in STORAGE_FLOATS else value
         return _saturated(b, wide, target)
     if target.is_bool:
         return b.cmp("ne", value, 0, unordered=True) if value.type.is_float else b.cmp("ne", value, 0)
@@ -73,9 +72,9 @@ def _saturated_narrow(b: Builder, x: Value, type: Type, low: int, high: int) -> 
 def spell(b: Builder, node: Map, operands: list[Value]) -> Value:
     """The value of a scalar function applied to operands (scalars and vectors mix)."""
     dtypes = [a.dtype for a in node.operands]
-    narrow = node.dtype.is_float and node.dtype.short in _STORAGE
+    narrow = node.dtype.is_float and node.dtype.short in STORAGE_FLOATS
     operands = [
-        b.convert(value, "f32") if dtype.short in _STORAGE else value
+        b.convert(value, "f32") if dtype.short in STORAGE_FLOATS else value
         for value, dtype in zip(operands, dtypes, strict=True)
     ]
     result = _spell(b, node.function, operands, dtypes)

@@ -4,7 +4,8 @@
         a, b = …                                     both sides loaded, their prologues applied
         acc = tl.dot(a, b, acc, input_precision="ieee")
 
-Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32.
+Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32;
+sides of 8 bits are float16 numbers, or bfloat16 ones if the other side is of those.
 Types that `tl.dot` lacks are multiplied and summed as m × k × n tiles. Of a sum in parts (`split_sums`) a
 program has one, and what it stores are the sums of that part. Persistent programs take tile after tile, in
 one loop that Triton flattens, so that the loads of a tile begin before the one before it is stored.
@@ -27,11 +28,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, evaluated
-from tilewright.compiler.targets.triton import spelling
+from tilewright.compiler.targets.triton import float8, spelling
 from tilewright.compiler.targets.triton.places import Place, Writer, group_name, positions, program_id
 from tilewright.compiler.targets.triton.schedule import STRIDED, UNIT, Layout, Schedule, narrow, uses_dot
 from tilewright.compiler.targets.triton.scope import Scope
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
+from tilewright.dsl.dtypes import FLOAT8, DType, bfloat16, float16
 from tilewright.dsl.program import At, Node, Read, topological
 
 
@@ -81,7 +83,6 @@ class Dots:
         """What a program does for a tile."""
         self.names = writer.names
         block = writer.parameters.block
-        c = self.contraction
         self.m, self.n, self.k = schedule.rows, schedule.columns, schedule.depth
         self.block_m = block("BLOCK_" + group_name(self.m).upper(), schedule.block_rows)
         self.block_n = block("BLOCK_" + group_name(self.n).upper(), schedule.block_columns)
@@ -90,8 +91,16 @@ class Dots:
         self.described = described(writer.kernel, writer.layout) if schedule.descriptors else {}
         self._tiles: dict[Read, str] = {}
         self._starts: dict[int, str] = {}
-        halves = [half for side in (c.left, c.right) if (half := narrow(side)) is not None]
-        self.narrow = self.dot and len(halves) == 2 and halves[0].dtype == halves[1].dtype
+        self.narrow = self._common_type() if self.dot else None
+        """In which both sides stay narrow for `tl.dot`."""
+
+    def _common_type(self) -> DType | None:
+        """The type of 16 bits that holds both sides: their own, or the other side's for one of 8 bits."""
+        halves = [half for side in (self.contraction.left, self.contraction.right) if (half := narrow(side))]
+        if len(halves) < 2:
+            return None
+        wide = {half.dtype for half in halves} - {*FLOAT8} or {float16}
+        return wide.pop() if len(wide) == 1 else None
 
     def write(self) -> None:
         c, schedule = self.contraction, self.schedule
@@ -152,8 +161,10 @@ class Dots:
             at = ", ".join(self._starts[id(places[axis])] for axis in axes)
             turned = "" if places[axes[0]] is rows else ".T"
             name = self.names.fresh(read.param, inner.block)
-            inner.block.add(f"{name} = {self._tiles[read]}.load([{at}]){turned}")
-            inner.values[read] = Value(name, ATOM, frozenset({0, 1}))
+            tile = Value(f"{self._tiles[read]}.load([{at}]){turned}", ATOM, frozenset({0, 1}))
+            tile = float8.number(tile, read.dtype) if read.dtype in FLOAT8 else tile
+            inner.block.add(f"{name} = {tile.text}")
+            inner.values[read] = Value(name, ATOM, tile.dims)
 
     def _bounds(self, given: Sequence[Place]) -> tuple[str, str]:
         """The positions of the sum that this program adds up."""
@@ -236,6 +247,8 @@ class Dots:
             node = narrow(node) or node
         self._load_described(inner, node, own, k, own if dims[id(own)] == 0 else k)
         value = inner.typed(node)
+        if self.narrow == bfloat16 and node.dtype in FLOAT8:
+            value = spelling.cast(value, node.dtype, bfloat16)
         mask = inner.mask(frozenset({dims[id(k)]}))
         if mask is not None and not (inner.outside(node) == 0 and dims[id(k)] in value.dims):
             value = Value(f"tl.where({mask.text}, {value.text}, 0.0)", ATOM, value.dims | mask.dims)

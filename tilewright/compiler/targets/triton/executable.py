@@ -28,6 +28,7 @@ from tilewright.compiler.targets.triton.launch import (
 from tilewright.compiler.targets.triton.parameters import Parameter
 from tilewright.compiler.targets.triton.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.triton.toolchain import Target
+from tilewright.dsl.dtypes import FLOAT8, of_array
 from tilewright.runtime.precision import get_matmul_precision
 from tilewright.runtime.recent import Recent
 
@@ -133,6 +134,8 @@ def _lies_aligned(array: np.ndarray) -> bool:
 def _argument(parameter: Parameter, step: Step, arrays: Arrays, scalars: Mapping[str, float | int]) -> Any:
     if parameter.kind == POINTER:
         array = arrays[parameter.of]
+        if of_array(array) in FLOAT8:
+            return array.view(np.uint8)
         return array.view(np.int8) if array.dtype == np.bool_ else array
     if parameter.kind == SCALAR:
         return scalars[parameter.of]

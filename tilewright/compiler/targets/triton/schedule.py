@@ -398,9 +398,9 @@ def _most_parts(kernel: Kernel, summed: int) -> int:
 
 
 def narrow(node: Node) -> Node | None:
-    """The half-precision value that a side of a product widens to float32, None where it is no such side."""
-    if isinstance(node, Cast) and node.dtype.short == "f32" and node.arg.dtype.short in ("f16", "bf16"):
-        return node.arg
+    """The value of 8 or 16 bits that a side of a product widens to float32, None where it is no such side."""
+    if isinstance(node, Cast) and node.dtype.short == "f32":
+        return node.arg if node.arg.dtype.is_float and node.arg.dtype.bits < 32 else None
     if isinstance(node, Map) and node.function == "where":
         condition, value, other = node.operands
         half = narrow(value)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from tilewright.compiler.nest import needed
-from tilewright.compiler.targets.triton import spelling
+from tilewright.compiler.targets.triton import float8, spelling
 from tilewright.compiler.targets.triton.places import Place, Writer, group_name
 from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, indexed_names, joined_run
 from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, Block, Value, axis_name
 from tilewright.dsl.affine import Affine, affine, from_affine
-from tilewright.dsl.dtypes import DType
+from tilewright.dsl.dtypes import FLOAT8, DType
 from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Scan, Size
 from tilewright.dsl.scans import name_of
 from tilewright.errors import InternalError
@@ -198,6 +198,8 @@ class Scope:
             return False
         if isinstance(node, (Read, At)):
             return not self._cast_alone(node)
+        if isinstance(node, Cast) and node.dtype in FLOAT8:
+            return self.writer.uses.get(node, 2) > 1
         if isinstance(node, Cast) and isinstance(node.arg, (Read, At)):
             return True
         return self.writer.uses.get(node, 2) > 1 or len(value.text) > LONGEST
@@ -366,9 +368,13 @@ class Scope:
 
     def _load(self, pointer: Value, mask: Value | None, dtype: DType, fill: str = "") -> Value:
         arguments = [pointer.text]
+        in_bytes = dtype in FLOAT8
         if mask:
-            arguments += [f"mask={mask.text}", f"other={fill or ('0.0' if dtype.is_float else '0')}"]
+            zero = "0.0" if dtype.is_float and not in_bytes else "0"
+            arguments += [f"mask={mask.text}", f"other={fill if fill and not in_bytes else zero}"]
         text = f"tl.load({', '.join(arguments)})"
+        if in_bytes:
+            return float8.number(Value(text, ATOM, pointer.dims), dtype)
         if dtype.is_bool:
             return Value(f"{text} != 0", LEVEL["!="], pointer.dims)
         return Value(text, ATOM, pointer.dims)
@@ -382,6 +388,7 @@ class Scope:
             return None
         rest = {*conjunction(value.inside())} - {*conjunction(condition)} - self.writer.layout.facts.true
         fits = fill.value == 0 or not rest  # where only the position is outside there is 0
+        fits = fits and (value.dtype not in FLOAT8 or fill.value == 0)
         return value if fits and not value.dtype.is_bool else None
 
     def _tests(self, node: At, condition: Node | None = None) -> tuple[Node, ...]:
@@ -437,7 +444,8 @@ class Scope:
         """Store a value of a node's dtype in a buffer."""
         pointer = self.address(name, axes)
         mask = self.mask(pointer.dims | value.dims)
-        value = self._stored(name, spelling.typed(value, node.dtype))
+        value = spelling.typed(value, node.dtype)
+        value = self._stored(name, float8.bits(value, node.dtype) if node.dtype in FLOAT8 else value)
         text = f"{value.atom}.to(tl.int8)" if node.dtype.is_bool else value.text
         arguments = [pointer.text, text] + ([f"mask={mask.text}"] if mask else [])
         self.block.add(f"tl.store({', '.join(arguments)})")

@@ -1,7 +1,7 @@
 """Nodes as Triton expressions: operators, constants, conversions, reductions; functions by `scalar_spelling`.
 
 Values are held in the Program's dtypes: bool as `tl.int1` (stored as int8), half precision as loaded until
-arithmetic widens it to float32.
+arithmetic widens it to float32, floats of 8 bits as float16 (`float8`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from tilewright.compiler.targets.triton import scalar_spelling
+from tilewright.compiler.targets.triton import float8, scalar_spelling
 from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, PRECEDENCE, UNARY, Value, is_call
-from tilewright.dsl.dtypes import DType, int8, int16, int32, int64, uint8
+from tilewright.dsl.dtypes import FLOAT8, DType, int8, int16, int32, int64, uint8
 from tilewright.dsl.expression import Expr
 from tilewright.dsl.program import Const, Map, Node, combine_identity
 from tilewright.dsl.scalars import SCALARS
@@ -24,10 +24,11 @@ from tilewright.errors import InternalError
 TYPES = {
     "f64": "tl.float64", "f32": "tl.float32", "f16": "tl.float16", "bf16": "tl.bfloat16", "i64": "tl.int64",
     "i32": "tl.int32", "i16": "tl.int16", "i8": "tl.int8", "u8": "tl.uint8", "bool": "tl.int1",
+    "f8e4m3fn": "tl.float16", "f8e5m2": "tl.float16",
 }  # fmt: skip
 POINTERS = {
     "f64": "*fp64", "f32": "*fp32", "f16": "*fp16", "bf16": "*bf16", "i64": "*i64", "i32": "*i32",
-    "i16": "*i16", "i8": "*i8", "u8": "*u8", "bool": "*i8",
+    "i16": "*i16", "i8": "*i8", "u8": "*u8", "bool": "*i8", "f8e4m3fn": "*u8", "f8e5m2": "*u8",
 }  # fmt: skip
 SCALARS_BY_VALUE = {"f64": "fp64", "f32": "fp32", "i64": "i64", "i32": "i32"}
 
@@ -58,7 +59,7 @@ def number(value: float | int | bool, dtype: DType) -> str:
     if not dtype.is_float:
         return str(int(value))
     with np.errstate(over="ignore"):
-        value = float(dtype.compute.numpy.type(value))
+        value = float((dtype if dtype in FLOAT8 else dtype.compute).numpy.type(value))
     if math.isnan(value):
         return 'float("nan")'
     if math.isinf(value):
@@ -92,6 +93,8 @@ def cast(value: Value, source: DType, target: DType) -> Value:
         return Value(f"{value.at(_COMPARISON + 1)} != 0", _COMPARISON, value.dims)
     if source.is_float and target.is_integer:
         return saturated(value, source, target)
+    if target in FLOAT8:
+        return float8.nearest(value, source, target)
     if source.short == "f64" and target.short in ("f16", "bf16"):
         value = Value(f"{value.atom}.to(tl.float32)", ATOM, value.dims)
     return Value(f"{value.atom}.to({TYPES[target.short]})", ATOM, value.dims)
@@ -137,6 +140,7 @@ def shift_right(x, y):
 )
 HELPERS |= {"shift_left": _SHIFTS[0], "shift_right": _SHIFTS[1]}
 HELPERS |= {f"saturate_{d.short}": _saturate(d) for d in (int64, int32, int16, int8, uint8)}
+HELPERS |= float8.HELPERS
 
 
 def infix(name: str, left: Value, right: Value, dtype: DType) -> Value:
@@ -196,6 +200,8 @@ def spell(node: Map, operands: Sequence[Value], natural: bool = False, small: bo
         if dtype.is_float and dtype.bits < 32 and not values[position].literal:
             values[position] = Value(f"{values[position].atom}.to(tl.float32)", ATOM, values[position].dims)
     result = _quotient(node, values, natural) or _spell(node, values, [d.compute for d in dtypes])
+    if node.dtype in FLOAT8 and node.function not in _CHOOSING:
+        return cast(result, node.dtype.compute, node.dtype)
     if node.dtype.is_float and node.dtype.bits < 32:
         return Value(f"{result.atom}.to({TYPES[node.dtype.short]})", ATOM, result.dims)
     return result
@@ -230,6 +236,8 @@ def _is_quotient(node: Map, natural: bool) -> bool:
     )
 
 
+_CHOOSING = frozenset({"where", "minimum", "maximum", "stop_gradient", "recomputed", "kept"})
+"""Functions whose result is one of their operands."""
 _LITERALS_WELCOME = frozenset({"where", "minimum", "maximum", "div"})
 
 

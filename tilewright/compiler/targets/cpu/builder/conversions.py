@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder.arithmetic import Arithmetic
-from tilewright.compiler.targets.cpu.builder.values import STORAGE_FLOATS, Type, Value
+from tilewright.compiler.targets.cpu.builder.values import FLOAT8, STORAGE_FLOATS, Type, Value, float_bits
+from tilewright.dsl.float8 import E4M3FN_NAN, FORMATS
 
 
 class Conversions(Arithmetic):
@@ -14,6 +15,8 @@ class Conversions(Arithmetic):
         if x.type.kind == kind:
             return x
         type = x.type.of(kind)
+        if type.element == x.type.element:
+            return Value(x.name, type)
         return self._op(type, f"arith.bitcast {x} : {x.type} to {type}")
 
     def bitcast_lanes(self, x: Value, type: Type) -> Value:
@@ -55,7 +58,7 @@ class Conversions(Arithmetic):
     def _convert_float(self, x: Value, type: Type) -> Value:
         source, kind = x.type.kind, type.kind
         if source in STORAGE_FLOATS:
-            wide = self._widen_half(x)
+            wide = self._widen(x)
             return wide if kind == "f32" else self._convert_float(wide, type)
         if source == "f32" and kind == "f64":
             return self._op(type, f"arith.extf {x} : {x.type} to {type}")
@@ -65,8 +68,10 @@ class Conversions(Arithmetic):
             return self._narrow(self._to_odd(x), type)
         return self._narrow(x, type)
 
-    def _widen_half(self, x: Value) -> Value:
+    def _widen(self, x: Value) -> Value:
         type = x.type.of("f32")
+        if x.type.kind in FLOAT8:
+            return self._widen_float8(x)
         if x.type.kind == "f16":
             return self._op(type, f"arith.extf {x} : {x.type} to {type}")
         word = self.convert(self.bitcast(x, "i16"), "i32", signed=False)
@@ -76,6 +81,8 @@ class Conversions(Arithmetic):
         """f32 to f16 by the instruction; to bf16 by integers: the AVX-512 instruction flushes subnormals."""
         if type.kind == "f16":
             return self._op(type, f"arith.truncf {x} : {x.type} to {type}")
+        if type.kind in FLOAT8:
+            return self._narrow_float8(x, type)
         word = self.bitcast(x, "i32")
         odd = self.and_(self.shr(word, 16, signed=False), 1)
         rounded = self.shr(self.add(self.add(word, 0x7FFF), odd), 16, signed=False)
@@ -83,8 +90,34 @@ class Conversions(Arithmetic):
         chosen = self.select(self.is_nan(x), quiet, rounded)
         return self.bitcast(self.convert(chosen, "i16"), "bf16")
 
+    def _widen_float8(self, x: Value) -> Value:
+        """By way of f16, which has the exponents of e5m2, and those of e4m3fn 8 higher."""
+        signed = self.convert(self.bitcast(x, "i8"), "i16")
+        if x.type.kind == "f8e5m2":
+            return self.convert(self.bitcast(self.shl(signed, 8), "f16"), "f32")
+        word = self.and_(self.shl(signed, 7), ~0x4000)
+        number = self.mul(self.convert(self.bitcast(word, "f16"), "f32"), 256.0)
+        return self.select(self.cmp("eq", self.abs(number), E4M3FN_NAN), float("nan"), number)
+
+    def _narrow_float8(self, x: Value, type: Type) -> Value:
+        """f32 to 8 bits. Beyond the largest number is inf in e5m2, and NaN in e4m3fn, which has no inf."""
+        form = FORMATS[type.kind]
+        word = self.bitcast(x, "i32")
+        size = self.and_(word, 0x7FFFFFFF)
+        odd = self.and_(self.shr(size, form.shift, signed=False), 1)
+        up = self.add(self.add(size, (1 << form.shift - 1) - 1), odd)
+        near = self.sub(self.shr(up, form.shift, signed=False), form.rebias)
+        raised = self.bitcast(self.add(self.abs(x), form.raising), "i32")
+        subnormal = self.sub(raised, float_bits(form.raising, "f32"))
+        small = self.cmp("lt", size, float_bits(form.smallest_normal, "f32"))
+        found = self.select(small, subnormal, self.minimum(near, form.beyond))
+        if form.nan != form.beyond:
+            found = self.select(self.is_nan(x), form.nan, found)
+        sign = self.and_(self.shr(word, 24, signed=False), 0x80)
+        return self.bitcast(self.convert(self.or_(found, sign), "i8"), type.kind)
+
     def _to_odd(self, x: Value) -> Value:
-        """f64 to f32 rounded to odd, so that a second rounding to 16 bits is right."""
+        """f64 to f32 rounded to odd, so that a second rounding to 8 or 16 bits is right."""
         near = self.convert(x, "f32")
         back = self.convert(near, "f64")
         word = self.bitcast(near, "i32")

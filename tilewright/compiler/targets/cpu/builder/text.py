@@ -7,7 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.compiler.targets.cpu.builder.values import I64, PTR, Operand, Type, Value, float_bits, wrap
+from tilewright.compiler.targets.cpu.builder.values import (
+    FLOAT8,
+    I64,
+    PTR,
+    Operand,
+    Type,
+    Value,
+    float_bits,
+    wrap,
+)
 from tilewright.errors import InternalError
 
 if TYPE_CHECKING:
@@ -23,6 +32,13 @@ class _Function:
     body: list[str] = field(default_factory=list)
     constants: dict[str, Value] = field(default_factory=dict)
     returned: bool = False
+
+
+def _literal(pattern: int, type: Type) -> str:
+    """The number with these bits, as MLIR has it."""
+    if type.is_float and type.kind not in FLOAT8:
+        return f"0x{pattern:0{type.bits // 4}X}"
+    return str(wrap(pattern, type.bits))
 
 
 def typed_list(values: Sequence[Value]) -> str:
@@ -136,9 +152,7 @@ class Text:
 
     def bits(self, pattern: int, type: Type) -> Value:
         """The constant with this bit pattern in every lane."""
-        if type.is_float:
-            return self._constant(f"0x{pattern:0{type.bits // 4}X}", type)
-        return self._constant(str(wrap(pattern, type.bits)), type)
+        return self._constant(_literal(pattern, type), type)
 
     def iota(self, type: Type) -> Value:
         """0, 1, 2, … along the lanes."""
@@ -147,7 +161,7 @@ class Text:
     def lane_constant(self, xs: Sequence[int | float | bool], type: Type) -> Value:
         """One constant a lane."""
         if type.is_float:
-            items = [f"0x{float_bits(float(x), type.kind):0{type.bits // 4}X}" for x in xs]
+            items = [_literal(float_bits(float(x), type.kind), type) for x in xs]
         elif type.kind == "i1":
             items = ["true" if x else "false" for x in xs]
         else:
@@ -163,7 +177,7 @@ class Text:
             text = f"dense<{literal}> : {type}" if type.lanes else scalar
             function.head.append(f"    {value} = arith.constant {text}")
             function.constants[key] = value
-        return function.constants[key]
+        return Value(function.constants[key].name, type)  # the same text may be of another kind
 
     def null(self) -> Value:
         """The null pointer."""

@@ -6,21 +6,28 @@ import math
 import struct
 from dataclasses import dataclass
 
-FLOAT_BITS = {"f64": 64, "f32": 32, "f16": 16, "bf16": 16}
+import numpy as np
+
+from tilewright.dsl.dtypes import BY_NAME
+
+FLOAT_BITS = {"f64": 64, "f32": 32, "f16": 16, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
 INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
-STORAGE_FLOATS = ("f16", "bf16")  # loaded and stored, never computed in
+FLOAT8 = ("f8e4m3fn", "f8e5m2")  # bytes to MLIR
+STORAGE_FLOATS = ("f16", "bf16", *FLOAT8)  # loaded and stored, never computed in
 
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """An element kind (f64 f32 f16 bf16 i1 i8 i16 i32 i64 ptr) and a number of lanes (0: scalar)."""
+    """An element kind (f64 f32 f16 bf16 f8e4m3fn f8e5m2 i1 i8 i16 i32 i64 ptr) and a number of lanes (0:
+    scalar).
+    """
 
     kind: str
     lanes: int = 0
 
     @property
     def element(self) -> str:
-        return "!llvm.ptr" if self.kind == "ptr" else self.kind
+        return "!llvm.ptr" if self.kind == "ptr" else "i8" if self.kind in FLOAT8 else self.kind
 
     def __str__(self) -> str:
         return f"vector<{self.lanes}x{self.element}>" if self.lanes else self.element
@@ -89,6 +96,9 @@ def float_bits(x: float, kind: str) -> int:
             return struct.unpack("<H", struct.pack("<e", x))[0]
         except OverflowError:
             return 0x7C00 if x > 0 else 0xFC00
+    if kind in FLOAT8:
+        with np.errstate(all="ignore"):
+            return int(np.float64(x).astype(BY_NAME[kind].numpy).view(np.uint8))
     try:
         single = struct.unpack("<I", struct.pack("<f", x))[0]
     except OverflowError:

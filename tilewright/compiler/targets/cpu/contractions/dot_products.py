@@ -21,7 +21,7 @@ from tilewright.compiler.nest import Kernel
 from tilewright.compiler.ranges import Range, range_for_any_extents
 from tilewright.compiler.targets.cpu.builder import BF16, I16, I32, Builder, Type, Value, float_bits
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
-from tilewright.dsl.dtypes import bfloat16, float32, int16, int32, int64
+from tilewright.dsl.dtypes import FLOAT8, bfloat16, float32, int16, int32, int64
 from tilewright.dsl.program import Cast, Const, Map, Node
 
 TOGETHER = 2  # summed positions in a word
@@ -57,8 +57,8 @@ def _is_short(left: Node, right: Node) -> bool:
 
 
 def _is_bfloat16(node: Node) -> bool:
-    """Whether every value of a node is a bfloat16 number."""
-    if node.dtype == bfloat16:
+    """Whether every value of a node is a bfloat16 number, as those of 8 bits are."""
+    if node.dtype == bfloat16 or node.dtype in FLOAT8:
         return True
     match node:
         case Cast() if node.dtype == float32:

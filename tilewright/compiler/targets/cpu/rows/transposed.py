@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 
 from tilewright.compiler.nest import Kernel
-from tilewright.compiler.targets.cpu.builder import I64, Builder, Type, Value
+from tilewright.compiler.targets.cpu.builder import I64, STORAGE_FLOATS, Builder, Type, Value
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops
 from tilewright.compiler.targets.cpu.schedule import Schedule, lying_across
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
@@ -82,7 +82,7 @@ class TransposedTiles(RowLoops):
             inner = scope.child({self.across: b.add(first, rows.index), self.lane: Lanes(lane)})
             for read, place in self.places.items():
                 type = self._kinds[read]
-                stored = type.of("i16") if type.kind in ("f16", "bf16") else type
+                stored = type.integer if type.kind in STORAGE_FLOATS else type
                 at = b.offset(place, b.mul(rows.index, self.lanes * stored.bytes))
                 inner.values[read] = b.bitcast(b.load(at, stored), type.kind)
             self._store(inner, self.stores)
@@ -95,7 +95,8 @@ class TransposedTiles(RowLoops):
             column = scope.child({self.across: Lanes(first), self.lane: b.add(lane, number)})
             value = column.read(read)
             self._kinds[read] = value.type
-            columns.append(b.bitcast(value, "i16") if value.type.kind in ("f16", "bf16") else value)
+            narrow = value.type.kind in STORAGE_FLOATS
+            columns.append(b.bitcast(value, value.type.integer.kind) if narrow else value)
         for number, row in enumerate(b.transpose(columns)):
             b.store(row, b.offset(self.places[read], number * self.lanes * row.type.bytes))
 
