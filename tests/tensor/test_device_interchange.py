@@ -44,7 +44,10 @@ class Capsules:
 
 @pytest.mark.parametrize(
     "dtype",
-    [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.uint8, np.bool_, np.complex64],
+    [
+        *(np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn),
+        *(ml_dtypes.float8_e5m2, np.int64, np.uint8, np.bool_, np.complex64),
+    ],
 )
 def test_capsules_carry_every_dtype(device, dtype):
     x = tw.tensor(X.astype(dtype), device=device)

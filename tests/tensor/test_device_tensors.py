@@ -30,7 +30,10 @@ def values(result) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     "dtype",
-    [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.uint8, np.bool_, np.complex64],
+    [
+        *(np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn),
+        *(ml_dtypes.float8_e5m2, np.int64, np.uint8, np.bool_, np.complex64),
+    ],
 )
 def test_values_travel_there_and_back(device, dtype):
     whole = np.arange(24).reshape(2, 3, 4).astype(dtype)

@@ -6,6 +6,7 @@ import pickle
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 import tilewright as tw
 from tilewright.errors import ArgumentError, DTypeError, OverlapError, ShapeError
@@ -71,8 +72,6 @@ def test_random_tensors_follow_the_seed():
 
 
 def test_dlpack_both_ways():
-    import torch
-
     x = tw.arange(4).float()
     assert torch.from_dlpack(x).tolist() == [0, 1, 2, 3]
     source = torch.ones(3)
@@ -80,6 +79,45 @@ def test_dlpack_both_ways():
     source[0] = 5
     assert shared.tolist() == [5, 1, 1]
     assert tw.tensor(torch.ones(2)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_dlpack_of_floats_that_numpy_lacks(dtype):
+    values = [[0.0, -0.0, 1.5], [-448.0, 2.0**-9, float("nan")]]
+    x = tw.tensor(values, dtype=dtype)
+    theirs = torch.from_dlpack(x.T)
+    assert theirs.dtype == getattr(torch, dtype) and theirs.stride() == (1, 3)
+    assert theirs.data_ptr() == x.numpy().ctypes.data
+    np.testing.assert_array_equal(theirs.float().numpy(), x.T.to(tw.float32).numpy())
+    source = torch.tensor(values).to(getattr(torch, dtype))
+    for ours in (tw.from_dlpack(source), tw.as_tensor(source), tw.tensor(source)):
+        assert ours.dtype == x.dtype
+        np.testing.assert_array_equal(ours.numpy().view(np.uint8), source.view(torch.uint8).numpy())
+    assert tw.from_dlpack(source[:, ::2]).stride() == (3, 2)
+    assert tw.from_dlpack(x).tolist()[0] == [0, 0, 1.5]
+
+
+def test_dlpack_of_dtypes_that_the_language_lacks():
+    with pytest.raises(DTypeError, match=r"DLPack's dtype \(11, 8 bits\) cannot be a tensor"):
+        tw.from_dlpack(torch.ones(2).to(torch.float8_e4m3fnuz))
+    with pytest.raises(DTypeError, match="data of dtype uint16 cannot be a tensor"):
+        tw.from_dlpack(torch.ones(2).to(torch.uint16))
+
+
+def test_a_capsule_is_taken_once():
+    class Twice:
+        capsule = torch.ones(2).__dlpack__()
+
+        def __dlpack_device__(self):
+            return 1, 0
+
+        def __dlpack__(self, **keywords):
+            return self.capsule
+
+    source = Twice()
+    assert tw.from_dlpack(source).tolist() == [1, 1]
+    with pytest.raises(BufferError, match="was used before"):
+        tw.from_dlpack(source)
 
 
 def test_python_values():

@@ -9,7 +9,7 @@ import numpy as np
 from tilewright.dsl.dtypes import ALL, COMPLEX, as_stored_dtype, float32, stored
 from tilewright.errors import ArgumentError, DTypeError
 from tilewright.op import storage
-from tilewright.runtime import memory
+from tilewright.runtime import dlpack, memory
 from tilewright.runtime.devices import CPU
 from tilewright.tensor.record import Value
 from tilewright.tensor.tensor import Tensor, _shape
@@ -46,7 +46,7 @@ def as_array(data: Any, dtype: Any = None, copy: bool = False) -> np.ndarray:
 
 def _from_python(data: Any, wanted: np.dtype | None) -> np.ndarray:
     if hasattr(data, "__dlpack__") and not isinstance(data, (bool, int, float, list, tuple)):
-        return np.from_dlpack(data)
+        return dlpack.array_of(data)
     try:
         array = np.asarray(_plain(data))
     except ValueError as error:
@@ -89,9 +89,9 @@ def _on_device(data: Any) -> Tensor | None:
     if isinstance(data, (np.ndarray, np.generic, bool, int, float, complex, list, tuple)):
         return None
     if hasattr(data, "__cuda_array_interface__") or _lies_on_cuda(data):
-        from tilewright.runtime.cuda import dlpack
+        from tilewright.runtime.cuda import dlpack as shared
 
-        return Tensor._make(dlpack.array_of(data))
+        return Tensor._make(shared.array_of(data))
     return None
 
 
@@ -135,7 +135,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
 def from_dlpack(source: Any) -> Tensor:
     """A Tensor that shares the memory of another library's array or tensor, on the CPU or a CUDA device."""
     found = _on_device(source)
-    return Tensor._make(as_array(np.from_dlpack(source))) if found is None else found
+    return Tensor._make(as_array(dlpack.array_of(source))) if found is None else found
 
 
 # --- filled -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from tilewright.dsl.dtypes import as_stored_dtype
 from tilewright.errors import ArgumentError, DerivativeError, DeviceError, DTypeError, ShapeError
 from tilewright.op import storage
 from tilewright.op.binding import where
+from tilewright.runtime import dlpack
 from tilewright.runtime.devices import CPU, Array, Device, is_device
 from tilewright.tensor import operators
 from tilewright.tensor.operators import convert
@@ -130,22 +131,22 @@ class Exchange(Portable, Value):
 
     def __dlpack__(self, **keywords: Any) -> Any:
         if not isinstance(self._array, Array):
-            return self.numpy().__dlpack__(**keywords)
-        from tilewright.runtime.cuda import dlpack
+            return dlpack.capsule(self.numpy(), **keywords)
+        from tilewright.runtime.cuda import dlpack as shared
 
         array, place = self._shared("__dlpack__"), keywords.get("dl_device")
         if place is not None and tuple(place) != self.__dlpack_device__():
             raise BufferError(f"this tensor lies on {self.device}; bring it to where it is wanted first")
-        return dlpack.capsule(
+        return shared.capsule(
             storage.copied(array) if keywords.get("copy") else array, keywords.get("stream")
         )
 
     def __dlpack_device__(self) -> tuple[int, int]:
         if not isinstance(self._array, Array):
             return self._array.__dlpack_device__()
-        from tilewright.runtime.cuda import dlpack
+        from tilewright.runtime.cuda import dlpack as shared
 
-        return dlpack.CUDA, self.device.index or 0
+        return shared.CUDA, self.device.index or 0
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

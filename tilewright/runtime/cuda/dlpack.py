@@ -15,13 +15,14 @@ from tilewright.errors import ArgumentError, DTypeError
 from tilewright.runtime.cuda import cards
 from tilewright.runtime.cuda.arrays import Borrowed, DeviceArray, array_type, contiguous_strides
 from tilewright.runtime.cuda.streams import Stream, stream_of
+from tilewright.runtime.dlpack import CODES, narrow_float
 
 CUDA = 2
 """DLPack's number of the kind of device."""
 LEGACY_DEFAULT, NO_STREAM = 1, -1
 FRESH, TAKEN = b"dltensor", b"used_dltensor"
-INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL = 0, 1, 2, 4, 5, 6
-_CODES = {"i": INT, "u": UINT, "f": FLOAT, "V": BFLOAT, "c": COMPLEX, "b": BOOL}
+INT, UINT, FLOAT, COMPLEX, BOOL = 0, 1, 2, 5, 6
+_CODES = {"i": INT, "u": UINT, "f": FLOAT, "c": COMPLEX, "b": BOOL}
 
 
 class _Device(ctypes.Structure):
@@ -90,7 +91,8 @@ def capsule(array: DeviceArray, stream: int | None) -> Any:
     described.data = array.address if array.size else None
     described.device = _Device(CUDA, array.ordinal)
     described.rank = rank
-    described.dtype = _DType(_CODES[array.dtype.kind], 8 * array.itemsize, 1)
+    code = CODES.get(array.dtype.name)
+    described.dtype = _DType(_CODES[array.dtype.kind] if code is None else code, 8 * array.itemsize, 1)
     described.shape = ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64))
     described.strides = ctypes.cast(strides, ctypes.POINTER(ctypes.c_int64))
     managed.deleter = _forget
@@ -148,17 +150,16 @@ def _from_dlpack(source: Any) -> DeviceArray:
 
 def _dtype(code: int, bits: int, lanes: int) -> np.dtype:
     """NumPy's dtype for one of DLPack's. Raises `DTypeError`."""
-    if lanes == 1 and (code, bits) == (BFLOAT, 16):
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
+    narrow = narrow_float(code, bits)
+    if lanes == 1 and narrow is not None:
+        return narrow
     if lanes == 1 and (code, bits) == (BOOL, 8):
         return np.dtype(np.bool_)
     letter = {INT: "i", UINT: "u", FLOAT: "f", COMPLEX: "c"}.get(code)
     try:
         if lanes == 1 and letter is not None:
             return np.dtype(f"{letter}{bits // 8}")
-    except TypeError:  # such as a float of 8 bits
+    except TypeError:
         pass
     raise DTypeError(f"an array of DLPack's dtype ({code}, {bits} bits, {lanes} lanes) cannot be a tensor")
 
