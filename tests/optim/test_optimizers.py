@@ -70,6 +70,43 @@ def test_resuming_is_exact(name, options):
         np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
 
+def test_numbers_may_be_tensors():
+    """The steps are the same; a Tensor stays the one that it is when a state is loaded."""
+    rng = np.random.default_rng(8)
+    start, slopes = rng.standard_normal(5), rng.standard_normal((6, 5))
+    rates = (0.1, 0.1, 0.1, 0.02, 0.02, 0.02)
+
+    def trained(in_tensors: bool) -> tuple[np.ndarray, tw.optim.AdamW]:
+        param = tw.tensor(start, requires_grad=True)
+        lr = tw.tensor(0.0, dtype="float64") if in_tensors else 0.0
+        optimizer = tw.optim.AdamW([param], lr=lr, capturable=in_tensors)
+        for number, (slope, rate) in enumerate(zip(slopes, rates, strict=True)):
+            if number == 3:
+                saved, optimizer = (
+                    optimizer.state_dict(),
+                    tw.optim.AdamW([param], lr=lr, capturable=in_tensors),
+                )
+                optimizer.load_state_dict(saved)
+            param.grad = tw.tensor(slope)
+            if in_tensors:
+                assert optimizer.param_groups[0]["lr"] is lr
+                lr.fill_(rate)
+            else:
+                optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+        return param.detach().numpy(), optimizer
+
+    (found, capturable), (expected, plain) = trained(True), trained(False)
+    np.testing.assert_array_equal(found, expected)
+    (kept,), (number,) = capturable.state.values(), plain.state.values()
+    assert isinstance(kept["step"], tw.Tensor) and kept["step"].item() == number["step"] == 6
+    plain.load_state_dict(capturable.state_dict())  # and the other way round
+    plain.param_groups[0]["capturable"] = False
+    plain.param_groups[0]["params"][0].grad = tw.tensor(slopes[0])
+    plain.step()
+    assert next(iter(plain.state.values()))["step"] == 7
+
+
 def test_groups_have_options_of_their_own():
     (a, b, c), _ = parameters()
     optimizer = tw.optim.SGD([{"params": [a], "lr": 1.0}, {"params": b}], lr=0.5)

@@ -82,12 +82,21 @@ def test_what_is_beside_the_operands_is_used_where_it_lies(device):
     same(total, expected)
 
 
-def training(device: str, graphed: bool) -> list[np.ndarray]:
-    """The losses of some steps, and the weights after them."""
+def sgd(params) -> tw.optim.Optimizer:
+    return tw.optim.SGD(params, lr=0.05, momentum=0.9)
+
+
+def adamw(params) -> tw.optim.Optimizer:
+    """Whose rate is on the device as well."""
+    return tw.optim.AdamW(params, lr=tw.full((), 0.05), capturable=True)
+
+
+def training(device: str, graphed: bool, optimizer_of=sgd) -> list[np.ndarray]:
+    """The losses of some steps, and the weights after them. A rate that is a Tensor falls on the way."""
     tw.manual_seed(3)
     with tw.device(device):
         model = tw.nn.Sequential(tw.nn.Linear(5, 7), tw.nn.GELU(), tw.nn.Linear(7, 1))
-        optimizer = tw.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        optimizer = optimizer_of(model.parameters())
     rng = np.random.default_rng(5)
 
     def step(x: tw.Tensor, y: tw.Tensor) -> tw.Tensor:
@@ -99,14 +108,31 @@ def training(device: str, graphed: bool) -> list[np.ndarray]:
 
     run = tw.graph(step) if graphed else step
     losses = []
-    for _ in range(6):
+    for number in range(7):
+        rate = optimizer.param_groups[0]["lr"]
+        if number == 5 and isinstance(rate, tw.Tensor):
+            rate.fill_(0.01)
         x, y = rng.standard_normal((8, 5)), rng.standard_normal((8, 1))
         losses.append(run(*(tw.tensor(a.astype(np.float32), device=device) for a in (x, y))))
     return [t.detach().cpu().numpy() for t in (*losses, *model.parameters())]
 
 
-def test_a_training_step_trains_as_it_does_without(device):
-    for found, expected in zip(training(device, True), training(device, False), strict=True):
+@pytest.mark.parametrize("optimizer_of", [sgd, adamw])
+def test_a_training_step_trains_as_it_does_without(device, optimizer_of):
+    runs = (training(device, graphed, optimizer_of) for graphed in (True, False))
+    for found, expected in zip(*runs, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_steps_on_the_device_are_those_counted_in_python(device):
+    def plain(params) -> tw.optim.Optimizer:
+        return tw.optim.AdamW(params, lr=0.05)
+
+    def counted(params) -> tw.optim.Optimizer:
+        return tw.optim.AdamW(params, lr=0.05, capturable=True)
+
+    runs = (training(device, graphed, of) for graphed, of in ((True, counted), (False, plain)))
+    for found, expected in zip(*runs, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -315,13 +341,11 @@ def test_numbers_cannot_change(device):
 
 
 def test_scalars_of_ops_cannot_change(device):
-    param = tw.nn.Parameter(tw.ones(3, device=device))
-    optimizer = tw.optim.AdamW([param], lr=0.1)
+    param, mean, square = (tw.ones(3, device=device) for _ in range(3))
+    steps = iter(range(1, 9))
 
     def step(gradient: tw.Tensor):
-        param.grad = gradient
-        optimizer.step()
-        return param.detach()
+        return tw.kernels.adamw_step(param, gradient, mean, square, step=float(next(steps)))
 
     graph = tw.graph(step)
     graph(tw.ones(3, device=device))
@@ -350,6 +374,43 @@ def test_another_way_while_it_is_recorded_is_seen(device, last, message):
     graph(tw.ones(3, device=device))
     graph(tw.ones(3, device=device))
     assert message in refused(graph, tw.ones(3, device=device))
+
+
+def stepping(device: str, **options) -> tuple[tw.Graph, tw.optim.Optimizer, tw.Tensor]:
+    """A graph of an AdamW's step."""
+    param = tw.ones(3, device=device, requires_grad=True)
+    optimizer = tw.optim.AdamW([param], **options)
+
+    def step(x: tw.Tensor) -> None:
+        optimizer.zero_grad()
+        (param * x).sum().backward()
+        optimizer.step()
+
+    return tw.graph(step), optimizer, tw.ones(3, device=device)
+
+
+def test_steps_that_python_counts_cannot_be_recorded(device):
+    graph, _, x = stepping(device)
+    with pytest.raises(
+        CaptureError, match=r"counts steps in Python.*make the optimizer with capturable=True"
+    ):
+        graph(x)
+
+
+def test_options_that_a_graph_does_not_see_cannot_change(device):
+    graph, optimizer, x = stepping(device, lr=0.1, capturable=True)
+    group = optimizer.param_groups[0]
+    for _ in range(CALLS):
+        graph(x)
+    group["lr"] = 0.05
+    message = "option 'lr' of AdamW's group 0 was 0.1 when it was recorded, and is 0.05 now.*make it a Tensor"
+    with pytest.raises(CaptureError, match=message):
+        graph(x)
+    group["lr"] = 0.1
+    graph(x)
+    group["lr"] = tw.full((), 0.1, device=device)
+    with pytest.raises(CaptureError, match=r"was 0\.1 when it was recorded, and is Tensor"):
+        graph(x)
 
 
 def test_other_operands_need_another_graph(device):

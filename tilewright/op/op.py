@@ -10,7 +10,7 @@ gives NumPy arrays, and any other type of argument may take the call over by a m
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ from tilewright.runtime.recent import Recent
 Shape = tuple[int, ...]
 Arrays = tuple[np.ndarray, ...]
 
+TAKES_OVER = "__tilewright_apply__"
 MAX_SITES = 2048  # that are remembered of an op
 MAX_PROGRAMS = 1024
 
@@ -83,6 +84,11 @@ class Op:
         """
         out = keywords.pop("out") if "out" in keywords and self._out_is_free else None
         arguments = self.arguments(tiles, keywords)
+        if arguments.scalars and (given := arguments.scalars_in_arrays()):
+            return self.with_operands(frozenset(given))._called(arguments.with_operands(given), out)
+        return self._called(arguments, out)
+
+    def _called(self, arguments: Arguments, out: Any) -> Any:
         for value in arguments.tiles.values():
             kind = type(value)
             if kind is np.ndarray and value.dtype.kind != "c":
@@ -91,7 +97,7 @@ class Op:
                 return self._on_pairs(arguments, out)
             if isinstance(value, Expr):
                 return self._inlined(arguments, out)
-            take_over = getattr(kind, "__tilewright_apply__", None)
+            take_over = getattr(kind, TAKES_OVER, None)
             if take_over is not None:
                 return take_over(self, arguments, out)
         results = self._run(arguments, out)
@@ -117,6 +123,13 @@ class Op:
     def with_pairs(self, names: frozenset[str]) -> Op:
         """The op whose operands `names` are complex: real ones with one axis more."""
         raise DTypeError(f"{where(self.name)} has no meaning for complex numbers")
+
+    def with_operands(self, names: frozenset[str]) -> Op:
+        """The op whose run-time scalars `names` are operands without axes, the last ones."""
+        raise ArgumentError(
+            f"{where(self.name)}: {min(names)!r} is a number passed at run time, which only a call of the op "
+            "itself takes from a Tensor; pass a number here"
+        )
 
     def _inlined(self, arguments: Arguments, out: Any) -> Any:
         if out is None:
@@ -351,6 +364,15 @@ class Arguments:
     @property
     def constants_key(self) -> tuple:
         return constants_key(self.constants)
+
+    def scalars_in_arrays(self) -> list[str]:
+        """The run-time scalars that are given as Tensors, which are read where they lie."""
+        return [name for name, value in self.scalars.items() if hasattr(type(value), TAKES_OVER)]
+
+    def with_operands(self, names: Collection[str]) -> Arguments:
+        """The same call with some scalars among the operands."""
+        tiles = {**self.tiles, **{name: self.scalars[name] for name in names}}
+        return Arguments(tiles, {n: v for n, v in self.scalars.items() if n not in names}, self.constants)
 
     def target(self, op_name: str) -> str:
         """Where the operands lie: "cpu" or "cuda:0", … Raises `DeviceError` where they lie apart."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from tilewright.autograd.tape import enable_grad, no_grad
 from tilewright.errors import ArgumentError, ShapeError
 from tilewright.op.op import Op
-from tilewright.tensor.creation import as_tensor
+from tilewright.runtime import capturing
+from tilewright.tensor.creation import as_tensor, full
 from tilewright.tensor.gradients import clear_gradient
 from tilewright.tensor.tensor import Tensor
 from tilewright.tensor.updates import Update
@@ -76,6 +78,7 @@ class Optimizer:
         gives.
         """
         loss = None
+        self._watch()
         if closure is not None:
             with enable_grad():
                 loss = closure()
@@ -89,6 +92,17 @@ class Optimizer:
                             self._follow(param, state)
                         self.update(param, gradient, state, group)
         return loss
+
+    def _watch(self) -> None:
+        """In a function that becomes a graph options stay as they are, and the graph looks after that."""
+        function = capturing.running()
+        if function is None:
+            return
+        for number, group in enumerate(self.param_groups):
+            for option in group:
+                if option != "params":
+                    what = f"the option {option!r} of {type(self).__name__}'s group {number}"
+                    function.watch(what, functools.partial(_told, group, option))
 
     def _follow(self, param: Tensor, state: dict[str, Any]) -> None:
         """Bring a parameter's state to where the parameter went."""
@@ -144,7 +158,9 @@ class Optimizer:
             param = params[number]
             state[param] = {name: _loaded(name, value, param) for name, value in values.items()}
         for group, own in zip(groups, self.param_groups, strict=True):
-            own.update({k: copy.deepcopy(v) for k, v in group.items() if k != "params"})
+            for name, value in group.items():
+                if name != "params":
+                    _set(own, name, value)
         self.state = state
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,6 +172,37 @@ class Optimizer:
             options = ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
             lines.append(f"  group {number}: {len(group['params'])} parameters, {options}")
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def count(state: dict[str, Any], param: Tensor, capturable: bool) -> None:
+    """One step more in `state["step"]`: a number, or if `capturable` a Tensor where the parameter lies."""
+    step = state["step"]
+    if capturable:
+        if not isinstance(step, Tensor):
+            state["step"] = step = full((), float(step), dtype="float32", device=param.device)
+        step.add_(1.0)
+        return
+    capturing.refuse(
+        "its optimizer counts steps in Python, and every run of the graph would be the same step",
+        "make the optimizer with capturable=True, which counts on the device",
+    )
+    state["step"] = (int(step.item()) if isinstance(step, Tensor) else step) + 1
+
+
+def _told(group: Group, option: str) -> str:
+    """An option's value for a comparison: of a Tensor, which one it is."""
+    value = group[option]
+    return f"Tensor {id(value):#x}" if isinstance(value, Tensor) else repr(value)
+
+
+def _set(group: Group, option: str, value: Any) -> None:
+    """An option's value; a Tensor, which a graph may read, stays the one that it is."""
+    own = group.get(option)
+    if isinstance(own, Tensor):
+        with no_grad():
+            own.copy_(as_tensor(value, dtype=own.dtype, device=own.device))
+    else:
+        group[option] = copy.deepcopy(value)
 
 
 def _loaded(name: str, value: Any, param: Tensor) -> Any:

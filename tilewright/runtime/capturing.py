@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tilewright.errors import CaptureError
 
@@ -23,6 +23,7 @@ class Numbers:
         self.function = function
         self._before = recorded
         self._found: list[tuple[str, str]] = []
+        self._watched: list[tuple[str, str, Callable[[], str]]] = []
 
     @property
     def is_recorded(self) -> bool:
@@ -37,6 +38,21 @@ class Numbers:
             if told:
                 raise self.error(told)
         self._found.append(entry)
+
+    def watch(self, what: str, read: Callable[[], str]) -> None:
+        """Something that the function does not work out anew when the graph runs; it must not change."""
+        self._watched.append((what, read(), read))
+
+    def check_watched(self) -> None:
+        """Raises `CaptureError` where something is not what it was when it was recorded."""
+        for what, before, read in self._watched:
+            now = read()
+            if now != before:
+                raise CaptureError(
+                    f"graph of {self.function}: {what} was {before} when it was recorded, and is {now} now, "
+                    "which the graph does not see: make it a Tensor on the device and write to that, or make "
+                    "another graph"
+                )
 
     def difference(self, before: Numbers) -> str:
         """What differs from the run before, in words; nothing where nothing does."""

@@ -151,6 +151,7 @@ class _Recorded:
         from tilewright.runtime.cuda.graphs import CudaGraph
 
         name = numbers.function
+        self.numbers = numbers
         arrays = [operand._array for operand in operands]
         self.operands = [storage.empty(a.shape, a.dtype, a.device) for a in arrays]
 
@@ -176,6 +177,7 @@ class _Recorded:
         from tilewright.compiler.targets.triton import copies
         from tilewright.runtime.cuda import streams
 
+        self.numbers.check_watched()
         with streams.stream(self.graph.stream):
             for held, operand in zip(self.operands, operands, strict=True):
                 copies.copy(held, operand._array)
