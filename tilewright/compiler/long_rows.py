@@ -38,8 +38,14 @@ class Cut:
     axis: str
 
 
-def cut(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Cut | None:
-    """The kernel in chunks of its rows, if those are few and long and lie along in memory."""
+def cut(
+    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int],
+    fewest: int | None = None, most_rows: int | None = None,
+) -> Cut | None:  # fmt: skip
+    """The kernel in chunks of its rows, if those are few and long and lie along in memory.
+
+    A target that shares work out otherwise says from how many positions on, and up to how many rows.
+    """
     if kernel.kind != "row" or not kernel.phases[0].reductions or not kernel.parallel:
         return None
     if kernel.split and (kernel.split.of == "row" or extents[kernel.split.axis] > 1):
@@ -47,7 +53,8 @@ def cut(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[s
     if any(is_chunk_axis(axis) for axis in kernel.row):  # of partial results, which are few
         return None
     rows, positions = (_count(axes, extents) for axes in (kernel.parallel, kernel.row))
-    if rows > MOST_ROWS or positions < FEWEST or not _lies_along(kernel, strides, extents):
+    fewest, most_rows = FEWEST if fewest is None else fewest, MOST_ROWS if most_rows is None else most_rows
+    if rows > most_rows or positions < fewest or not _lies_along(kernel, strides, extents):
         return None
     return _Cutter(kernel).cut()
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tilewright.compiler.contraction import multiply
-from tilewright.compiler.nest import ACCUMULATOR, Kernel
+from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read, Reduce
@@ -24,12 +24,15 @@ from tilewright.dsl.program import replace as replace_nodes
 def reshaped(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
     """The kernel in the form that suits the extents of a call."""
     contraction = kernel.contraction
-    if contraction is None:
-        return kernel
-    sides = (contraction.m, contraction.n, contraction.k)
-    if all(math.prod(extents[base(axis)] for axis in side) > 1 for side in sides):
+    if contraction is None or not is_slender(contraction, extents):
         return kernel
     return as_row(kernel, [a for a in (*kernel.parallel, *contraction.k) if extents[base(a)] > 1])
+
+
+def is_slender(contraction: Contraction, extents: Mapping[str, int]) -> bool:
+    """Whether a side of a contraction, or its sum, has one position."""
+    sides = (contraction.m, contraction.n, contraction.k)
+    return any(math.prod(extents[base(axis)] for axis in side) == 1 for side in sides)
 
 
 def as_row(kernel: Kernel, walked: Sequence[str]) -> Kernel:

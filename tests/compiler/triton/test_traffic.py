@@ -31,7 +31,7 @@ def test_a_row_softmax_loads_its_input_once():
 
 
 def test_a_row_that_no_block_holds_is_walked_for_each_phase():
-    x = np.empty((8, 262144), HALF)
+    x = np.empty((128, 262144), HALF)
     (moved,) = traffics(soften, x)
     assert (moved.sites("x_ptr"), moved.loaded("x_ptr"), moved.stored("y_ptr")) == (3, 3 * x.nbytes, x.nbytes)
 

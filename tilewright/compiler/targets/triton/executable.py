@@ -94,6 +94,7 @@ class InterpreterExecutable(TritonExecutable):
         arrays, recipe = self.recipe(arguments)
         for buffer, shape in recipe.buffers:
             arrays[buffer.name] = _poisoned(shape, buffer.dtype.numpy)
+        arrays |= {name: arrays[result] for name, result in recipe.inside}
         aligned = frozenset(name for name, array in arrays.items() if _lies_aligned(array))
         for step in (step.suited(aligned) for step in recipe.steps):
             values = [_argument(p, step, arrays, scalars or {}) for p in step.parameters]

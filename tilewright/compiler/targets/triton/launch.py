@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from tilewright.compiler.in_place import replaceable
 from tilewright.compiler.nest import Buffer, Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.ranking import without_orders
+from tilewright.compiler.targets.triton.calls import Call, contiguous_strides, inside_results
 from tilewright.compiler.targets.triton.emit import Emitted, emit
 from tilewright.compiler.targets.triton.facts import facts_of
 from tilewright.compiler.targets.triton.parameters import POINTER, SCALAR, Parameter, integer_value
@@ -37,7 +37,6 @@ from tilewright.compiler.targets.triton.schedule import (
 )
 from tilewright.compiler.targets.triton.split_sums import in_parts
 from tilewright.compiler.targets.triton.toolchain import Target
-from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
@@ -101,6 +100,8 @@ class Recipe:
     buffers: tuple[tuple[Buffer, tuple[int, ...]], ...]
     replaceable: frozenset[tuple[str, str]] = frozenset()
     """(result, operand) where the one may be written over the other."""
+    inside: tuple[tuple[str, str], ...] = ()
+    """What lies in memory as a result does, and the result that it becomes."""
 
 
 class Recipes:
@@ -131,29 +132,24 @@ class Recipes:
         if nonempty != definition:
             return self._for_empty_axes(nonempty).recipe(shapes, strides, places)
         extents |= chunk_extents(self.plan, extents)
-        buffers = tuple(
-            (b, tuple(extents[base(a)] for a in b.axes))
-            for b in (*self.plan.results, *self.plan.intermediates)
-        )
-        all_shapes, all_strides = dict(shapes), dict(strides)
-        for buffer, shape in buffers:
-            all_shapes[buffer.name] = shape
-            all_strides[buffer.name] = places.get(buffer.name) or contiguous_strides(shape)
+        inside = inside_results(self.plan, extents, places)
+        call = Call(self.plan, extents, dict(shapes), dict(strides), inside)
+        for buffer in (*self.plan.results, *self.plan.intermediates):
+            call.add(buffer)
+        call.strides |= places
         steps: list[Step] = []
-        for number, kernel in enumerate(self.plan.kernels):
-            step = self._step(number, kernel, all_shapes, all_strides, extents)
+        for kernel in call.kernels():
+            step = self._step(kernel, call)
             if step.schedule.parts == 1:
                 steps.append(step)
                 continue
             halves = in_parts(kernel)
-            whole = {**extents, halves.axis: step.schedule.parts}
-            shape = tuple(whole[base(a)] for a in halves.buffer.axes)
-            buffers += ((halves.buffer, shape),)
-            all_shapes[halves.buffer.name] = shape
-            all_strides[halves.buffer.name] = contiguous_strides(shape)
-            for half in (halves.sums, halves.finish):
-                steps.append(self._step((number, half.name), half, all_shapes, all_strides, whole))
-        return Recipe(tuple(s for s in steps if s.grid), buffers, self.replaceable)
+            call.extents[halves.axis] = step.schedule.parts
+            call.add(halves.buffer)
+            steps += [self._step(half, call) for half in (halves.sums, halves.finish)]
+        buffers = tuple((b, call.shapes[b.name]) for b in call.between if b.name not in inside)
+        free = frozenset(pair for pair in self.replaceable if pair[0] not in inside.values())
+        return Recipe(tuple(s for s in steps if s.grid), buffers, free, tuple(inside.items()))
 
     def _for_empty_axes(self, program: Program) -> Recipes:
         found = self._empty.get(program)
@@ -161,16 +157,15 @@ class Recipes:
             found = self._empty[program] = Recipes(lower(program), self.target, self._choose)
         return found
 
-    def _step(
-        self, place: Any, kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]
-    ) -> Step:
+    def _step(self, kernel: Kernel, call: Call) -> Step:
         names = [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
-        plain = {name: normal_strides(shapes[name], strides[name]) for name in names}
-        layout = layout_of(kernel, {n: shapes[n] for n in names}, plain, extents)
+        extents = dict(call.extents)
+        plain = {name: normal_strides(call.shapes[name], call.strides[name]) for name in names}
+        layout = layout_of(kernel, {n: call.shapes[n] for n in names}, plain, extents)
         schedule = self._choose(kernel, layout, extents, self.target, get_matmul_precision())
 
         def step(schedule: Schedule) -> Step:
-            key = (place, layout, schedule)
+            key = (kernel, layout, schedule)
             emitted = self._texts.get(key)
             if emitted is None:
                 emitted = self._texts[key] = emit(kernel, layout, schedule)
@@ -193,14 +188,6 @@ def chunk_extents(plan: Plan, extents: Mapping[str, int]) -> dict[str, int]:
     """The extents of a Plan's chunks, for those of its axes."""
     chunks = {axis for kernel in plan.kernels for axis in kernel.axes() if is_chunk_axis(axis)}
     return {axis: chunk_extent(axis, extents, SMALLEST_GRID, SMALLEST_GRID) for axis in chunks}
-
-
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= max(1, extent)
-    return tuple(reversed(strides))
 
 
 def element_strides(array: np.ndarray) -> tuple[int, ...] | None:

@@ -103,7 +103,9 @@ class CudaExecutable(TritonExecutable):
                 made = device_arrays.empty(shape, buffer.dtype.numpy, ordinal=self.ordinal, stream=stream)
             made.allocation.write_on(stream)
             buffers[buffer.name] = made
-        queue.launch([array.address for array in (*places, *buffers.values())], scalars, stream)
+        held = [*buffers.values()]
+        held += [held[number] for number in queue.inside]
+        queue.launch([array.address for array in (*places, *held)], scalars, stream)
         return tuple(buffers[name] for name in self._results)
 
     def placed(self, operand: Any) -> DeviceArray:
@@ -155,6 +157,8 @@ class PreparedCall:
         made = [buffer.make(stream) for buffer in buffers]
         for array in made:
             addresses.append(array.address)
+        for number in queue.inside:
+            addresses.append(made[number].address)
         queue.launch(addresses, scalars or NOTHING, stream)
         return tuple(made[: self._results])
 

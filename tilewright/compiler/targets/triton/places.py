@@ -57,7 +57,8 @@ def group_name(axes: Sequence[str]) -> str:
 class Place:
     """A group of axes at flattened positions `flat`; coordinates of its axes are worked out when asked for.
 
-    `mask` says which positions are inside (None: all). `vector`: a tile dimension, not one position.
+    `mask` says which positions are inside (None: all). `vector`: a tile dimension, not one position. `only`:
+    there is one position, 0.
     """
 
     writer: Writer
@@ -66,6 +67,7 @@ class Place:
     flat: str
     mask: str | None = None
     vector: bool = False
+    only: bool = False
     coordinates: dict[str, str] = field(default_factory=dict)
 
     def coordinate(self, axis: str) -> str:

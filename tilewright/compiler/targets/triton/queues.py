@@ -48,7 +48,10 @@ class Queue:
 
     def __init__(self, recipe: Recipe, names: Sequence[str], op: str, load: Any, card: Any):
         self.recipe = recipe
-        self.places = (*names, *(buffer.name for buffer, _ in recipe.buffers))
+        buffers = [buffer.name for buffer, _ in recipe.buffers]
+        self.places = (*names, *buffers, *(name for name, _ in recipe.inside))
+        self.inside = tuple(buffers.index(result) for _, result in recipe.inside)
+        """The numbers of the buffers whose addresses come last once more, for what lies inside of them."""
         self.op = op
         self.card = card
         self._load = load

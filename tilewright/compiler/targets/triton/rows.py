@@ -126,24 +126,31 @@ class Rows:
 
     def _chunk_of_a_row(self) -> None:
         assert self.kernel.split is not None
-        part, low, high = self._bounds(self.writer.size(self.schedule.columns))
-        scope = Scope(self.writer, self.top, None, [part], {}, self.rank)
+        part, low, high = self._bounds(self.writer.size(self.schedule.columns), self.schedule.rows)
+        scope = Scope(self.writer, self.top, None, part, {}, self.rank)
         self._looped_phases(scope, low, high)
 
-    def _bounds(self, size: str) -> tuple[Place, str, str]:
-        """This program's part and the range of positions that belongs to it."""
+    def _bounds(self, size: str, rows: Sequence[str] = ()) -> tuple[list[Place], str, str]:
+        """This program's part, of all or of one of some rows, and the positions that belong to it."""
         assert self.kernel.split is not None
         part = Place(self.writer, self.top, (self.kernel.split.axis,), self.names.fresh("part"))
         start = "tl.program_id(0)" + (".to(tl.int64)" if self.writer.layout.wide else "")
+        places = [part]
+        if rows:
+            row = self.names.fresh(group_name(rows))
+            parts = self.writer.size((self.kernel.split.axis,))
+            self.top.add(f"{row} = {start} // {parts}")
+            places.append(Place(self.writer, self.top, tuple(rows), row))
+            start = f"{start} % {parts}"
         self.top.add(f"{part.flat} = {start}")
         low, high = self.names.fresh("low"), self.names.fresh("high")
         chunk = self.writer.parameters.chunk()
         self.top.add(f"{low} = {part.flat} * {chunk}")
         self.top.add(f"{high} = tl.minimum({low} + {chunk}, {size})")
-        return part, low, high
+        return places, low, high
 
     def _chunk_of_rows(self) -> None:
-        part, low, high = self._bounds(self.writer.size(self.schedule.rows))
+        (part,), low, high = self._bounds(self.writer.size(self.schedule.rows))
         chunk = Scope(self.writer, self.top, None, [part], {}, self.rank)
         outputs = [o for o in self.kernel.outputs if o.accumulate]
         if self.schedule.looped:

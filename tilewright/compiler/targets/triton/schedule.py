@@ -317,7 +317,12 @@ def _row_chunks(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
     block = min(LOOPED_BLOCK, max(16, power_of_two(chunk)))
     reductions = sum(isinstance(n, Reduce) for n in kernel.nodes())
     return Schedule(
-        (), kernel.row, 1, block, looped=True, num_warps=_warps(block * (2 if reductions > 2 else 1))
+        tuple(a for a in kernel.parallel if kernel.split is None or a != kernel.split.axis),
+        kernel.row,
+        1,
+        block,
+        looped=True,
+        num_warps=_warps(block * (2 if reductions > 2 else 1)),
     )
 
 
@@ -453,7 +458,8 @@ def _scatter(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Sche
 def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
     """How many programs run the kernel."""
     if kernel.split and not kernel.contraction:
-        return extents[kernel.split.axis]
+        rows = total(schedule.rows, extents) if kernel.split.of == "row" else 1
+        return extents[kernel.split.axis] * rows
     tiles = ceiling(total(schedule.rows, extents), schedule.block_rows)
     if kernel.scatter:
         columns = ceiling(total(schedule.columns, extents), schedule.block_columns)

@@ -57,6 +57,11 @@ def both(*conditions: Value | None) -> Value | None:
     return Value(" & ".join(mask.at(_AND) for mask in masks), _AND, dims)
 
 
+def _only_positions(writer: Writer, block: Block) -> dict[str, Place]:
+    """The places of axes that no loop walks."""
+    return {axis: Place(writer, block, (axis,), "0", only=True) for axis in writer.kernel.single}
+
+
 class Walk(Protocol):
     """What computes some scans of a kernel together."""
 
@@ -79,7 +84,7 @@ class Scope:
         self.depth: int = parent.depth + 1 if parent else 0
         self.rank = rank
         self.dims: dict[int, int] = {**(parent.dims if parent else {}), **(dims or {})}
-        self.places: dict[str, Place] = dict(parent.places) if parent else {}
+        self.places: dict[str, Place] = dict(parent.places) if parent else _only_positions(writer, block)
         for place in places:
             self.places.update(dict.fromkeys(place.axes, place))
         self.values: dict[Node, Value] = {}
@@ -305,6 +310,8 @@ class Scope:
 
     def position(self, axis: str) -> Value:
         place = self.places[axis]
+        if place.only:
+            return Value("0", literal=True)
         return self._oriented(place, place.coordinate(axis))
 
     def mask(self, dims: frozenset[int]) -> Value | None:
@@ -469,6 +476,9 @@ class Scope:
                 dimension += 1
                 continue
             place = self.places[names[dimension]]
+            if place.only:
+                dimension += 1
+                continue
             if (
                 len(place.axes) > 1
                 and place.axes[0] == names[dimension]
