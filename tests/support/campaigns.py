@@ -17,7 +17,16 @@ from tests.support.programs import draw_arguments, extents, programs
 from tilewright.autograd.derive import vjp
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import lower
-from tilewright.dsl.dtypes import bfloat16, float16, float32, float64, int32, int64
+from tilewright.dsl.dtypes import (
+    bfloat16,
+    float8_e4m3fn,
+    float8_e5m2,
+    float16,
+    float32,
+    float64,
+    int32,
+    int64,
+)
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
 from tilewright.dsl.text import to_text
@@ -31,12 +40,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "mixed": {},
     "floats": {"dtypes": (float32, float64), "max_nodes": 14},
     "halves": {"dtypes": (float16, bfloat16, float32), "max_nodes": 8},
+    "eighths": {"dtypes": (float8_e4m3fn, float8_e5m2, bfloat16, float32), "max_nodes": 8},
+    "special eighths": {"dtypes": (float8_e4m3fn, float8_e5m2), "max_nodes": 6, "special": True},
     "integers": {"dtypes": (int32, int64), "max_nodes": 8},
     "special": {"special": True},
     "special floats": {"special": True, "dtypes": (float32, float64), "max_nodes": 8},
     "scans": {"scans": True, "max_nodes": 8},
     "indexing": {"indexing": True, "dtypes": (float32, float64, int64), "max_nodes": 8},
 }
+
+EVERY_DAY = [kind for kind in KINDS if kind != "special eighths"]
 
 
 def on(executable: Callable[[Plan], Any], also: Callable[..., None] | None = None) -> Check:

@@ -21,7 +21,10 @@ Shape = tuple[int, ...]
 Draw = Callable[[np.random.Generator, Shape], Any]
 Extents = Mapping[str, int | Shape]
 
-FLOATS = {"f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
+FLOATS = {
+    "f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16,
+    "f8e4m3fn": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2,
+}  # fmt: skip
 
 
 def normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:

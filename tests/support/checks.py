@@ -46,7 +46,8 @@ def assert_close(
     if actual.dtype.kind in "iub":
         assert np.array_equal(actual, expected), f"{what}:\n{actual}\nexpected\n{expected}"
         return
-    expected = np.where(np.abs(expected) > _largest(actual.dtype), np.copysign(np.inf, expected), expected)
+    beyond = np.nan if actual.dtype == FLOATS["f8e4m3fn"] else np.inf
+    expected = np.where(np.abs(expected) > _largest(actual.dtype), np.copysign(beyond, expected), expected)
     found = actual.astype(np.float64)
     finite = np.isfinite(expected)
     same = np.where(np.isnan(expected), np.isnan(found), found == expected)
@@ -65,17 +66,20 @@ def assert_close(
 
 
 def _largest(dtype: np.dtype) -> float:
-    return 65519.9 if dtype == np.float16 else float("inf")
+    largest = {"float16": 65519.9, "float8_e4m3fn": 464.0, "float8_e5m2": 61439.9}
+    return largest.get(dtype.name, float("inf"))
 
 
 def _smallest(dtype: np.dtype) -> float:
     """Half the distance of numbers near 0."""
-    return 3e-8 if dtype == np.float16 else 1e-37 if dtype != np.float64 else 1e-300
+    smallest = {"float16": 3e-8, "float8_e4m3fn": 2.0**-10, "float8_e5m2": 2.0**-17, "float64": 1e-300}
+    return smallest.get(dtype.name, 1e-37)
 
 
 def _rounding(dtype: np.dtype) -> float:
     """Half a unit in the last place, for dtypes that are narrower than what is computed in."""
-    return {FLOATS["f16"]: 2.0**-11, FLOATS["bf16"]: 2.0**-8}.get(dtype.type, 0.0) * 1.01
+    narrow = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
+    return narrow.get(dtype.name, 0.0) * 1.01
 
 
 def _narrow(dtype: np.dtype) -> float:

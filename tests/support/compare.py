@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+import ml_dtypes
 import numpy as np
 
 from tests.support.programs import COPYING
@@ -21,8 +22,18 @@ from tilewright.dsl.program import Cast, Map, Node, Program, Reduce, Scatter
 from tilewright.dsl.reference import _Evaluator, _widen, combine_arrays, reference
 from tilewright.dsl.scalars import SCALARS
 
-EPSILON = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-LARGEST = {"float64": np.inf, "float32": 3.4028235677973366e38, "float16": 65520.0, "bfloat16": 3.3961e38}
+EPSILON = {
+    "float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8,
+    "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3,
+}  # fmt: skip
+LARGEST = {
+    "float64": np.inf, "float32": 3.4028235677973366e38, "float16": 65520.0, "bfloat16": 3.3961e38,
+    "float8_e4m3fn": np.nextafter(464, 465), "float8_e5m2": 61440.0,
+}  # fmt: skip
+SPACING = {"float16": 2.0**-25, "float8_e4m3fn": 2.0**-10, "float8_e5m2": 2.0**-17}
+"""Half the distance of numbers near 0, where that counts."""
+BEYOND = {"float8_e4m3fn": np.nan}
+"""What is too large, if not infinity."""
 
 
 def assert_close(
@@ -54,12 +65,13 @@ def assert_close(
     finite = np.abs(expected[np.isfinite(expected)])
     if magnitude is None:
         magnitude = float(finite.max(initial=0.0)) if length > 1 else 0.0
-    tiny = float(np.finfo(np.float32 if dtype.name == "bfloat16" else dtype.numpy).tiny)
+    tiny = float(ml_dtypes.finfo(dtype.numpy).tiny) if dtype.bits > 8 else ulps * SPACING[dtype.name]
     with np.errstate(invalid="ignore", over="ignore"):
         tolerance = ulps * epsilon * np.abs(expected) + 4 * epsilon * magnitude * np.sqrt(length)
         tolerance = tolerance + 8 * np.asarray(noise) + tiny
         near_overflow = np.abs(expected) + tolerance >= LARGEST[dtype.name] * (1 - epsilon)
         overflowed = np.isinf(wide) & near_overflow & (np.sign(wide) == np.sign(expected))
+        overflowed |= np.isnan(wide) & near_overflow & (dtype.name in BEYOND)
         same = (wide == expected) | (np.isnan(wide) & np.isnan(expected)) | overflowed
         close = np.isfinite(wide) & np.isfinite(expected) & (np.abs(wide - expected) <= tolerance)
     wrong = ~(same | close) & np.isfinite(noise)
@@ -202,7 +214,7 @@ class _Disturbed(_Exact):
         if isinstance(node, Cast):
             kept = node.arg.dtype.is_float and EPSILON[node.arg.dtype.name] >= epsilon
             exact = kept or (bool(np.all(np.abs(value) * epsilon < 0.5)) and not node.arg.dtype.is_float)
-            return 0.0 if exact else epsilon * np.abs(value)
+            return 0.0 if exact else epsilon * np.abs(value) + SPACING.get(node.dtype.name, 0.0)
         if isinstance(node, Reduce) and node.combine == "sum":
             magnitudes = np.abs(self.values[node.arg]).sum(axis=_positions(node))
             return epsilon * np.sqrt(self._count(node, value)) * magnitudes
@@ -283,6 +295,7 @@ def _narrowed(value: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 def _in_range(value: np.ndarray, dtype: DType) -> np.ndarray:
-    """Float64 values, infinite where a dtype cannot hold them."""
+    """Float64 values, infinite or NaN where a dtype cannot hold them."""
     value = value.astype(np.float64)
-    return np.where(np.abs(value) >= LARGEST[dtype.name], np.copysign(np.inf, value), value)
+    beyond = BEYOND.get(dtype.name, np.inf)
+    return np.where(np.abs(value) >= LARGEST[dtype.name], np.copysign(beyond, value), value)

@@ -28,6 +28,7 @@ from tilewright.dsl.dtypes import DType, bool_, float16, float32, float64, int8,
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.program import COMBINES, Index, Param, Program, Read, Result, Size, scattered
 from tilewright.dsl.scalars import SCALARS, ScalarFunction
+from tilewright.dsl.simplify import holds
 from tilewright.dsl.verify import verify
 
 AXES = ("i", "j", "k")
@@ -104,6 +105,7 @@ COPYING = {
 JUMPING = {"sign", "floor", "ceil", "round", "trunc", "floordiv", "mod", "fmod", "mantissa", "exponent"}
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _NEVER = {"polygamma", "where"}
+_TAME = {64: np.inf, 32: np.inf, 16: 1000.0, 8: 300.0}  # up to where values become floats of so many bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,12 +274,11 @@ class _Builder:
         targets = [d for d in (*floats, int64, int32) if value.exact or d.is_float]
         if not value.dtype.is_float or not self.special:
             targets = [d for d in targets if d.is_float or value.high <= 100 >= -value.low]
-        targets = [d for d in targets if d.bits > 16 or not d.is_float or value.high <= 1000 >= -value.low]
+        targets = [d for d in targets if not d.is_float or value.high <= _TAME[d.bits] >= -value.low]
         if targets:
             target = self.draw(st.sampled_from(targets))
-            keeps = value.exact and (
-                value.dtype.is_bool or target.bits >= value.dtype.bits or target.is_integer
-            )
+            holding = target.bits >= value.dtype.bits > 8 or holds(target, value.dtype)
+            keeps = value.exact and (value.dtype.is_bool or holding or target.is_integer)
             self._add(cast(value.expression, target), value.low, value.high, exact=keeps)
 
     # --- reductions -------------------------------------------------------------------------------------
@@ -631,7 +632,7 @@ def _array(dtype: DType, shape: tuple[int, ...], random: np.random.Generator, sp
     values = random.uniform(low, high, shape)
     values = np.where(random.random(shape) < 0.3, np.round(values * 2) / 2, values)
     if special:
-        largest = 6e4 if dtype.bits == 16 else 3e38 if dtype.bits == 32 else 1e308
+        largest = 448 if dtype.bits == 8 else 6e4 if dtype.bits == 16 else 3e38 if dtype.bits == 32 else 1e308
         edges = [np.nan, np.inf, -np.inf, 0.0, -0.0, largest, -largest, 1 / largest]
         values = np.where(random.random(shape) < 0.2, random.choice(edges, shape), values)
     return np.asarray(values).astype(dtype.numpy)

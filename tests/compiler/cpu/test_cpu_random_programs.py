@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.campaigns import KINDS, campaign, derivatives, on
+from tests.support.campaigns import EVERY_DAY, KINDS, campaign, derivatives, on
 from tilewright.compiler.targets.cpu import layout
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 
@@ -24,13 +24,18 @@ def check_in_place(
             given = {n: a.copy() for n, a in tiles.items()}
             out = [given[name] if n == position else None for n in range(len(expected))]
             for mine, wanted in zip(executable.run(given, scalars, out), expected, strict=True):
-                np.testing.assert_array_equal(mine, wanted, f"result {position} over {name}")
+                np.testing.assert_array_equal(_plain(mine), _plain(wanted), f"result {position} over {name}")
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Floats of a dtype whose NaN NumPy knows."""
+    return array if array.dtype.kind in "iub" else array.astype(np.float64)
 
 
 check = on(CpuExecutable, check_in_place)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_DAY)
 def test_random_programs(kind: str):
     campaign(check, 25, **KINDS[kind])()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.campaigns import KINDS, campaign, derivatives, on
+from tests.support.campaigns import EVERY_DAY, KINDS, campaign, derivatives, on
 from tilewright.compiler.targets.triton.executable import InterpreterExecutable
 
 check = on(InterpreterExecutable)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_DAY)
 def test_random_programs(kind: str):
     campaign(check, 25, **KINDS[kind])()
 
