@@ -12,21 +12,21 @@ import pytest
 import tilewright as tw
 from tests.support.cases import Case
 from tests.support.checks import backward_of, check_compiles, run, targets, with_cotangents
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.triton.executable import source
 from tilewright.dsl.dtypes import FLOAT8, DType
 from tilewright.errors import DTypeError
 from tilewright.op.op import Op
 
 each_target = pytest.mark.parametrize("target", targets())
 each_dtype = pytest.mark.parametrize("dtype", FLOAT8, ids=str)
-first_dtype = pytest.mark.parametrize(
-    "dtype", [FLOAT8[0], pytest.param(FLOAT8[1], marks=pytest.mark.exhaustive)], ids=str
-)
 GPUS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
+needs_triton = pytest.mark.skipif("interpreter" not in targets(), reason="Triton is not installed")
 
 
-def rare(*value: Any) -> Any:
+def rare(*values: Any) -> Any:
     """A case that is tried in long campaigns only."""
-    return pytest.param(value if len(value) > 1 else value[0], marks=pytest.mark.exhaustive)
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
 
 
 def called(op: Op, target: str, *operands: np.ndarray) -> Any:
@@ -243,7 +243,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 @each_target
 @each_dtype
-@pytest.mark.parametrize("shape", [(7, 13), rare(33, 65), rare(16, 1)])
+@pytest.mark.parametrize("shape", [(7, 13), rare((33, 65)), rare((16, 1))])
 def test_rows_in_every_memory_order(shape: tuple[int, int], dtype: DType, target: str):
     for x in lying(draw(shape, dtype)):
         wide = x.astype(np.float64)
@@ -353,11 +353,58 @@ PRODUCT, SOFTEN = (
 )
 
 
-@first_dtype
-def test_products_compile(dtype: DType):
-    check_compiles(PRODUCT, dtype.numpy, "cuda:80")
+def operations(target: str, language: str) -> str:
+    """A text of the product of a float8_e4m3fn and a float8_e5m2 matrix for a GPU."""
+    operands = np.empty((256, 512), tw.float8_e4m3fn.numpy), np.empty((512, 256), tw.float8_e5m2.numpy)
+    call = product.bind(product.arguments(operands, {}))
+    return "".join(source(lower(call.program), call.arrays, target, language).values())
 
 
+@pytest.fixture
+def lower_precision() -> Iterator[None]:
+    before = tw.get_matmul_precision()
+    tw.set_matmul_precision("tf32")
+    yield
+    tw.set_matmul_precision(before)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("target", "language", "wanted"),
+    [
+        rare("cuda:80", "ptx", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"),
+        rare("cuda:90", "ptx", "f32.f16.f16"),
+        ("cuda:100", "ptx", "kind::f8f6f4"),
+        rare("hip:gfx942", "amdgcn", "v_mfma_f32_32x32x8_f16"),
+    ],
+)
+def test_products_are_of_float16_where_those_of_8_bits_lose_bits(target: str, language: str, wanted: str):
+    assert wanted in operations(target, language)
+
+
+@needs_triton
+@pytest.mark.exhaustive
+def test_products_of_8_bits_where_a_lower_precision_is_allowed(lower_precision: None):
+    assert "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e5m2" in operations("cuda:90", "ptx")
+    assert "f16.f16" in operations("cuda:80", "ptx")
+
+
+@needs_triton
+@each_dtype
+@pytest.mark.parametrize("extents", [(17, 33, 20), rare((64, 64, 64)), rare((5, 100, 40))])
+def test_tiles_that_are_multiplied_as_they_lie(
+    extents: tuple[int, int, int], dtype: DType, lower_precision: None
+):
+    m, k, n = extents
+    b = draw((k, n), FLOAT8[1], 1)
+    a = draw((m, k), dtype)
+    assert "float8e4nv" in operations("cuda:90", "triton")
+    for left in (a, a.T.copy().T, np.broadcast_to(a[:1], a.shape), np.broadcast_to(a[:, :1], a.shape)):
+        right = left.astype(np.float64) @ b.astype(np.float64)
+        assert_near(called(product, "interpreter", left, b), right, 1e-6)
+
+
+@needs_triton
 @pytest.mark.exhaustive
 @each_dtype
 @pytest.mark.parametrize("target", GPUS)

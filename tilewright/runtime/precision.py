@@ -25,7 +25,9 @@ def set_matmul_precision(precision: str) -> None:
 
     AMD's units take bfloat16 parts instead, three products for "tf32" and six for "tf32x3", which lose less.
     Sums are float32 throughout. Half-precision operands, other types and the CPU are not concerned: there
-    products are exact. Raises `ArgumentError` for another word.
+    products are exact. Of float8 operands products are exact in any case; anything but "float32" lets tensor
+    cores of compute capability 8.9, 9 and 12 multiply them as they lie, which add up blocks of them with 14
+    bits or so (those of 10 add in float32, and are used always). Raises `ArgumentError` for another word.
     """
     global _chosen
     if precision not in PRECISIONS:

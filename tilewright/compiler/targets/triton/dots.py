@@ -5,7 +5,11 @@
         acc = tl.dot(a, b, acc, input_precision="ieee")
 
 Half-precision sides widened to float32 stay narrow for `tl.dot`, whose products are exact and sums float32;
-sides of 8 bits are float16 numbers, or bfloat16 ones if the other side is of those.
+sides of 8 bits are float16 numbers, or bfloat16 ones if the other side is of those. Where the hardware
+multiplies operands of 8 bits as they lie, the loop is
+
+    acc = tl.dot(a.to(tl.float8e4nv, bitcast=True), b.to(tl.float8e5, bitcast=True), acc, …)
+
 Types that `tl.dot` lacks are multiplied and summed as m × k × n tiles. Of a sum in parts (`split_sums`) a
 program has one, and what it stores are the sums of that part. Persistent programs take tile after tile, in
 one loop that Triton flattens, so that the loads of a tile begin before the one before it is stored.
@@ -30,7 +34,16 @@ from collections.abc import Sequence
 from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, evaluated
 from tilewright.compiler.targets.triton import float8, spelling
 from tilewright.compiler.targets.triton.places import Place, Writer, group_name, positions, program_id
-from tilewright.compiler.targets.triton.schedule import STRIDED, UNIT, Layout, Schedule, narrow, uses_dot
+from tilewright.compiler.targets.triton.schedule import (
+    LEAST_BYTES,
+    STRIDED,
+    UNIT,
+    Layout,
+    Schedule,
+    are_bytes,
+    narrow,
+    uses_dot,
+)
 from tilewright.compiler.targets.triton.scope import Scope
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
 from tilewright.dsl.dtypes import FLOAT8, DType, bfloat16, float16
@@ -91,6 +104,7 @@ class Dots:
         self.described = described(writer.kernel, writer.layout) if schedule.descriptors else {}
         self._tiles: dict[Read, str] = {}
         self._starts: dict[int, str] = {}
+        self.in_bytes = schedule.in_bytes and are_bytes(writer.kernel) and schedule.block_depth >= LEAST_BYTES
         self.narrow = self._common_type() if self.dot else None
         """In which both sides stay narrow for `tl.dot`."""
 
@@ -162,7 +176,8 @@ class Dots:
             turned = "" if places[axes[0]] is rows else ".T"
             name = self.names.fresh(read.param, inner.block)
             tile = Value(f"{self._tiles[read]}.load([{at}]){turned}", ATOM, frozenset({0, 1}))
-            tile = float8.number(tile, read.dtype) if read.dtype in FLOAT8 else tile
+            if read.dtype in FLOAT8 and not self.in_bytes:
+                tile = float8.number(tile, read.dtype)
             inner.block.add(f"{name} = {tile.text}")
             inner.values[read] = Value(name, ATOM, tile.dims)
 
@@ -234,6 +249,8 @@ class Dots:
             top, loop, self.contraction.right, n, k, {id(k): 0, id(n): 1}, (self.block_k, self.block_n)
         )
         precision = "" if self.narrow else f', input_precision="{self.schedule.input_precision}"'
+        if self.in_bytes:
+            precision = f", max_num_imprecise_acc={self.block_k}"
         return f"tl.dot({left}, {right}, {acc}{precision})"
 
     def _side(
@@ -246,20 +263,33 @@ class Dots:
         if self.narrow:
             node = narrow(node) or node
         self._load_described(inner, node, own, k, own if dims[id(own)] == 0 else k)
-        value = inner.typed(node)
+        value = self._bytes(inner, node) if self.in_bytes else inner.typed(node)
         if self.narrow == bfloat16 and node.dtype in FLOAT8:
             value = spelling.cast(value, node.dtype, bfloat16)
-        mask = inner.mask(frozenset({dims[id(k)]}))
+        mask, zero = inner.mask(frozenset({dims[id(k)]})), "0" if self.in_bytes else "0.0"
         if mask is not None and not (inner.outside(node) == 0 and dims[id(k)] in value.dims):
-            value = Value(f"tl.where({mask.text}, {value.text}, 0.0)", ATOM, value.dims | mask.dims)
+            value = Value(f"tl.where({mask.text}, {value.text}, {zero})", ATOM, value.dims | mask.dims)
         if value.dims != {0, 1}:
             value = Value(f"tl.broadcast_to({value.text}, ({shape[0]}, {shape[1]}))", ATOM, frozenset({0, 1}))
+        if self.in_bytes:
+            value = float8.native(value, node.dtype)
         if value.is_name:
             return value.text
         side = "left" if own.axes == self.m else "right"
         name = self.names.fresh(inner.wish(node) if isinstance(node, (At, Read)) else side, loop)
         loop.add(f"{name} = {value.text}")
         return name
+
+    def _bytes(self, inner: Scope, node: Node) -> Value:
+        """A tile of an operand as it lies in memory, zero where it is not inside."""
+        assert isinstance(node, Read)
+        found = inner.lookup(node)
+        if found is not None:
+            return found
+        pointer = inner.address(node.param, node.names)
+        mask = inner.mask(pointer.dims)
+        masked = f", mask={mask.text}, other=0" if mask else ""
+        return Value(f"tl.load({pointer.text}{masked})", ATOM, pointer.dims)
 
     def _product(self, top: Scope, loop: Block, m: Place, n: Place, k: Place, acc: str) -> str:
         dims = {id(m): 0, id(k): 1, id(n): 2}

@@ -19,6 +19,11 @@ NATIVE = {"f8e4m3fn": "tl.float8e4nv", "f8e5m2": "tl.float8e5"}
 """Triton's own types, for its products of tiles."""
 
 
+def native(bits: Value, dtype: DType) -> Value:
+    """Bits as Triton's own type."""
+    return Value(f"{bits.atom}.to({NATIVE[dtype.short]}, bitcast=True)", ATOM, bits.dims)
+
+
 def number(bits: Value, dtype: DType) -> Value:
     """The float16 that bits stand for."""
     return Value(f"number_of_{dtype.short}({bits.text})", ATOM, bits.dims)

@@ -15,6 +15,7 @@ from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.triton.facts import Facts
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
+from tilewright.dsl.dtypes import FLOAT8
 from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, masked
 from tilewright.runtime.precision import FLOAT32, TF32, TF32X3
 
@@ -66,7 +67,8 @@ class Schedule:
                   a tile; `input_precision` is Triton's word for how float32 sides are multiplied;
                   `persistent` programs take one tile after the other (0: there is one for each tile);
                   `descriptors`: tiles of operands that allow it are loaded as such, by the hardware's copies;
-                  what follows the sum is computed and stored `subtiles` times, for a part of the columns each
+                  what follows the sum is computed and stored `subtiles` times, for a part of the columns;
+                  `in_bytes`: operands of 8 bits are multiplied as they lie, not as float16 numbers
     scatter       rows are the places, columns the axes that places do not depend on; `block_depth` summed
                   positions of `depth` are looked at together, and added one by one if `sparse`
 
@@ -88,6 +90,7 @@ class Schedule:
     parts: int = 1
     persistent: int = 0
     descriptors: bool = False
+    in_bytes: bool = False
     subtiles: int = 1
     input_precision: str = "ieee"
     num_warps: int = 4
@@ -146,9 +149,31 @@ def default_schedule(
     schedule = _default(kernel, layout, extents)
     most = target.thread_limit // target.warp_size
     schedule = replace(schedule, num_warps=min(schedule.num_warps, most))
-    if kernel.contraction and precision != FLOAT32:
-        return replace(schedule, input_precision=_INPUT_PRECISIONS[target.backend][precision])
+    if not kernel.contraction:
+        return schedule
+    if _multiplies_bytes(target, precision) and are_bytes(kernel) and schedule.block_depth >= LEAST_BYTES:
+        schedule = replace(schedule, in_bytes=True)
+    if precision != FLOAT32:
+        schedule = replace(schedule, input_precision=_INPUT_PRECISIONS[target.backend][precision])
     return schedule
+
+
+def _multiplies_bytes(target: Target, precision: str) -> bool:
+    """Whether a device multiplies floats of 8 bits as exactly as is wanted: their sums are float32 from
+    compute capability 10 on, before that their lower bits are lost.
+    """
+    if target.backend != "cuda":
+        return False
+    capability = int(target.architecture)
+    return capability in FLOAT32_SUMS or (precision != FLOAT32 and capability >= FIRST_OF_BYTES)
+
+
+def are_bytes(kernel: Kernel) -> bool:
+    """Whether both sides of a contraction are operands of 8 bits as they lie in memory."""
+    contraction = kernel.contraction
+    assert contraction is not None
+    sides = [narrow(side) for side in (contraction.left, contraction.right)]
+    return uses_dot(kernel) and all(isinstance(side, Read) and side.dtype in FLOAT8 for side in sides)
 
 
 def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
@@ -345,6 +370,9 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
 
 LONG_SUM = 4096  # positions; a shorter one is over before a second kernel has begun
 SHORTEST_PART = 1024  # positions of a sum that a program is started for
+LEAST_BYTES = 32  # summed positions that a product of floats of 8 bits has at least
+FIRST_OF_BYTES = 89  # the compute capability that has such products
+FLOAT32_SUMS = range(100, 120)  # those that add them up in float32
 FEW_TILES = SMALLEST_GRID // 2  # so many leave a part of a large GPU idle
 
 
