@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tilewright as tw
 from tilewright import kernels as K
+
+Shape = tuple[int, int]
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,35 @@ def test_rows_are_walked_along_their_contiguous_axis(op, operands):
     first = text[text.index("Forward:") :]
     told = next(line for line in first.splitlines() if line.strip().startswith("CPU"))
     assert "along c" in told or "along d" in told
+
+
+@tw.op
+def total(x: tw.Tile["n d"]):
+    return tw.sum(x, "n d")
+
+
+def test_axes_that_are_walked_as_one_have_the_positions_of_both():
+    assert "its part of d=1000000" in " ".join(total.explain((4000, 250)).split())
+
+
+def test_a_kernel_whose_operand_is_copied_first():
+    """Taps of few channels are read from a copy with zeros around it, which has axes of its own."""
+    operands = (1, 9, 9, 3), (16, 3, 3, 3)
+    text = K.conv2d_channels_last.explain(*operands, padding=1)
+    assert "x padded h1+1 w1+1, weight → y" in text
+    assert "x padded h1+1 w1+1" in K.conv2d_channels_last.code(*operands, padding=1, grad=True)
+
+
+@pytest.mark.parametrize(
+    ("op", "left", "right", "packed"),
+    [
+        (K.matmul, (200, 300), (300, 400), "the factor with vectors is packed, the other read where it lies"),
+        (K.matmul, (300, 200), (300, 400), "both factors are packed into panels"),
+        (K.matmul, (12, 300), (300, 400), "both factors are read where they lie, nothing is packed"),
+        (K.linear, (40, 300), (8, 300), "both factors are read where they lie, nothing is packed"),
+    ],
+)
+def test_what_of_a_product_is_packed(op: tw.Op, left: Shape, right: Shape, packed: str):
+    left = np.empty(left, np.float32).T if left[1] == 200 else left
+    text = " ".join(op.explain(left, right).split())
+    assert text.split("CPU ")[1].startswith(packed)

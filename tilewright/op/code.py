@@ -66,12 +66,11 @@ def _cpu(program: Program, arrays: Mapping[str, np.ndarray], language: str) -> I
     executable: Any = compile_program(program, "cpu")
     mark = COMMENT[language]
     yield _commented([program.name, *formula(program).split("\n")], mark)
-    extents = extents_of(executable.plan, {name: a.shape for name, a in arrays.items()})
     writers = {o.buffer.name: k.name for k in executable.plan.kernels for o in k.outputs}
-    for compiled in executable.compiled(arrays):
+    for step in executable.steps(arrays):
         yield ""
-        yield _commented(kernel_lines(compiled.kernel, extents, writers, compiled), mark)
-        yield executable.source(compiled, language)
+        yield _commented(kernel_lines(step.compiled.kernel, step.extents, writers, step.compiled), mark)
+        yield executable.source(step.compiled, language)
 
 
 def _commented(lines: Any, mark: str) -> str:

@@ -47,7 +47,9 @@ def _empty(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A Program as kernels for operands of some shapes, with the CPU's specialisations if there are any."""
+    """A Program as kernels for operands of some shapes, with the steps of the CPU's, by kernel, if there are
+    any.
+    """
 
     plan: Plan
     extents: Mapping[str, int]
@@ -60,7 +62,7 @@ def compiled(program: Program, arrays: Mapping[str, np.ndarray]) -> Compiled:
     shapes = {name: array.shape for name, array in arrays.items()}
     extents = costs.extents_of(executable.plan, shapes)
     try:
-        specialised = {c.kernel.name: c for c in executable.compiled(arrays)}
+        specialised = {step.compiled.kernel.name: step for step in executable.steps(arrays)}
     except TargetError:
         specialised = {}
     return Compiled(executable.plan, extents, specialised)
@@ -185,9 +187,9 @@ def _kernels(title: str, what: Compiled) -> Iterator[str]:
     )
     writers = {o.buffer.name: k.name for k in plan.kernels for o in k.outputs}
     for kernel in plan.kernels:
-        yield from _indented(
-            "\n".join(kernel_lines(kernel, extents, writers, what.specialised.get(kernel.name)))
-        )
+        step = what.specialised.get(kernel.name)
+        lines = kernel_lines(kernel, step.extents if step else extents, writers, step and step.compiled)
+        yield from _indented("\n".join(lines))
 
 
 def kernel_lines(

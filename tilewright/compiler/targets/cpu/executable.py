@@ -303,7 +303,7 @@ class CpuExecutable:
         scalars = tuple((slots.scalar_slot[p.name], p.name, p.dtype) for p in kernel.scalars)
         arrays = tuple(places.number[name] for name, _ in slots.operand_slot)
         filled = tuple(slots.operand_slot.values())
-        return [Step(compiled, template, arrays, filled, scalars, workspace * workers, workers)]
+        return [Step(compiled, template, arrays, filled, scalars, workspace * workers, workers, extents)]
 
     # --- compiling --------------------------------------------------------------------------------
 
@@ -346,8 +346,11 @@ class CpuExecutable:
 
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
         """The kernels that operands like these run, in order; the operands' contents are not read."""
-        recipe = self.recipe([arguments[name] for name in self._names], fresh=True)
-        return tuple(step.compiled for step in recipe.steps)
+        return tuple(step.compiled for step in self.steps(arguments))
+
+    def steps(self, arguments: Arrays) -> tuple[Step, ...]:
+        """The same with all that a call of these operands decides: extents, threads, memory."""
+        return self.recipe([arguments[name] for name in self._names], fresh=True).steps
 
     def source(self, compiled: CompiledKernel, language: str = "mlir") -> str:
         """The code of one kernel: "mlir", or what became of it as "llvm" or "asm"."""

@@ -92,7 +92,7 @@ class Step:
     """One kernel of a recipe: its frame without addresses, and where they go.
 
     An array is known by its number: operands first, then buffers. arrays: those of the kernel, in the order
-    of the frame's `slots`. scalars: slot, name, dtype of each. workspace: its bytes.
+    of the frame's `slots`. scalars: slot, name, dtype of each. workspace: its bytes. extents: of its axes.
     """
 
     compiled: CompiledKernel
@@ -102,6 +102,7 @@ class Step:
     scalars: tuple[tuple[int, str, DType], ...]
     workspace: int
     workers: int
+    extents: Mapping[str, int]
 
     def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
         own = [arrays[number] for number in self.arrays]
