@@ -6,7 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from tests.kernels.cases_scans import apart
-from tests.support.cases import Case, Shape, labels
+from tests.support.cases import Case, Draw, Shape, labels
 from tilewright import kernels as K
 
 PLANE = {"...": (2,), "c": 3, "h": 5, "w": 4, "oh": 3, "ow": 4, "k": 2}
@@ -15,9 +15,18 @@ WHOLE = {"first": np.int64, "second": np.int64}
 MODES = {"linear": "bilinear", "nearest": "nearest", "cubic": "bicubic"}
 
 
-def places(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Inside and outside of the image."""
-    return rng.uniform(-1.8, 1.8, shape)
+def places(*sizes: int, align_corners: bool = False) -> Draw:
+    """Inside and outside of an image of these sizes, its last axis first: a quarter of a position from where
+    another one is read, or is nearer, so that a finite difference does not reach there.
+    """
+
+    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        size = np.array(sizes)
+        whole = rng.integers(-2, size + 2, shape) + rng.choice((0.25, 0.75), shape)
+        position = whole + rng.uniform(-0.05, 0.05, shape)
+        return 2 * position / (size - 1) - 1 if align_corners else (2 * position + 1) / size - 1
+
+    return draw
 
 
 def between(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -51,10 +60,11 @@ def torch_adaptive(x, size):
 
 def sample(op, axes, **constants) -> Case:
     common = constants == {}
+    sizes = [axes[axis] for axis in ("w", "h", "d") if axis in axes]
     return Case(
         op,
         axes,
-        draw={"grid": places},
+        draw={"grid": places(*sizes, align_corners=constants.get("align_corners", False))},
         constants=constants,
         torch=torch_grid_sample,
         rare=not common,

@@ -89,7 +89,9 @@ def test_loops_in_loops_and_sizes_of_elements():
     assert moved.loaded("x_ptr") == 32 * 8 * 10
 
 
-def test_a_loop_that_nothing_decides_is_refused():
-    body = "scf.for %i = %low to %high step %step  : i32 {\n}"
+def test_what_a_loop_that_data_decide_moves_is_not_known():
+    """Its places are: they count for a scatter, which looks for what falls into its tile."""
+    moved = traffic_of(text(f"scf.for %i = %low to %high step %step  : i32 {{\n{LOAD}\n}}"), (1,), {})
+    assert moved.sites("x_ptr") == 1 and moved.multiplied == 0
     with pytest.raises(InternalError, match="not decided by a launch's integers"):
-        traffic_of(text(body), (1,), {})
+        moved.loaded("x_ptr")

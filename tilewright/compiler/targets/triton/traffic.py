@@ -59,20 +59,25 @@ _SAME_MEMORY = ("tt.splat", "tt.addptr", "tt.broadcast", "tt.expand_dims", "tt.r
 
 @dataclass(frozen=True)
 class Access:
-    """One place of the text that moves memory: in a program `trips` times, `size` bytes each time."""
+    """One place of the text that moves memory: in a program `trips` times, `size` bytes each time. How often
+    is not known (None) in a loop that data decide on.
+    """
 
     kind: str
     parameter: str
     size: int
-    trips: int
+    trips: int | None
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """The accesses of one program, the multiply-adds of its tile products, and how many programs run."""
+    """The accesses of one program, the multiply-adds of its tile products, and how many programs run.
+
+    Amounts in loops whose trips a launch's integers do not decide raise `InternalError`.
+    """
 
     accesses: tuple[Access, ...]
-    products: int
+    products: int | None
     programs: int
 
     def sites(self, parameter: str, kind: str = LOAD) -> int:
@@ -90,18 +95,21 @@ class Traffic:
     @property
     def multiplied(self) -> int:
         """Multiply-adds of the launch's tile products."""
-        return self.products * self.programs
+        return _decided(self.products, "a product") * self.programs
 
     def _moved(self, parameter: str, kind: str) -> int:
-        here = [a.size * a.trips for a in self.accesses if a.parameter == parameter and a.kind == kind]
-        return sum(here) * self.programs
+        here = [a for a in self.accesses if a.parameter == parameter and a.kind == kind]
+        return sum(a.size * _decided(a.trips, f"a {kind}") for a in here) * self.programs
+
+
+def _decided(amount: int | None, what: str) -> int:
+    if amount is None:
+        raise InternalError(f"{what} is in a loop whose trips are not decided by a launch's integers")
+    return amount
 
 
 def traffic_of(artefact: Artefact, grid: Sequence[int], integers: Mapping[str, int]) -> Traffic:
-    """The traffic of a launch of `grid` programs, for these values of the kernel's integer parameters.
-
-    Raises `InternalError` for a loop whose trips they do not decide.
-    """
+    """The traffic of a launch of `grid` programs, for these values of the kernel's integer parameters."""
     walk = _Walk({f"%{name}": value for name, value in integers.items()}, artefact)
     for line in artefact.texts["ttir"].splitlines():
         walk.read(line.strip())
@@ -115,14 +123,14 @@ class _Walk:
         self.integers = integers
         self.parameters = {f"%{name}": name for name, kind in artefact.signature if kind.startswith("*")}
         self.accesses: list[Access] = []
-        self.products = 0
-        self._trips = [1]  # of each region that is open
+        self.products: int | None = 0
+        self._trips: list[int | None] = [1]  # of each region that is open
 
     def read(self, line: str) -> None:
         if line.startswith("}"):
             self._trips.pop()
         found = _OPERATION.match(line)
-        trips = 1
+        trips: int | None = 1
         if found is not None:
             result, name, rest = found.groups()
             if name == "scf.for":
@@ -150,15 +158,15 @@ class _Walk:
             first, second = (self.integers[o] for o in operands[:2])
             self.integers[result] = _ARITHMETIC[name](first, second)
 
-    def _loop_trips(self, rest: str) -> int:
+    def _loop_trips(self, rest: str) -> int | None:
         bounds = _LOOP.search(rest)
         if bounds is None or any(bound not in self.integers for bound in bounds.groups()):
-            raise InternalError(f"the trips of a loop are not decided by a launch's integers: scf.for{rest}")
+            return None
         low, high, step = (self.integers[bound] for bound in bounds.groups())
         return max(0, -(-(high - low) // step))
 
     def _count(self, name: str, rest: str) -> None:
-        trips = math.prod(self._trips)
+        trips = _product(self._trips)
         if name in _KINDS:
             pointer = _VALUE.findall(rest)[0]
             pointers = _POINTERS.search(rest)
@@ -170,7 +178,13 @@ class _Walk:
             sides = _SIDE.search(rest)
             assert sides is not None
             columns = int(sides[2].split("x")[-2])
-            self.products += _elements(sides[1]) * columns * trips
+            made = _product([_elements(sides[1]), columns, trips])
+            self.products = None if made is None or self.products is None else self.products + made
+
+
+def _product(factors: Sequence[int | None]) -> int | None:
+    known = [factor for factor in factors if factor is not None]
+    return math.prod(known) if len(known) == len(factors) else None
 
 
 def _elements(shape: str | None) -> int:
