@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.threads import on_threads
 from tilewright import kernels
 from tilewright.errors import ArgumentError, DerivativeError, DTypeError, OverlapError, ShapeError
 from tilewright.runtime import memory
@@ -100,14 +101,10 @@ def as_tuple(value: object) -> tuple:
 def test_a_result_over_an_operand(op: tw.Op, place: str, threads: int):
     block, y = draw(N + 2), draw(N)
     x, target = block[1 : N + 1], PLACES[place](block)
-    before = tw.get_num_threads()
-    tw.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         expected = as_tuple(op(x.copy(), y))
         out = (target, *(None for _ in expected[1:]))
         actual = as_tuple(op(x, y, out=out if len(out) > 1 else target))
-    finally:
-        tw.set_num_threads(before)
     assert actual[0] is target
     for mine, right in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(mine, right)

@@ -21,6 +21,35 @@ def conv2d(x: tw.Tile["... c h w"], k: tw.Tile["o c r s"], *, stride=1, pad=0, d
 
 
 @tw.op
+def channels_last(
+    x: tw.Tile["n h w c"], k: tw.Tile["o r s c"], *, stride=1, before=0, behind=0, dilation=1, wide=0
+) -> tw.Tile["n oh ow o"]:
+    """Windows with zeros before and behind; `wide` further ones along the lines alone."""
+    reach = tw.size("h") + before + behind - dilation * (tw.size("r") - 1) - 1
+    oh = tw.axis("oh", reach // stride + 1)
+    across = tw.size("w") + before + behind + 2 * wide - dilation * (tw.size("s") - 1) - 1
+    ow = tw.axis("ow", across // stride + 1)
+    rows = oh * stride + tw.index("r") * dilation - before
+    columns = ow * stride + tw.index("s") * dilation - before - wide
+    return tw.sum(x.at(h=rows, w=columns) * k, "r s c")
+
+
+@tw.op
+def by_channel(x: tw.Tile["n c h w"], k: tw.Tile["c r s"], *, stride=1, pad=0, dilation=1):
+    oh = tw.axis("oh", (tw.size("h") + 2 * pad - dilation * (tw.size("r") - 1) - 1) // stride + 1)
+    ow = tw.axis("ow", (tw.size("w") + 2 * pad - dilation * (tw.size("s") - 1) - 1) // stride + 1)
+    rows = oh * stride + tw.index("r") * dilation - pad
+    columns = ow * stride + tw.index("s") * dilation - pad
+    return tw.sum(x.at(h=rows, w=columns) * k, "r s")
+
+
+@tw.op
+def in_line(x: tw.Tile["n t"], k: tw.Tile["j"], *, stride=1, pad=0):
+    i = tw.axis("i", (tw.size("t") + 2 * pad - tw.size("j")) // stride + 1)
+    return tw.sum(x.at(t=i * stride + tw.index("j") - pad) * k, "j")
+
+
+@tw.op
 def conv_relu_conv(x: tw.Tile["n c t"], k: tw.Tile["d c r"], l: tw.Tile["e d r"]):
     a = tw.axis("a", tw.size("t") - tw.size("r") + 1)
     hidden = tw.maximum(tw.sum(x.at(t=a + tw.index("r")) * k, "c r"), 0)

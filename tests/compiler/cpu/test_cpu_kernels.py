@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.threads import assert_same_bits
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
@@ -179,17 +180,7 @@ def test_stores_past_the_caches_leave_small_buffers_to_lie_anywhere(monkeypatch:
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_same_bits_for_every_thread_count(op: tw.Op):
     arrays = draw(op, 301, 1027)
-    before = tw.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3, 7):
-            tw.set_num_threads(threads)
-            results.append(as_tuple(op(*arrays)))
-    finally:
-        tw.set_num_threads(before)
-    for other in results[1:]:
-        for first, second in zip(results[0], other, strict=True):
-            np.testing.assert_array_equal(first, second)
+    assert_same_bits(lambda: op(*arrays), (1, 2, 3, 7))
 
 
 def test_many_python_threads_make_the_same_first_call():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.threads import assert_same_bits
 from tilewright import kernels
 from tilewright.runtime.guard import guarded, run_forked
 
@@ -56,16 +57,7 @@ def test_rows_that_lie_apart_and_several_summed_axes():
 def test_the_same_bits_for_every_thread_count():
     rng = np.random.default_rng(2)
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 1000), (3000, 1000)))
-    before = tw.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3):
-            tw.set_num_threads(count)
-            results.append(kernels.linear(x, w))
-    finally:
-        tw.set_num_threads(before)
-    np.testing.assert_array_equal(results[0], results[1])
-    np.testing.assert_array_equal(results[0], results[2])
+    assert_same_bits(lambda: kernels.linear(x, w))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

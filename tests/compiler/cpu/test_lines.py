@@ -7,6 +7,7 @@ import pytest
 
 import tilewright as tw
 from tests.support.guarded import on_guard_pages
+from tests.support.threads import assert_same_bits
 from tilewright import kernels
 from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.compiler.targets.cpu import toolchain
@@ -80,16 +81,7 @@ def test_several_axes_and_an_epilogue():
 def test_the_same_bits_for_every_thread_count():
     rng = np.random.default_rng(2)
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 1000), (1000, 3000)))
-    before = tw.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3):
-            tw.set_num_threads(count)
-            results.append(kernels.matmul(x, w))
-    finally:
-        tw.set_num_threads(before)
-    np.testing.assert_array_equal(results[0], results[1])
-    np.testing.assert_array_equal(results[0], results[2])
+    assert_same_bits(lambda: kernels.matmul(x, w))
 
 
 @pytest.mark.parametrize("shape", [(2, 70, 17), (5, 129, 63)], ids=str)

@@ -10,6 +10,7 @@ import pytest
 
 import tilewright as tw
 from tests.support.campaigns import KINDS, campaign, derivatives, on
+from tests.support.threads import assert_same_bits
 from tilewright.compiler import chunks, long_rows
 from tilewright.compiler.long_rows import cut
 from tilewright.compiler.pipeline import lower
@@ -142,17 +143,7 @@ def test_same_bits_for_every_thread_count(op: tw.Op, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(long_rows, "FEWEST", 50)
     monkeypatch.setattr(long_rows, "MOST_ROWS", 3)
     arrays = draw(op, 3, 150_001)
-    before = tw.get_num_threads()
-    found = []
-    try:
-        for threads in (1, 2, 3, 7):
-            tw.set_num_threads(threads)
-            found.append(results(op, arrays))
-    finally:
-        tw.set_num_threads(before)
-    for other in found[1:]:
-        for first, second in zip(found[0], other, strict=True):
-            np.testing.assert_array_equal(first, second)
+    assert_same_bits(lambda: results(op, arrays), (1, 2, 3, 7))
 
 
 def test_the_largest_is_equal_to_an_element(short_enough: None):

@@ -10,23 +10,10 @@ import pytest
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
 from tests.support.guarded import on_guard_pages
+from tests.support.indexing_ops import channels_last
 from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
-
-
-@tw.op
-def channels_last(
-    x: tw.Tile["n h w c"], k: tw.Tile["o r s c"], *, stride=1, before=0, behind=0, dilation=1, wide=0
-) -> tw.Tile["n oh ow o"]:
-    """Windows with zeros before and behind; `wide` further ones along the lines alone."""
-    reach = tw.size("h") + before + behind - dilation * (tw.size("r") - 1) - 1
-    oh = tw.axis("oh", reach // stride + 1)
-    across = tw.size("w") + before + behind + 2 * wide - dilation * (tw.size("s") - 1) - 1
-    ow = tw.axis("ow", across // stride + 1)
-    rows = oh * stride + tw.index("r") * dilation - before
-    columns = ow * stride + tw.index("s") * dilation - before - wide
-    return tw.sum(x.at(h=rows, w=columns) * k, "r s c")
 
 
 @tw.op

@@ -11,19 +11,11 @@ import torch
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
 from tests.support.guarded import on_guard_pages
+from tests.support.indexing_ops import by_channel, in_line
 from tilewright.compiler.pipeline import Executable, compile_program
 from tilewright.compiler.targets.cpu.windows.strips import slides
 
 Arrays = dict[str, np.ndarray]
-
-
-@tw.op
-def by_channel(x: tw.Tile["n c h w"], k: tw.Tile["c r s"], *, stride=2, pad=1, dilation=1):
-    oh = tw.axis("oh", (tw.size("h") + 2 * pad - dilation * (tw.size("r") - 1) - 1) // stride + 1)
-    ow = tw.axis("ow", (tw.size("w") + 2 * pad - dilation * (tw.size("s") - 1) - 1) // stride + 1)
-    rows = oh * stride + tw.index("r") * dilation - pad
-    columns = ow * stride + tw.index("s") * dilation - pad
-    return tw.sum(x.at(h=rows, w=columns) * k, "r s")
 
 
 @tw.op
@@ -33,10 +25,7 @@ def channels_together(x: tw.Tile["n h w c"], k: tw.Tile["r s c"], *, stride=2, p
     return tw.sum(x.at(h=oh + tw.index("r") - pad, w=ow + tw.index("s") - pad) * k, "r s")
 
 
-@tw.op
-def in_line(x: tw.Tile["n t"], k: tw.Tile["j"], *, stride=2, pad=0):
-    i = tw.axis("i", (tw.size("t") + 2 * pad - tw.size("j")) // stride + 1)
-    return tw.sum(x.at(t=i * stride + tw.index("j") - pad) * k, "j")
+HALVED = {"stride": 2, "pad": 1}
 
 
 def gradient(op: tw.Op, *shapes: tuple[int, ...], **constants: int) -> tuple[Executable, Arrays]:
@@ -66,8 +55,8 @@ EDGES = [
 
 @pytest.mark.parametrize(("height", "width"), EDGES)
 def test_phases_in_turns_at_every_end(height: int, width: int):
-    assert is_placed(*gradient(by_channel, (2, 3, height, width), (3, 3, 3)))
-    on_guard_pages(by_channel, (2, 3, height, width), (3, 3, 3))
+    assert is_placed(*gradient(by_channel, (2, 3, height, width), (3, 3, 3), **HALVED))
+    on_guard_pages(by_channel, (2, 3, height, width), (3, 3, 3), **HALVED)
 
 
 KINDS = [
@@ -82,8 +71,8 @@ KINDS = [
 
 @pytest.mark.parametrize("constants", KINDS, ids=str)
 def test_strides_of_every_kind(constants: dict[str, int]):
-    on_guard_pages(by_channel, (2, 3, 11, 41), (3, 3, 3), **constants)
-    on_guard_pages(by_channel, (1, 2, 12, 48), (2, 3, 2), dtype="float64", **constants)
+    on_guard_pages(by_channel, (2, 3, 11, 41), (3, 3, 3), **(HALVED | constants))
+    on_guard_pages(by_channel, (1, 2, 12, 48), (2, 3, 2), dtype="float64", **(HALVED | constants))
 
 
 @pytest.mark.parametrize("edge", [9, pytest.param(8, marks=pytest.mark.exhaustive)])
@@ -93,14 +82,14 @@ def test_vectors_along_channels(edge: int):
 
 
 def test_one_axis():
-    assert is_placed(*gradient(in_line, (3, 50), (5,)))
-    on_guard_pages(in_line, (3, 50), (5,))
+    assert is_placed(*gradient(in_line, (3, 50), (5,), stride=2))
+    on_guard_pages(in_line, (3, 50), (5,), stride=2)
     on_guard_pages(in_line, (3, 67), (4,), stride=3, pad=2)
 
 
 def test_taps_that_a_phase_lacks_are_not_multiplied():
     """∞ in the cotangent reaches the taps that there are, with no 0 · ∞ of others."""
-    executable, arrays = gradient(by_channel, (1, 1, 9, 40), (1, 3, 3))
+    executable, arrays = gradient(by_channel, (1, 1, 9, 40), (1, 3, 3), **HALVED)
     cotangent = next(array for array in arrays.values() if array.shape == (1, 1, 5, 20))
     cotangent[0, 0, 2, 9] = np.inf
     (found,) = executable.run(arrays)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
 
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.threads import assert_same_bits, on_threads
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import frame, loading
 from tilewright.compiler.targets.cpu.emit import MOST_SHARING, PIECES
@@ -38,13 +40,9 @@ def x() -> np.ndarray:
 
 def prepared(op: tw.Op, x: np.ndarray, threads: int) -> tuple[Step, array, np.ndarray]:
     """The only step of a call, its frame, and where its result goes: NaN so far."""
-    before = tw.get_num_threads()
-    tw.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         call = op.bind(op.arguments((x,), {}))
         (step,) = CpuExecutable(lower(call.program)).recipe([x], fresh=False).steps
-    finally:
-        tw.set_num_threads(before)
     result = np.full(ROWS if op is row_total else x.shape, np.nan, np.float32)
     words = step.template[:]
     for slot, operand in zip(step.slots, (x, result), strict=True):
@@ -89,14 +87,6 @@ def test_where_there_are_many_threads_each_has_a_piece_of_its_own(x: np.ndarray)
 def test_fewer_items_than_pieces():
     x = np.random.default_rng(1).standard_normal((5, 400_000)).astype(np.float32)
     call = row_total.bind(row_total.arguments((x,), {}))
-    expected = None
-    for threads in (1, 2, 3, 5):
-        before = tw.get_num_threads()
-        tw.set_num_threads(threads)
-        try:
-            (found,) = CpuExecutable(lower(call.program)).run(call.arrays)
-        finally:
-            tw.set_num_threads(before)
-        expected = found if expected is None else expected
-        np.testing.assert_array_equal(found, expected)
-    np.testing.assert_allclose(expected, x.sum(1, dtype=np.float64), rtol=1e-4)
+    run = functools.partial(CpuExecutable(lower(call.program)).run, call.arrays)
+    assert_same_bits(run, (1, 2, 3, 5))
+    np.testing.assert_allclose(run()[0], x.sum(1, dtype=np.float64), rtol=1e-4)
