@@ -14,10 +14,12 @@ from tilewright.compiler.targets.cpu.contractions.direct import readable, step_a
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
 from tilewright.compiler.targets.cpu.contractions.sides import SLIM
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
     ENDLESS,
     LONG,
+    MEDIUM,
     NARROW,
     ONE,
     UNIT,
@@ -88,7 +90,9 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     unroll = _unroll(kernel)
     tile = lanes * BLOCKS_A_TILE if short else lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
-    rows, columns = _register_block(kernel, axis, lanes, layout, target)
+    pairs = dot_product(kernel, target)
+    walk = Walk.along(axis, kernel.contraction, pairs, layout) if kernel.contraction else None
+    rows, columns = _register_block(kernel, axis, walk, lanes, layout, target)
     few = layout.is_short((*kernel.row, *kernel.parallel[-1:]))  # their vectors are whole in two forms only
     stream = stream and (bool(short or beside) if few else kernel.kind in STREAMS)
     brief = _is_brief(kernel, layout, axis, lanes)
@@ -98,7 +102,6 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     across = None if outer else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
-    pairs = dot_product(kernel, target)
     halved = columns > 1 and lanes >= WIDEST and axis in layout.sides.halved
     return Schedule(
         axis,
@@ -201,14 +204,15 @@ def runs_on(kernel: Kernel, layout: Layout, outer: str, inner: str) -> frozenset
 
 
 def _register_block(
-    kernel: Kernel, axis: str | None, lanes: int, layout: Layout, target: CpuTarget
+    kernel: Kernel, axis: str | None, walk: Walk | None, lanes: int, layout: Layout, target: CpuTarget
 ) -> tuple[int, int]:
     """(rows, vectors of columns), as many sums as half of the registers hold: one vector if it has room for
-    all columns, four if there are as few rows. Sums of nothing would cost as much as others.
+    all columns, four if there are as few rows. Sums of nothing would cost as much as others. Rows that lie
+    evenly need no registers for their addresses.
     """
     sums = target.registers // 2
     if axis in layout.sides.narrow and lanes >= WIDEST:
-        return sums, 1
+        return (walk.even.rows if walk and walk.even else sums), 1
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
     rows = next((side[-1] for side in sides if side and axis not in side), None)
     columns = 4 if layout.sides.slim.get(rows or "") == SLIM[0] else 2
@@ -303,8 +307,8 @@ def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) 
     direct = readable(side, (summed,), dtype, layout) or step_along(side, summed, dtype, layout)
     turned = isinstance(side, At) and direct
     lane = last if last in own else own[-1]
-    both = all(readable(one, (summed,), dtype, layout) for one in (side, other))
-    slim, long = own[-1] in layout.sides.narrow, others[-1] not in layout.sides.narrow
-    if layout.sides.skinny and both and slim and long:
+    narrow, wide = own[-1] in layout.sides.narrow, others[-1] not in layout.sides.narrow
+    if narrow and wide and Walk.along(others[-1], contraction, None, layout).inner:
         return others[-1]
-    return others[-1] if turned and layout.length(summed) in (LONG, WHOLE) else lane
+    runs = (LONG, WHOLE, MEDIUM) if side in layout.sides.even else (LONG, WHOLE)
+    return others[-1] if turned and layout.length(summed) in runs else lane

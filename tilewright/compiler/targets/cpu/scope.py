@@ -115,8 +115,11 @@ def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Load
             return b.constant(elements_apart(kind) * size, I64)
         return slot(position)
 
-    known = {axis: b.constant(extent, I64) for axis, extent in layout.windows.known.items()}
-    extents = {axis: known.get(axis) or slot(at) for axis, at in frame.extent_slot.items()}
+    known = {**layout.windows.known, **layout.sides.known}
+    extents = {
+        axis: b.constant(known[axis], I64) if axis in known else slot(at)
+        for axis, at in frame.extent_slot.items()
+    }
     read = {p.name: p.dtype for p in frame.kernel.tiles}
     written = {o.buffer.name: o.buffer.dtype for o in frame.kernel.outputs}
     ranks = dict(zip(frame.operand_slot, (rank for _, rank in frame.operands), strict=True))
@@ -335,17 +338,19 @@ class Scope:
 
     def addresses(self, node: Read | At) -> tuple[Value, Value | None]:
         """Where each lane reads, as integers, and which lanes are inside; None where all are."""
+        operand, places, walks = self._found(node)
+        pointer, steps = self._address(operand, places)
+        assert isinstance(steps, Value)
+        return self.b.add(self.b.integer(pointer), steps), self._inside(walks)
+
+    def _found(self, node: Read | At) -> tuple[Operand, tuple[Coordinate, ...], Mapping[str, Coordinate]]:
+        """What is read, where, and the positions that may be outside."""
         for position in needed(node):
             self.evaluate(position)
         if isinstance(node, At):
-            operand, places, walks = self._places_at(node)
-            inside = self._inside(walks)
-        else:
-            operand, inside = self.loaded.operands[node.param, False], None
-            places = tuple(self.coordinates[axis] for axis in node.names)
-        pointer, steps = self._address(operand, places)
-        assert isinstance(steps, Value)
-        return self.b.add(self.b.integer(pointer), steps), inside
+            return self._places_at(node)
+        operand = self.loaded.operands[node.param, False]
+        return operand, tuple(self.coordinates[axis] for axis in node.names), {}
 
     def inside(self, node: At, axes: Sequence[str]) -> Value:
         """Whether the positions along these axes are inside of the operand, a lane each if they differ."""
@@ -514,12 +519,14 @@ class Scope:
         for part in range(apart):
             b.prefetch(b.offset(pointer, part * self.lanes * node.dtype.numpy.itemsize))
 
-    def start_of(self, node: Read) -> tuple[Value, dict[str, Value]]:
-        """Where an operand is read here, every coordinate a number, and its strides in bytes by axis."""
-        operand = self.loaded.operands[node.param, False]
-        pointer, step = self._address(operand, [self.coordinates[axis] for axis in node.names])
+    def start_of(self, node: Read | At) -> tuple[Value, dict[str, Value]]:
+        """Where an operand is read here, every coordinate a number, and its strides in bytes by dimension."""
+        operand, places, _ = self._found(node)
+        pointer, step = self._address(operand, places)
         assert step is None
-        return pointer, dict(zip(node.names, operand.strides, strict=True))
+        read = node.arg if isinstance(node, At) else node
+        assert isinstance(read, Read)
+        return pointer, dict(zip(read.names, operand.strides, strict=True))
 
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Step]:
         return self._address(self.loaded.operands[name, True], self._places_of(name, axes))

@@ -20,6 +20,8 @@ and `finish` stores what is finished.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from copy import copy
 
@@ -32,8 +34,9 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import (
     multiply_add,
     sums_type,
 )
+from tilewright.compiler.targets.cpu.contractions.even import EvenRows, Starts
 from tilewright.compiler.targets.cpu.contractions.finish import Finish
-from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted
+from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted, RowBlock, Run
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live, Runs
@@ -47,9 +50,11 @@ from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHU
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
+from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read
 
 FREE_MASKS = 512  # bits of the vectors that are read under a mask at no cost: AVX-512's
+UNROLLED = 16  # summed positions of a run that are written out
 STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
 
 
@@ -83,6 +88,7 @@ class Blocks:
             for axes in (walk.left.own, walk.right.own, walk.summed, self.contraction.batch)
         )
         self.m, self.n, self.k = self.left.size(), self.right.size(), self.summed.size()
+        self.block_k = self.k if scope.layout.sides.known else self.block_k  # few positions are one block
         self.tile = b.alloca(self.rows * self.width * self.size)
         size = self.packed.bytes
         self.pack_left = Packing(b, walk.left, self.left, self.summed, self.rows, 1, size, together)
@@ -103,21 +109,28 @@ class Blocks:
         """The workspace: coordinates of rows, zeros, right panels, left panels or addresses, waiting sums."""
         b = self.b
         self.places = Noted(b, self.left, workspace, self.chunk_m)
-        at = self._after(workspace, b.mul(self.chunk_m, 8 * len(self.walk.left.own)))
-        self.direct = None
+        noted = b.mul(self.chunk_m, 0 if self.walk.even else ADDRESS * len(self.walk.left.own))
+        at = self._after(workspace, noted)
+        self.runs = runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
+        _, count = runs.run_numbers(b.constant(0, I64), self.k)
+        self.direct = self.even = None
         row_bytes = b.mul(b.add(self.block_k, MARGIN), self.size)
-        if self.walk.direct:
-            runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
+        if self.walk.even:
+            side, even = self.walk.left, self.walk.even
+            self.even = EvenRows(b, self.top, side, even, runs, self.rows, self.size, at, count)
+            self.m = self.even.size()
+            row_bytes = b.constant(0, I64)
+            at = self._after(at, b.mul(count, ADDRESS * len(runs.outer)))
+            at = self._after(at, b.mul(b.add(runs.span, 8), self.size))
+        elif self.walk.direct:
             self.direct = Addresses(b, self.walk.left.node, runs, self.rows, self.size, at)
             self.direct.clear()
-            _, count = runs.run_numbers(b.constant(0, I64), self.k)
             row_bytes = b.mul(count, ADDRESS)
             at = self._after(at, b.mul(b.add(runs.span, 8), self.size))
         self.right_panels = at
         right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
         self.inner = None
         if self.walk.inner:
-            runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
             self.columns_at = Addresses(b, self.walk.right.node, runs, self.width, self.size, at)
             sums = self.rows * self.columns
             self.inner = InnerProducts(b, self.lanes, self.packed, self.type, self.together, self.rows, sums)
@@ -129,8 +142,6 @@ class Blocks:
         at = self._after(self.left_panels, left)
         self.live = None
         if self.walk.sparse:
-            runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
-            _, count = runs.run_numbers(b.constant(0, I64), self.k)
             self.live = Live(b, self.walk.sparse, runs, count, at)
             on_the_left = self.walk.sparse.on_the_left
             chunk, size = (self.chunk_m, self.rows) if on_the_left else (self.chunk_n, self.width)
@@ -186,13 +197,24 @@ class Blocks:
         with b.loop(*m, self.chunk_m) as chunk:
             rows = chunk.index, b.minimum(b.add(chunk.index, self.chunk_m), m[1])
             with b.if_(missing):
-                self.places.note(*rows, self.rows)
-                if self.direct:
-                    self._note_addresses(self.direct, scope, rows, k)
+                if self.even:
+                    self.even.note(k)
                 else:
-                    self.pack_left.pack(scope, self.left_panels, rows, k)
-                self._note_rows(scope, rows, k)
+                    self._note_rows(scope, rows, k)
             self._panels(scope, (m[0], n[0]), rows, columns, k)
+
+    def _note_rows(self, scope: Scope, rows: Range, k: Range) -> None:
+        """Where rows are, and what they are if they are packed."""
+        self.places.note(*rows, self.rows)
+        if self.direct:
+            self._note_addresses(self.direct, scope, rows, k)
+        else:
+            self.pack_left.pack(scope, self.left_panels, rows, k)
+        self._note_live_rows(scope, rows, k)
+
+    def row_block(self, row: Value, rows: Range) -> RowBlock:
+        """Which rows of a register block are stored, and where they are, of some rows."""
+        return self.even.block(row) if self.even else self.places.block(row, *rows, self.rows)
 
     def _note_addresses(self, direct: Addresses, scope: Scope, rows: Range, k: Range) -> None:
         b = self.b
@@ -200,7 +222,7 @@ class Blocks:
             places = self.places.several(panel.index, *rows, self.rows)
             direct.note(scope, self.left_panels, self._number(panel.index, rows), places, k)
 
-    def _note_rows(self, scope: Scope, rows: Range, k: Range) -> None:
+    def _note_live_rows(self, scope: Scope, rows: Range, k: Range) -> None:
         """Which runs the panels of rows take part in."""
         if not self.live or not self.live.sparse.on_the_left:
             return
@@ -254,12 +276,12 @@ class Blocks:
             right, masks = self._lines(scope, here, k)
             start = origin[0], place
             if self.lanes * self.type.bits >= FREE_MASKS:
-                self._register_blocks(None, number, right.under(masks), start, rows, k)
+                self._register_blocks(scope, None, number, right.under(masks), start, rows, k)
                 return
             with b.if_(b.cmp("le", b.add(here[0], self.width), here[1])) as choice:
-                self._register_blocks(None, number, right, start, rows, k)
+                self._register_blocks(scope, None, number, right, start, rows, k)
                 choice.otherwise()
-                self._register_blocks(None, number, right.under(masks), start, rows, k)
+                self._register_blocks(scope, None, number, right.under(masks), start, rows, k)
             return
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         panel = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
@@ -268,7 +290,7 @@ class Blocks:
             self._inner_products(self.inner, self.direct, scope, finish, (origin[0], place), rows, here, k)
         else:
             right = Lines(panel, self.pack_right.line, packed=True)
-            self._register_blocks(finish, number, right, (origin[0], place), rows, k)
+            self._register_blocks(scope, finish, number, right, (origin[0], place), rows, k)
 
     def _lines(self, scope: Scope, columns: Range, k: Range) -> tuple[Lines, list[Value]]:
         """The lines of a panel of columns where they lie, from the first of some summed positions on, and the
@@ -284,6 +306,7 @@ class Blocks:
 
     def _register_blocks(
         self,
+        scope: Scope,
         finish: Finish | None,
         number: Value,
         right: Lines,
@@ -298,7 +321,9 @@ class Blocks:
             kept = self._kept(b.sub(row.index, origin[0]), origin[1])
             start = self._start(kept, k[0])
             runs = self._runs(self._number(row.index, rows), number, k)
-            if self.direct:
+            if self.even:
+                sums = self._multiply_even(self.even, scope, row.index, right, k, runs, start)
+            elif self.direct:
                 here, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
                 sums = self._multiply_direct(self.direct, here, last, right, k, runs, start)
             else:
@@ -353,8 +378,8 @@ class Blocks:
             panel = row_panel if self.live.sparse.on_the_left else column_panel
             count, numbers = self.live.of(panel)
             return Runs((self.b.constant(0, I64), count), numbers)
-        if self.direct:
-            return Runs(self.direct.summed.run_numbers(*k))
+        if self.walk.direct:
+            return Runs(self.runs.run_numbers(*k))
         return None
 
     def _kept(self, row: Value, column: Value) -> Value:
@@ -431,17 +456,49 @@ class Blocks:
         assert runs is not None
         with b.loop(*runs.range, 1, start) as turns:
             number = runs.number(b, turns.index)
-            run = direct.summed.run(number, *k)
             places = direct.of_run(self.left_panels, panel, number, k)
-            at = right.behind(b, run.offset)
-            count = b.shr(run.count, self.together.bit_length() - 1, signed=False)
-            whole = b.and_(count, -STEPS)
             following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), number, k)
-            following = following if self.walk.step == 1 else None  # it lies where this panel does
-            sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, turns.carried, following)
-            sums = self._along(places, at, (whole, count), 1, sums)
-            turns.yield_(*(sums if self.together == 1 else self._half_word(places, at, run.count, sums)))
+            rows = functools.partial(self._starts_in, following) if self.walk.step == 1 else None
+            turns.yield_(*self._run(right, self.runs.run(number, *k), places, turns.carried, rows))
         return turns.results
+
+    def _multiply_even(
+        self,
+        even: EvenRows,
+        scope: Scope,
+        row: Value,
+        right: Lines,
+        k: Range,
+        runs: Runs | None,
+        start: list[Value],
+    ) -> list[Value]:
+        """One panel of the right side, and rows that lie evenly from one on."""
+        b = self.b
+        assert runs is not None
+        block = even.block(row)
+        with b.loop(*runs.range, 1, start) as turns:
+            number = runs.number(b, turns.index)
+            run = self.runs.run(number, *k)
+            here = {**even.coordinates(number, k), **self.runs.inner(run.first)}
+            multiply = functools.partial(self._run, right, run)
+            turns.yield_(*even.run(scope, block, here, multiply, turns.carried))
+        return turns.results
+
+    def _run(
+        self, right: Lines, run: Run, places: list[Value], sums: list[Value], following: Starts | None = None
+    ) -> list[Value]:
+        """All of a run in which the rows begin at these places."""
+        b = self.b
+        at = right.behind(b, run.offset)
+        known = self.top.layout.sides.known
+        span = math.prod(known.get(base(axis), UNROLLED + 1) for axis in self.runs.joined)
+        if span <= UNROLLED and self.together == 1:
+            return self._steps(places, at, b.constant(0, I64), span, sums)
+        count = b.shr(run.count, self.together.bit_length() - 1, signed=False)
+        whole = b.and_(count, -STEPS)
+        sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, sums, following)
+        sums = self._along(places, at, (whole, count), 1, sums)
+        return sums if self.together == 1 else self._half_word(places, at, run.count, sums)
 
     def _half_word(self, places: list[Value], right: Lines, count: Value, sums: list[Value]) -> list[Value]:
         """The last summed position, if it has a word of its own."""
@@ -461,7 +518,7 @@ class Blocks:
         k: Range,
         steps: int,
         sums: list[Value],
-        following: Value | None = None,
+        following: Starts | None = None,
     ) -> list[Value]:
         """Part of a run, `steps` summed positions at a time. Meanwhile the caches are asked for the rows
         that begin at the `following` addresses, each once a cache line.
@@ -471,23 +528,34 @@ class Blocks:
             found = loop.carried
             if following is not None:
                 self._ask_for(following, loop.index)
-            for step in range(steps):
-                at = b.add(loop.index, step)
-                along = b.mul(at, self.walk.step * self.packed.bytes)
-                found = self._step([b.offset(place, along) for place in places], right, at, found)
-            loop.yield_(*found)
+            loop.yield_(*self._steps(places, right, loop.index, steps, found))
         return loop.results
 
-    def _ask_for(self, following: Value, k: Value) -> None:
+    def _steps(
+        self, places: list[Value], right: Lines, first: Value, count: int, sums: list[Value]
+    ) -> list[Value]:
+        """So many summed positions from the first on."""
+        b = self.b
+        for step in range(count):
+            at = b.add(first, step)
+            along = b.mul(at, self.walk.step * self.packed.bytes)
+            sums = self._step([b.offset(place, along) for place in places], right, at, sums)
+        return sums
+
+    def _ask_for(self, following: Starts, k: Value) -> None:
         """A share of the rows of the panel that comes next: all of them before their next cache lines."""
         b = self.b
         turns = LINE // self.packed.bytes // STEPS
-        share = self.rows // turns
+        share = -(-self.rows // turns)
         turn = b.and_(b.shr(k, STEPS.bit_length() - 1, signed=False), turns - 1)
-        line = b.offset(following, b.mul(turn, 8 * share))
-        for row in range(share):
-            start = b.load(b.offset(line, 8 * row), PTR)
+        for start in following(b.mul(turn, share), share):
             b.prefetch(b.offset(start, b.mul(k, self.packed.bytes)))
+
+    def _starts_in(self, line: Value, first: Value, count: int) -> list[Value]:
+        """Some of the addresses in a line of the table."""
+        b = self.b
+        at = b.offset(line, b.mul(first, ADDRESS))
+        return [b.load(b.offset(at, ADDRESS * row), PTR) for row in range(count)]
 
     def _step(
         self, rows: list[Value], right: Lines, k: Value, sums: list[Value], stored: Type | None = None

@@ -95,17 +95,23 @@ class Addresses:
 
     def note(self, scope: Scope, table: Value, panel: Value, places: Coordinates, k: Range) -> None:
         """Write down the addresses of one panel of rows, whose coordinates differ from lane to lane."""
-        b = self.b
-        scope = Scope(
-            b, scope.loaded, scope.layout, self.rows, scope.coordinates, values=dict(scope.values)
-        ).child(places)
+        rows = self._lanes(scope)
         with self.summed.runs(*k) as run:
-            here = scope.child({**run.coordinates, **self.summed.inner(run.first)})
-            addresses, inside = here.addresses(self.node)
-            if inside is not None:
-                outside = b.splat(b.integer(self.zeros), self.rows)
-                addresses = b.select(here.full(inside), addresses, outside)
-            b.store(addresses, self.line(table, panel, run.number, k))
+            here = rows.child({**places, **run.coordinates, **self.summed.inner(run.first)})
+            self._write(here, self.line(table, panel, run.number, k))
+
+    def _lanes(self, scope: Scope) -> Scope:
+        """A scope in which every row is a lane."""
+        known = dict(scope.values)
+        return Scope(self.b, scope.loaded, scope.layout, self.rows, scope.coordinates, values=known)
+
+    def _write(self, here: Scope, line: Value) -> None:
+        b = self.b
+        addresses, inside = here.addresses(self.node)
+        if inside is not None:
+            outside = b.splat(b.integer(self.zeros), self.rows)
+            addresses = b.select(here.full(inside), addresses, outside)
+        b.store(addresses, line)
 
     def line(self, table: Value, panel: Value, run: Value, k: Range) -> Value:
         b = self.b
@@ -115,5 +121,12 @@ class Addresses:
 
     def of_run(self, table: Value, panel: Value, run: Value, k: Range) -> list[Value]:
         """Where the rows of a panel begin in a run."""
-        line = self.line(table, panel, run, k)
+        return self._read(self.line(table, panel, run, k))
+
+    def of_places(self, scope: Scope, line: Value, places: Coordinates) -> list[Value]:
+        """Where some rows begin, each of which may be outside, by way of a line of memory."""
+        self._write(self._lanes(scope).child(places), line)
+        return self._read(line)
+
+    def _read(self, line: Value) -> list[Value]:
         return [self.b.load(self.b.offset(line, 8 * row), PTR) for row in range(self.rows)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.compiler.nest import ACCUMULATOR
 from tilewright.compiler.targets.cpu.builder import I1, I64, Value
-from tilewright.compiler.targets.cpu.contractions.groups import Coordinates
+from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, RowBlock
 from tilewright.compiler.targets.cpu.contractions.panels import Range
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost
@@ -58,30 +58,24 @@ class Finish:
 
     def store(self, sums: list[Value], row: Value) -> None:
         b = self.b
+        block = self.blocks.row_block(row, self.rows)
         if not self.short:
-            self._from_memory(sums, row)
+            self._from_memory(sums, block)
             return
-        whole = b.cmp("le", b.add(row, self.blocks.rows), self.rows[1])
-        with b.if_(b.and_(self.steady, whole)) as choice:
+        with b.if_(b.and_(self.steady, block.whole)) as choice:
             for number in range(self.blocks.rows):
-                at = self.blocks.places.one(b.add(row, number), self.rows[0])
+                at = block.at(number)
                 for column, place in enumerate(self.whole):
                     self._write(place.child(at), sums[number * self.blocks.columns + column])
             choice.otherwise()
-            self._from_memory(sums, row)
+            self._from_memory(sums, block)
 
-    def _from_memory(self, sums: list[Value], row: Value) -> None:
+    def _from_memory(self, sums: list[Value], block: RowBlock) -> None:
         b, blocks = self.b, self.blocks
         blocks.each(blocks.tile, b.constant(blocks.width, I64), lambda n, at: b.store(sums[n], at))
-        self.from_tile(row)
-
-    def from_tile(self, row: Value) -> None:
-        """The rows of the register block whose sums are in the tile."""
-        b, blocks = self.b, self.blocks
-        stop = b.minimum(b.add(row, blocks.rows), self.rows[1])
-        with b.loop(row, stop) as loop:
-            line = b.offset(blocks.tile, b.mul(b.sub(loop.index, row), blocks.width * blocks.size))
-            at = blocks.places.one(loop.index, self.rows[0])
+        with b.loop(block.first, block.stop) as loop:
+            line = b.offset(blocks.tile, b.mul(loop.index, blocks.width * blocks.size))
+            at = block.at(loop.index)
             for column, pieces in enumerate(self.pieces):
                 place = b.offset(line, column * blocks.lanes * blocks.size)
                 value = b.load(place, blocks.type.vector(blocks.lanes))

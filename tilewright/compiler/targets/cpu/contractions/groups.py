@@ -8,7 +8,7 @@ contiguous is read as vectors, with the lanes of other stretches masked off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,6 +33,18 @@ class Run:
     first: Value
     count: Value
     offset: Value
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Which rows of a register block are stored: all if `whole`, else those from `first` to `stop`; and the
+    coordinates of each.
+    """
+
+    whole: Value
+    first: Value
+    stop: Value
+    at: Callable[[Value | int], Coordinates]
 
 
 class Group:
@@ -65,6 +77,10 @@ class Group:
     def inner(self, first: Value) -> Coordinates:
         """The coordinates of a position of a run along the axes that it goes along."""
         return dict(_digits(self.b, first, self.joined, self.extents))
+
+    def outer_of(self, run: Value) -> Coordinates:
+        """The coordinates of all positions of a run, along the axes that it does not go along."""
+        return {**self.still, **_digits(self.b, run, self.outer, self.extents)}
 
     def next(self, coordinates: Sequence[Value]) -> list[Value]:
         """The position after that with these coordinates along the moving axes."""
@@ -187,8 +203,8 @@ class Group:
         base = b.mul(number, self.span)
         start = b.maximum(base, low)
         stop = b.minimum(b.add(base, self.span), high)
-        outer = _digits(b, number, self.outer, self.extents)
-        return Run(number, {**self.still, **outer}, b.sub(start, base), b.sub(stop, start), b.sub(start, low))
+        outer = self.outer_of(number)
+        return Run(number, outer, b.sub(start, base), b.sub(stop, start), b.sub(start, low))
 
 
 class Noted:
@@ -223,6 +239,16 @@ class Noted:
             return {**self.group.still, self.group.last: position}
         at = b.mul(b.sub(position, low), 8)
         return {**self.group.still, **{a: b.load(b.offset(c, at), I64) for a, c in self.columns.items()}}
+
+    def block(self, row: Value, low: Value, high: Value, rows: int) -> RowBlock:
+        """The register block of so many rows from one on, of those from `low` to `high`."""
+        b = self.b
+        left = b.sub(high, row)
+
+        def at(number: Value | int) -> Coordinates:
+            return self.one(b.add(row, number), low)
+
+        return RowBlock(b.cmp("ge", left, rows), b.constant(0, I64), b.minimum(left, rows), at)
 
     def several(self, first: Value, low: Value, high: Value, lanes: int) -> Coordinates:
         """`lanes` positions from `first`, those past the end being the last."""

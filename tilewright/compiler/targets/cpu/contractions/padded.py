@@ -7,6 +7,8 @@ read where it lies (`direct`) if no tap of it is outside. With zeros around the 
 the filter's gradient, whose rows (r, s, c) are read along a line w, from channel c to channel c:
 
     dk[o, r, s, c] = Σ_nhw dy[n, h, w, o] · x[n, h + r - 1, w + s - 1, c]
+
+Where there are as few filters as lanes, rows of more channels are read so as well: they lie evenly (`even`).
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
-from tilewright.compiler.targets.cpu.contractions.sides import NEAR
+from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
+from tilewright.compiler.targets.cpu.contractions.walk import REUSED
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM
 from tilewright.compiler.targets.cpu.recipe import Places
+from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds
@@ -94,21 +98,24 @@ class Padded:
 
 def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Padded | None:
     """The operand of windows that is worth a copy with zeros around it: one that vectors do not run along."""
-    contraction = kernel.contraction
-    if contraction is None:
+    if kernel.contraction is None:
         return None
+    contraction = c = kernel.contraction
     last = kernel.outputs[0].buffer.axes[-1:]
-    for node, own in ((contraction.left, contraction.m), (contraction.right, contraction.n)):
+    for node, own, others in ((c.left, c.m, c.n), (c.right, c.n, c.m)):
         if not isinstance(node, At) or not is_plain(kernel, node, contraction):
             continue
         assert isinstance(node.arg, Read)
         read = node.arg
         param = next(p for p in kernel.tiles if p.name == read.param)
         steps = strides[param.name]
-        if read.names != param.axes or not _has_few_channels(node, steps, extents):
+        if read.names != param.axes or not _lies_in_lines(node, steps, extents):
             continue
-        along_lines = _steps_along_lines(node, contraction, extents)
-        if not along_lines and (set(last) & set(own) or not _is_run(node, contraction, extents)):
+        even = _passes_few(node, own, others, contraction, extents)
+        few = extents[base(read.names[-1])] <= NEAR
+        along_lines = _steps_along_lines(node, contraction, extents, even)
+        is_run = few and not set(last) & set(own) and _is_run(node, contraction, extents)
+        if not along_lines and not is_run:
             continue
         ends = _ends(node, extents)
         if ends is None or not any(map(any, ends.values())):
@@ -120,16 +127,30 @@ def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mappin
     return None
 
 
-def _has_few_channels(node: At, steps: Sequence[int], extents: Mapping[str, int]) -> bool:
-    """Whether the operand lies contiguous along its last axis, of few positions, and line by line: windows
-    slide along the axis before.
+def _lies_in_lines(node: At, steps: Sequence[int], extents: Mapping[str, int]) -> bool:
+    """Whether the operand lies contiguous along its last axis, and line by line: windows slide along the axis
+    before.
     """
     assert isinstance(node.arg, Read)
     names, size = node.arg.names, node.dtype.itemsize
     if len(names) < 2 or names[-1] in node.along or names[-2] not in node.along:
         return False
     channels = extents[base(names[-1])]
-    return steps[-1] == size and steps[-2] == size * channels and 1 < channels <= NEAR
+    return steps[-1] == size and steps[-2] == size * channels and channels > 1
+
+
+def _passes_few(
+    node: At, own: Sequence[str], others: Sequence[str], contraction: Contraction, extents: Mapping[str, int]
+) -> bool:
+    """Whether rows pass by one vector of columns, and so often that a copy pays, which stays in the second
+    cache.
+    """
+    columns, products, elements = (
+        math.prod(extents[base(axis)] for axis in axes)
+        for axes in (others, (*own, *contraction.k), node.arg.axes)
+    )
+    near = elements * node.dtype.itemsize <= caches().l2
+    return columns <= WIDEST and products >= REUSED * elements and near
 
 
 def _is_run(node: At, contraction: Contraction, extents: Mapping[str, int]) -> bool:
@@ -140,7 +161,7 @@ def _is_run(node: At, contraction: Contraction, extents: Mapping[str, int]) -> b
     return few and any(slides(node, tap) == line for tap in contraction.k)
 
 
-def _steps_along_lines(node: At, contraction: Contraction, extents: Mapping[str, int]) -> bool:
+def _steps_along_lines(node: At, contraction: Contraction, extents: Mapping[str, int], even: bool) -> bool:
     """Whether channels are not summed, but positions of a line that are few elements apart, and many."""
     assert isinstance(node.arg, Read)
     line, channel = node.arg.names[-2:]
@@ -149,8 +170,9 @@ def _steps_along_lines(node: At, contraction: Contraction, extents: Mapping[str,
     position = affine(dict(zip(node.along, node.positions, strict=True))[line])
     steps = {axis: position.step(axis) for axis in contraction.k}
     channels = extents[base(channel)]
+    most, least = (FARTHEST, LEAST[MEDIUM]) if even else (NEAR, LEAST[LONG])
     return any(
-        step is not None and 0 < step * channels <= NEAR and extents[base(axis)] >= LEAST[LONG]
+        step is not None and 0 < step * channels <= most and extents[base(axis)] >= least
         for axis, step in steps.items()
     )
 

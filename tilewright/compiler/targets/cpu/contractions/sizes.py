@@ -51,11 +51,11 @@ def block_sizes(
     """The sizes for these extents; BLOCK_K, which orders the sums, knows no threads."""
     assert kernel.contraction is not None
     walk = Walk.of(kernel, schedule, layout)
-    m, n, k, batch = (
-        positions(extents, axes)
-        for axes in (walk.left.own, walk.right.own, walk.summed, kernel.contraction.batch)
+    n, k, batch = (
+        positions(extents, axes) for axes in (walk.right.own, walk.summed, kernel.contraction.batch)
     )
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
+    m = walk.rows(extents, rows)
     uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
     uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
     uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
@@ -98,6 +98,8 @@ def workspace_bytes(
     right = -(-ADDRESS * width // item_bytes) if walk.inner else 0 if walk.in_lines else panels
     row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
     noted = 8 * sizes.chunk_m * len(walk.left.own)
+    if walk.even:
+        row_bytes, noted = 0, ADDRESS * walk.runs(extents) * len(walk.summed)
     zeros = walk.span(extents) + 8 if walk.direct else 0
     elements = zeros + right + rows * rows + sizes.waiting
     panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tilewright.compiler.nest import Kernel
+from tilewright.compiler.nest import Contraction, Kernel
 from tilewright.compiler.targets.cpu.contractions.direct import in_words, readable, step_along
 from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
+from tilewright.compiler.targets.cpu.contractions.sides import Even
 from tilewright.compiler.targets.cpu.layout import ONE, Layout
-from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
+
+if TYPE_CHECKING:
+    from tilewright.compiler.targets.cpu.schedule import Schedule
 
 REUSED = 4  # products of each element in rows that are read where they lie: all pass by a panel of columns
 
@@ -23,7 +27,8 @@ class Walk:
     """Which side the vectors run along, the order of the sums, whether rows are read where they lie, and
     along how many of the last summed axes at once; whether both sides are, with vectors along those axes;
     which side is outside of its operand for whole runs; the elements from one summed position to the next in
-    rows that are read where they lie; whether the columns are read where they lie.
+    rows that are read where they lie; whether the columns are read where they lie; how those rows lie
+    evenly, if they do.
     """
 
     left: Side
@@ -35,18 +40,25 @@ class Walk:
     sparse: Sparse | None = None
     step: int = 1
     in_lines: bool = False
+    even: Even | None = None
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
         assert kernel.contraction is not None
-        contraction = kernel.contraction
+        return cls.along(schedule.lane_axis, kernel.contraction, schedule.dot_product, layout)
+
+    @classmethod
+    def along(
+        cls, lane_axis: str | None, contraction: Contraction, dot_product: str | None, layout: Layout
+    ) -> Walk:
+        """That of vectors along an axis."""
         left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
-        if schedule.lane_axis in contraction.m:
+        if lane_axis in contraction.m:
             left, right = right, left
         right = Side(right.node, lane_order(right.own, layout))
         summed = summed_order(contraction.k, (left.node, right.node), layout)
         moving = [a for a in summed if layout.length(a) != ONE] or [summed[-1]]
-        if schedule.dot_product:
+        if dot_product:
             return cls._of_words(left, right, summed, moving, layout)
         dtype = contraction.root.dtype
         runs = range(joined(left.node, summed, layout), 0, -1)
@@ -57,13 +69,16 @@ class Walk:
             return cls(left, right, summed, True, together, True)
         few = bool(left.own) and left.own[-1] in layout.sides.slim
         in_lines = few and lies_in_lines(right, summed, dtype, layout)
+        even = layout.sides.even.get(left.node) if isinstance(left.node, At) and not in_lines else None
         step = 0 if direct else step_along(left.node, moving[-1], dtype, layout)
         if step:
-            return cls(left, right, summed, True, 1, step=step, in_lines=in_lines)
+            return cls(left, right, summed, True, 1, step=step, in_lines=in_lines, even=even)
         by_runs = Side(left.node, lane_order(left.own, layout))
         sparse = sparse_side(by_runs, right, summed, together, layout)
-        left = by_runs if sparse and sparse.on_the_left else left
-        return cls(left, right, summed, direct, together, sparse=sparse, in_lines=in_lines and not sparse)
+        if sparse and sparse.on_the_left:
+            left, even = by_runs, None
+        in_lines, even = in_lines and not sparse, even if direct else None
+        return cls(left, right, summed, direct, together, sparse=sparse, in_lines=in_lines, even=even)
 
     @classmethod
     def _of_words(
@@ -77,6 +92,16 @@ class Walk:
         if layout.sides.skinny and other and _is_one_run(Side(other, right.own), summed, moving, layout):
             return cls(left, Side(other, right.own), summed, True, len(moving), True)
         return cls(left, right, summed, True, len(moving))
+
+    def rows(self, extents: Mapping[str, int], block: int) -> int:
+        """How many rows there are, as they are numbered for register blocks of so many."""
+        if self.even is None:
+            return positions(extents, self.left.own)
+        moving = [a for a in self.left.own if extents[base(a)] > 1]
+        outer, line = (
+            positions(extents, part) for part in (moving[: -self.even.axes], moving[-self.even.axes :])
+        )
+        return outer * -(-line // block) * block
 
     def runs(self, extents: Mapping[str, int]) -> int:
         """How many runs the summed positions are."""

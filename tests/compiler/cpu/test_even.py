@@ -1,0 +1,162 @@
+"""Rows of windows that lie evenly: lines and their ends, borders, what is read and written beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.checks import backward_of, extents_of, with_cotangents
+from tests.support.guarded import on_guard_pages
+from tests.support.indexing_ops import channels_last
+from tests.support.threads import assert_same_bits
+from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.targets.cpu.contractions import even, sides
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.targets.cpu.recipe import CompiledKernel
+from tilewright.compiler.targets.cpu.toolchain import WIDEST
+
+PADDED = {"before": 1, "behind": 1}
+
+
+@tw.op
+def residual(
+    x: tw.Tile["n t c"], k: tw.Tile["o r c"], y: tw.Tile["n t o"], b: tw.Tile["o"]
+) -> tw.Tile["n t o"]:
+    """A window along one axis, with what follows the sum."""
+    window = x.at(t=tw.index("t") + tw.index("r") - 1)
+    return y + tw.tanh(tw.sum(window * k, "r c") + b)
+
+
+def drawn(*shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    return tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+
+
+def contraction_of(*operands: np.ndarray, **constants: int) -> CompiledKernel:
+    call = channels_last.bind(channels_last.arguments(operands, constants))
+    return compile_program(call.program).compiled(dict(call.arrays))[-1]
+
+
+def gradient_of_filter(*operands: np.ndarray, **constants: int) -> CompiledKernel:
+    call = channels_last.bind(channels_last.arguments(operands, constants))
+    backward = backward_of(call.program)
+    program = replace(backward, results=backward.results[1:])
+    given = with_cotangents(program, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+    return compile_program(program).compiled({p.name: given[p.name] for p in program.tiles})[-1]
+
+
+def walk_of(compiled: CompiledKernel) -> Walk:
+    return Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
+
+
+@pytest.fixture(autouse=True)
+def wide_vectors():
+    """Vectors that have room for all columns: the only ones beside which rows lie so."""
+    made = contraction_of(*drawn((1, 5, 16, 8), (16, 1, 3, 8))).schedule
+    if made.lanes < WIDEST:
+        pytest.skip(f"vectors of {made.lanes} float32 numbers")
+
+
+@pytest.mark.parametrize(
+    ("width", "rows"), [(8, 8), (14, 14), (28, 28), (32, 16), (56, 28), (100, 25), (224, 28)]
+)
+def test_register_blocks_fill_lines(width: int, rows: int):
+    made = contraction_of(*drawn((2, 3, width, 16), (16, 3, 3, 16)), **PADDED)
+    walk = walk_of(made)
+    assert walk.even == sides.Even(1, 16, rows, False)
+    assert (made.schedule.block_rows, made.schedule.block_columns) == (rows, 1)
+
+
+def test_where_rows_do_not_lie_evenly():
+    short = contraction_of(*drawn((2, 9, 7, 16), (16, 3, 3, 16)), **PADDED)
+    wide = contraction_of(*drawn((2, 9, 28, 16), (17, 3, 3, 16)), **PADDED)
+    assert walk_of(short).direct and walk_of(short).even is None
+    assert walk_of(wide).direct and walk_of(wide).even is None
+
+
+def test_the_taps_of_a_filters_gradient_lie_evenly():
+    """(s, c) is one line of 3 · 32, from channel to channel; the image is walked along its own lines."""
+    walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 32), (16, 3, 3, 32)), **PADDED))
+    assert walk.step == 32 and walk.even == sides.Even(2, 1, 24, False)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_addresses_are_displacements(stride: int):
+    """Of 28 rows all but those that may be outside are read from one register."""
+    image, filters = drawn((1, 60, 56 * stride, 16), (16, 3, 3, 16))
+    text = channels_last.code(image, filters, stride=stride, **PADDED, target="asm")
+    lines = [line for line in text.splitlines() if "vfmadd" in line and "{1to16}" in line]
+    for row in range(even.EDGES, 28 - even.EDGES):
+        assert any(f"\t{64 * stride * row}(" in line for line in lines), f"row {row}, first summed position"
+
+
+CASES = [
+    ((2, 3, 29, 5), (7, 3, 3, 5), PADDED),
+    ((1, 4, 33, 18), (16, 2, 5, 18), {"before": 2, "behind": 1}),
+    *(
+        pytest.param(*case, marks=pytest.mark.exhaustive)
+        for case in (
+            ((2, 3, 8, 9), (1, 3, 3, 9), PADDED),
+            ((2, 5, 31, 8), (3, 3, 7, 8), {"before": 3, "behind": 3}),
+            ((1, 9, 57, 16), (16, 3, 3, 16), {"stride": 2, **PADDED}),
+            ((1, 9, 57, 12), (16, 3, 3, 12), {"stride": 3, "before": 2}),
+            ((2, 7, 30, 16), (12, 3, 3, 16), {"dilation": 2, "before": 2, "behind": 2}),
+            ((2, 4, 20, 16), (16, 3, 3, 16), {}),
+            ((1, 2, 9, 33), (16, 3, 3, 33), {"before": 1, "behind": 1, "wide": 12}),
+            ((3, 4, 50, 64), (8, 3, 3, 64), PADDED),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("image", "filters", "constants"), CASES)
+def test_values_and_gradients_between_pages_without_access(image, filters, constants):
+    on_guard_pages(channels_last, image, filters, **constants)
+
+
+def test_what_follows_the_sum():
+    on_guard_pages(residual, (3, 37, 20), (11, 3, 20), (3, 37, 11), (11,))
+
+
+def test_rows_that_two_blocks_have_are_written_once():
+    """The last block of a line begins before the one before ends: what it replaces is read once."""
+    x, k, y, b = drawn((3, 37, 20), (11, 3, 20), (3, 37, 11), (11,))
+    wanted = residual.reference(x, k, y, b)
+    assert residual(x, k, y, b, out=y) is y
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_operands_that_lie_apart():
+    """Every other line, and the first of more channels."""
+    image, k = drawn((2, 8, 30, 20), (16, 3, 3, 12))
+    x = image[:, ::2, :, :12]
+    walk = walk_of(contraction_of(x, k, **PADDED))
+    assert walk.even and walk.even.apart == 20
+    found, wanted = channels_last(x, k, **PADDED), channels_last.reference(x, k, **PADDED)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_infinite_meets_the_zeros_as_padding_does():
+    x, k = np.ones((1, 3, 30, 8), "f4"), np.ones((16, 3, 3, 8), "f4")
+    k[0, 0, 0, 0] = np.inf
+    found = channels_last(x, k, **PADDED)
+    inside = found[0, 1:, 1:, 0]
+    assert np.isnan(found[0, 0, :, 0]).all() and np.isnan(found[0, :, 0, 0]).all() and np.isinf(inside).all()
+    assert np.isfinite(found[..., 1:]).all()
+
+
+def test_what_comes_from_afar():
+    """An operand beyond the second cache is asked for ahead; nothing of it is read beside its lines."""
+    x, k = drawn((1, 40, 120, 64), (3, 3, 3, 64))
+    walk = walk_of(contraction_of(x, k, **PADDED))
+    assert walk.even and walk.even.far
+    found, wanted = channels_last(x, k, **PADDED), channels_last.reference(x, k, **PADDED)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_the_same_bits_for_every_thread_count():
+    x, k = drawn((3, 31, 37, 16), (16, 3, 3, 16))
+    assert_same_bits(lambda: channels_last(x, k, **PADDED))

@@ -1,0 +1,145 @@
+"""Rows of windows that lie evenly: from each to the next are as many elements, which the code knows.
+
+    for each run of the summed axes:  place = where the first row begins
+        for k in run:  sums[row] += place[apart · row + step · k] · right[k]
+
+The positions along a line of an image lie so, and so do the taps and channels of a filter's gradient. One
+address serves all rows of a register block then, and no register holds any other: where vectors of columns
+are few, a block has as many rows as there are registers for sums. Rows that are outside of the operand (an
+image's border) have addresses of their own, those of zeros: the first and last few, or else all.
+
+A register block never leaves its line. Lines are numbered as if they were whole blocks long; the last block
+of a line ends where the line does, and begins with rows that the one before has stored already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.contractions.direct import Addresses
+from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, Noted, RowBlock, scalar
+from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
+from tilewright.compiler.targets.cpu.contractions.sides import Even
+from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
+from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.dsl.program import At
+
+EDGES = 2  # rows at each end of a register block that may be outside without all of them having addresses
+Starts = Callable[[Value, int], list[Value]]  # where some rows begin: the number of the first, how many
+Multiply = Callable[[list[Value], list[Value], Starts | None], list[Value]]
+
+
+class EvenRows:
+    """Writes where the register blocks of a side's rows are, and which of their rows are stored."""
+
+    def __init__(
+        self,
+        b: Builder,
+        scope: Scope,
+        side: Side,
+        even: Even,
+        summed: Group,
+        rows: int,
+        size: int,
+        table: Value,
+        runs: Value,
+    ):
+        assert isinstance(side.node, At)
+        self.b = b
+        self.node = side.node
+        self.lines = Group(b, scope, side.own, scope.layout, even.axes)
+        self.summed = summed
+        self.rows = rows
+        self.row_bytes = even.apart * size
+        self.far = even.far
+        outer = Group(b, scope, summed.outer, scope.layout)
+        self.runs = Noted(b, outer, table, runs)
+        zeros = b.offset(table, b.mul(runs, ADDRESS * len(summed.outer)))
+        self.addresses = Addresses(b, side.node, summed, rows, size, zeros)
+        self.addresses.clear()
+        self.line = b.alloca(ADDRESS * rows)
+        proven = scope.layout.inside.get(side.node, frozenset())
+        self.unproven = tuple(axis for axis in side.node.along if axis not in proven)
+        blocks = b.div(b.add(self.lines.span, rows - 1), b.constant(rows, I64), signed=False)
+        self.room = b.mul(blocks, rows)  # rows of a line, as they are numbered
+
+    def size(self) -> Value:
+        """How many rows there are, as they are numbered."""
+        b = self.b
+        return b.mul(b.div(self.lines.size(), self.lines.span, signed=False), self.room)
+
+    def block(self, row: Value) -> RowBlock:
+        """The register block with this number of a row."""
+        b = self.b
+        line, place = b.div(row, self.room, signed=False), b.rem(row, self.room, signed=False)
+        first = b.minimum(place, b.sub(self.lines.span, self.rows))
+        done = b.sub(place, first)
+        outer = self.lines.outer_of(line)
+
+        def at(number: Value | int) -> Coordinates:
+            return {**outer, **self.lines.inner(b.add(first, number))}
+
+        return RowBlock(b.cmp("eq", done, 0), done, b.constant(self.rows, I64), at)
+
+    def note(self, k: Range) -> None:
+        """Write down the coordinates of the runs."""
+        if self.summed.outer:
+            self.runs.note(*self.summed.run_numbers(*k), 1)
+
+    def coordinates(self, run: Value, k: Range) -> Coordinates:
+        """Those of a run, along the axes that it does not go along."""
+        if not self.summed.outer:
+            return self.summed.still
+        return {**self.summed.still, **self.runs.one(run, self.summed.run_numbers(*k)[0])}
+
+    def run(
+        self, scope: Scope, block: RowBlock, run: Coordinates, multiply: Multiply, start: list[Value]
+    ) -> list[Value]:
+        """The sums of a register block after a run, of rows where they begin at its first position."""
+        b = self.b
+
+        def row(number: int) -> Scope:
+            return scope.child({**block.at(number), **run})
+
+        first = row(0)
+        places = self._evenly(first)
+        if not self.unproven:
+            return multiply(places, start, self._following(first))
+        edges = min(EDGES, self.rows // 2)
+        middle = [self._is_inside(row(number)) for number in (edges, self.rows - 1 - edges)]
+        with b.if_(b.and_(*middle), [value.type for value in start]) as choice:
+            for number in (*range(edges), *range(self.rows - edges, self.rows)):
+                places[number] = b.select(self._is_inside(row(number)), places[number], self.addresses.zeros)
+            choice.yield_(*multiply(places, start, self._following(first)))
+            choice.otherwise()
+            choice.yield_(*multiply(self._each_apart(scope, block, run), start, None))
+        return choice.results
+
+    def _each_apart(self, scope: Scope, block: RowBlock, run: Coordinates) -> list[Value]:
+        """Where rows begin of which each may be outside."""
+        b = self.b
+        first = block.at(0)
+        (axis,) = self.lines.joined
+        position = b.add(b.splat(scalar(first[axis]), self.rows), b.iota(I64.vector(self.rows)))
+        lanes = {**first, **run, axis: Lanes(positions=position)}
+        return self.addresses.of_places(scope, self.line, lanes)
+
+    def _is_inside(self, row: Scope) -> Value:
+        return row.inside(self.node, self.unproven)
+
+    def _evenly(self, first: Scope) -> list[Value]:
+        """Where rows begin that are all inside."""
+        place, _ = first.start_of(self.node)
+        return self._rows_from(place, self.rows)
+
+    def _following(self, first: Scope) -> Starts | None:
+        """Where the rows of the next block begin, most of the time, if they come from afar."""
+        if not self.far:
+            return None
+        b = self.b
+        place = b.offset(first.start_of(self.node)[0], self.rows * self.row_bytes)
+        return lambda row, count: self._rows_from(b.offset(place, b.mul(row, self.row_bytes)), count)
+
+    def _rows_from(self, place: Value, count: int) -> list[Value]:
+        return [self.b.offset(place, number * self.row_bytes) for number in range(count)]
