@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.checks import assert_gradients_right, assert_right, targets
+from tests.support.checks import assert_gradients_right, assert_right, run, targets
+from tilewright.dsl.dtypes import as_dtype
 
 
 @tw.op
@@ -50,3 +51,20 @@ def test_no_number_is_rounded_to_half_precision(dtype):
     for target in targets():
         assert_right(call.program, call.arrays, target, 16, f"{dtype} on {target}")
         assert_gradients_right(call.program, call.arrays, target, 64, f"gradient of {dtype} on {target}")
+
+
+@pytest.mark.parametrize("target", targets())
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_positions_are_compared_as_they_are(dtype: str, target: str):
+    """Narrow floats do not hold them: 257 is no bfloat16 number, 500 no float8_e4m3fn one."""
+
+    @tw.op
+    def beside(x: tw.Tile["n"]):
+        return x >= tw.index("n"), x == tw.index("n"), tw.index("n") < x
+
+    x = np.resize([1, 256, 257, 448, 2048, np.inf, np.nan, -1], 70_000).astype(as_dtype(dtype).numpy)
+    call = beside.bind(beside.arguments((x,), {}))
+    wide, position = x.astype(np.float64), np.arange(len(x))
+    expected = wide >= position, wide == position, position < wide
+    for found, right in zip(run(call.program, call.arrays, target), expected, strict=True):
+        np.testing.assert_array_equal(found, right)

@@ -369,6 +369,8 @@ def _unify(row: ScalarFunction, operands: tuple[Any, ...]) -> tuple[Expr, ...]:
         common = int64
     if row.types is not scalars.bitwise and row.types is not scalars.comparison and row.name != "where":
         common = common.compute
+    if row.types is scalars.comparison and any(dtype.is_integer for dtype in typed):
+        common = common.compute  # which holds more integers
     if not all(_is_held(value, common) for value in weak):
         common = common.compute
     for value in weak:
