@@ -38,25 +38,28 @@ class Cut:
     axis: str
 
 
-def cut(
-    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int],
-    fewest: int | None = None, most_rows: int | None = None,
-) -> Cut | None:  # fmt: skip
-    """The kernel in chunks of its rows, if those are few and long and lie along in memory.
-
-    A target that shares work out otherwise says from how many positions on, and up to how many rows.
-    """
-    if kernel.kind != "row" or not kernel.phases[0].reductions or not kernel.parallel:
-        return None
-    if kernel.split and (kernel.split.of == "row" or extents[kernel.split.axis] > 1):
-        return None
-    if any(is_chunk_axis(axis) for axis in kernel.row):  # of partial results, which are few
+def cut(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Cut | None:
+    """The kernel in chunks of its rows, if those are few and long and lie along in memory."""
+    if not can_be_cut(kernel, extents):
         return None
     rows, positions = (_count(axes, extents) for axes in (kernel.parallel, kernel.row))
-    fewest, most_rows = FEWEST if fewest is None else fewest, MOST_ROWS if most_rows is None else most_rows
-    if rows > most_rows or positions < fewest or not _lies_along(kernel, strides, extents):
+    if rows > MOST_ROWS or positions < FEWEST or not _lies_along(kernel, strides, extents):
         return None
-    return _Cutter(kernel).cut()
+    return in_chunks(kernel, chunks_axis(tuple(base(axis) for axis in kernel.row)))
+
+
+def can_be_cut(kernel: Kernel, extents: Mapping[str, int]) -> bool:
+    """Whether a kernel has rows that are reduced and may be cut, however long they are."""
+    if kernel.kind != "row" or not kernel.phases[0].reductions or not kernel.parallel:
+        return False
+    if kernel.split and (kernel.split.of == "row" or extents[kernel.split.axis] > 1):
+        return False
+    return not any(is_chunk_axis(axis) for axis in kernel.row)  # of partial results, which are few
+
+
+def in_chunks(kernel: Kernel, axis: str) -> Cut:
+    """The kernel in chunks along an axis of that name, which begins with `#`."""
+    return _Cutter(kernel, axis).cut()
 
 
 def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
@@ -74,9 +77,9 @@ def _lies_along(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: M
 class _Cutter:
     """Writes the kernels of one. `finished` are its reductions so far, read from memory."""
 
-    def __init__(self, kernel: Kernel):
+    def __init__(self, kernel: Kernel, axis: str):
         self.kernel = kernel
-        self.axis = chunks_axis(tuple(base(axis) for axis in kernel.row))
+        self.axis = axis
         self.finished: dict[Node, Node] = {}
         self.between: list[Buffer] = []
         self.kernels: list[Kernel] = []

@@ -168,7 +168,7 @@ def test_memory_that_two_names_share_on_a_device():
 @pytest.fixture
 def short_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a test's length are long, and have many chunks."""
-    monkeypatch.setattr(calls, "LONGEST_ALONE", 50)
+    monkeypatch.setattr(calls, "WORTH_A_LAUNCH", 1)
     monkeypatch.setattr(chunks, "ELEMENTS_A_CHUNK", 24)
 
 
@@ -193,6 +193,52 @@ def test_few_long_rows_have_work_for_a_whole_device():
     assert max(step.grid for step in steps) >= 264
     many = bound(soften, np.empty((512, 1 << 18), HALF))
     assert len(recipe(many).steps) == 1
+
+
+@tw.op
+def column_sums(x: tw.Tile["n d"], y: tw.Tile["n d"]):
+    return tw.sum(x * y, "n"), tw.max(x, "n")
+
+
+@tw.op
+def channel_norm(x: tw.Tile["n c s"]):
+    centred = x - tw.mean(x, "n s")
+    return centred * tw.rsqrt(tw.mean(centred * centred, "n s") + 1e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bound(column_sums, *drawn((333, 5), (333, 5))),
+        lambda: bound(column_sums, *drawn((150, 200), (150, 200), dtype=HALF)),
+        lambda: bound(column_sums, *(a[:, ::3] for a in drawn((90, 40), (90, 40)))),
+        lambda: bound(column_sums.vjp, *drawn((77, 5), (77, 5), (5,), (5,))),
+        lambda: bound(channel_norm, *drawn((5, 3, 49))),
+        lambda: bound(channel_norm, drawn((5, 49, 3))[0].transpose(0, 2, 1)),
+        lambda: bound(channel_norm.vjp, *drawn((4, 3, 25), (4, 3, 25))),
+    ],
+)
+def test_chunks_of_columns(call, short_enough: None):
+    assert any(step.kernel.split is not None for step in recipe(call()).steps)
+    check(call())
+
+
+@pytest.mark.parametrize("shape", [(1 << 20, 64), (8192, 1024), (1 << 20, 3), (65536, 256)])
+def test_sums_of_columns_have_work_for_a_whole_device(shape):
+    x = np.broadcast_to(np.zeros((), HALF), shape)
+    x = np.lib.stride_tricks.as_strided(x, strides=(2 * shape[1], 2))  # never read
+    first, second = recipe(bound(column_sums, x, x)).steps
+    assert first.grid >= 132 and second.kernel.row
+    short = np.empty((512, 1024), HALF)
+    assert len(recipe(bound(column_sums, short, short)).steps) == 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_chunks_of_columns_read_all_once(target):
+    x = np.empty((16384, 128), HALF)
+    call = bound(column_sums, x, x.copy())
+    total, _ = moved(call.program, dict(call.arrays), target)
+    assert 2 * x.nbytes <= total < 1.1 * 2 * x.nbytes
 
 
 @pytest.mark.parametrize("target", TARGETS)

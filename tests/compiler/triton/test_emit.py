@@ -21,7 +21,7 @@ from tests.compiler.triton.emit_cases import (
 )
 from tests.support.layouts import LAYOUTS
 from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.triton import launch, schedule
+from tilewright.compiler.targets.triton import layouts, schedule
 from tilewright.compiler.targets.triton.executable import InterpreterExecutable, source
 
 EVERY = pytest.mark.parametrize("family", FAMILIES, ids=lambda f: str(f))
@@ -86,7 +86,7 @@ def test_rows_walked_in_blocks(family: Family):
 
 @EVERY
 def test_wide_indices(family: Family, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launch, "NARROW_LIMIT", 0)
+    monkeypatch.setattr(layouts, "NARROW_LIMIT", 0)
     call = call_of(family, family.operands(family.extents[len(family.extents) // 2], family.dtypes[0]))
     _, recipe = InterpreterExecutable(lower(call.program)).recipe(call.arrays)
     assert {p.type for s in recipe.steps for p in s.parameters if p.name in s.integers} <= {"i64"}

@@ -18,7 +18,7 @@ from tests.support import indexing_ops as ops
 from tests.support.indexing_ops import CASES, IndexingCase
 from tests.support.layouts import LAYOUTS
 from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.triton import launch, schedule
+from tilewright.compiler.targets.triton import layouts, schedule
 from tilewright.compiler.targets.triton.binaries import compile_plan
 from tilewright.compiler.targets.triton.executable import InterpreterExecutable, source
 from tilewright.compiler.targets.triton.launch import element_strides
@@ -118,7 +118,7 @@ def test_layout(case: IndexingCase, layout: str):
 
 @SAMPLED
 def test_wide_indices(case: IndexingCase, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launch, "NARROW_LIMIT", 0)
+    monkeypatch.setattr(layouts, "NARROW_LIMIT", 0)
     call = derived("vjp", call_of(case))
     _, recipe = InterpreterExecutable(lower(call.program)).recipe(call.arrays)
     assert {p.type for s in recipe.steps for p in s.parameters if p.name in s.integers} <= {"i64"}

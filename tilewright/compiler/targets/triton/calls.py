@@ -2,7 +2,7 @@
 
     a product with a vector, or of two     a row kernel, or a pointwise one: tiles would be nearly empty
     a window of one position               a plain read
-    few rows of many positions             chunks, which programs share, and kernels that finish them
+    long rows of few programs              chunks, which programs share, and kernels that finish them
     a copy that moves nothing              none: the kernel before writes the result itself
 
 What is between kernels is added to the call's buffers; what lies `inside` of a result has no memory of its
@@ -11,20 +11,29 @@ own.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tilewright.compiler import long_rows, slender
-from tilewright.compiler.chunks import chunk_extent
+from tilewright.compiler import chunks, long_rows, slender
 from tilewright.compiler.nest import Buffer, Kernel, Plan
 from tilewright.compiler.plain_reads import with_plain_reads
-from tilewright.compiler.targets.triton.schedule import LONG_SUM, SMALLEST_GRID
+from tilewright.compiler.targets.triton.layouts import contiguous_strides, layout_of, normal_strides
+from tilewright.compiler.targets.triton.schedule import (
+    LONG_SUM,
+    SMALLEST_GRID,
+    Layout,
+    ceiling,
+    default_schedule,
+    programs,
+    rows_side_by_side,
+    total,
+)
+from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.compiler.unmoved import unmoved
 from tilewright.dsl.axes import base
 
-LONGEST_ALONE = 1 << 17  # positions of a row: one program takes longer than further launches for a longer one
-FEW_ROWS = SMALLEST_GRID // 4  # that leave half of a large GPU idle
+MANY_PROGRAMS = SMALLEST_GRID // 4  # half of what keeps all of a large GPU busy
+WORTH_A_LAUNCH = 1 << 16  # elements that a program alone walks in the time of a further launch, about
 
 
 @dataclass
@@ -40,20 +49,22 @@ class Call:
     """The intermediates that lie in memory as a result does, and these."""
     between: list[Buffer] = field(default_factory=list)
 
-    def kernels(self) -> Iterator[Kernel]:
+    def kernels(self, target: Target) -> Iterator[Kernel]:
         """All kernels, in order."""
         for kernel in self.plan.kernels:
             if kernel.outputs[0].buffer.name in self.inside.values():
                 continue
             kernel = with_plain_reads(self._slender(kernel), self.extents)
-            cut = long_rows.cut(kernel, self._byte_strides(kernel), self.extents, LONGEST_ALONE, FEW_ROWS)
-            if cut is None:
-                yield kernel
-                continue
-            self.extents[cut.axis] = chunk_extent(cut.axis, self.extents, SMALLEST_GRID, SMALLEST_GRID)
-            for buffer in cut.between:
-                self.add(buffer)
-            yield from cut.kernels
+            yield from self._in_chunks(kernel, target) or [kernel]
+
+    def layout_of(self, kernel: Kernel) -> Layout:
+        """How what a kernel reads and writes lies."""
+        shapes = {name: self.shapes[name] for name in _names(kernel)}
+        return layout_of(kernel, shapes, self.normal_strides(kernel), self.extents)
+
+    def normal_strides(self, kernel: Kernel) -> dict[str, tuple[int, ...]]:
+        """The strides of what a kernel reads and writes, in elements."""
+        return {name: normal_strides(self.shapes[name], self.strides[name]) for name in _names(kernel)}
 
     def add(self, buffer: Buffer) -> None:
         """Memory between two kernels, in C order."""
@@ -66,26 +77,41 @@ class Call:
         """A product as the row kernel or the pointwise one that it is, if its sum need not be split."""
         if kernel.contraction is None or not slender.is_slender(kernel.contraction, self.extents):
             return kernel
-        summed = math.prod(self.extents[base(axis)] for axis in kernel.contraction.k)
-        results = math.prod(self.extents[base(axis)] for axis in kernel.parallel)
+        summed, results = (total(axes, self.extents) for axes in (kernel.contraction.k, kernel.parallel))
         if summed >= LONG_SUM and results < SMALLEST_GRID:
             return kernel
         # Axes of one position are joined to their neighbours; the sum must not be one over nothing but such.
         return slender.as_row(kernel, [*kernel.parallel, *(kernel.contraction.k if summed > 1 else ())])
 
-    def _byte_strides(self, kernel: Kernel) -> dict[str, list[int]]:
-        sizes = {param.name: param.dtype.numpy.itemsize for param in kernel.tiles}
-        return {name: [step * size for step in self.strides[name]] for name, size in sizes.items()}
+    def _in_chunks(self, kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
+        """What stands for a row kernel whose programs are few and long; nothing where it is as good alone."""
+        extents = self.extents
+        if not long_rows.can_be_cut(kernel, extents):
+            return ()
+        layout = self.layout_of(kernel)
+        schedule = default_schedule(kernel, layout, extents, target)
+        if programs(kernel, schedule, extents) >= MANY_PROGRAMS:
+            return ()
+        cut = long_rows.in_chunks(kernel, f"#parts:{kernel.name}")
+        positions = total(kernel.row, extents)
+        walks = len(kernel.phases) if schedule.looped else 1
+        each = positions * schedule.block_rows * walks
+        beside, _ = rows_side_by_side(cut.kernels[0], layout, kernel.parallel, extents)
+        tiles = ceiling(total(kernel.parallel, extents), beside)
+        parts = min(ceiling(SMALLEST_GRID, tiles), positions * beside // chunks.ELEMENTS_A_CHUNK)
+        if parts < 2 or each < WORTH_A_LAUNCH * (len(cut.kernels) - 1):
+            return ()
+        extents[cut.axis] = parts
+        for buffer in cut.between:
+            self.add(buffer)
+        return cut.kernels
+
+
+def _names(kernel: Kernel) -> list[str]:
+    """What a kernel reads and writes."""
+    return [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
 
 
 def inside_results(plan: Plan, extents: Mapping[str, int], elsewhere: Mapping[str, object]) -> dict[str, str]:
     """The intermediates that lie as the results do that are copies of them, but for results `elsewhere`."""
     return {name: result for name, result in unmoved(plan, extents).items() if result not in elsewhere}
-
-
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= max(1, extent)
-    return tuple(reversed(strides))

@@ -7,7 +7,7 @@ all start from the same steps.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,23 +17,15 @@ from tilewright.compiler.in_place import replaceable
 from tilewright.compiler.nest import Buffer, Kernel, Plan
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.ranking import without_orders
-from tilewright.compiler.targets.triton.calls import Call, contiguous_strides, inside_results
+from tilewright.compiler.targets.triton.calls import Call, inside_results
 from tilewright.compiler.targets.triton.emit import Emitted, emit
-from tilewright.compiler.targets.triton.facts import facts_of
+from tilewright.compiler.targets.triton.layouts import Shapes, contiguous_strides
 from tilewright.compiler.targets.triton.parameters import POINTER, SCALAR, Parameter, integer_value
 from tilewright.compiler.targets.triton.schedule import (
-    APART,
-    JOINED,
     SMALLEST_GRID,
-    STRIDED,
-    UNIT,
-    ZERO,
-    Layout,
     Schedule,
     default_schedule,
-    loop_axes,
     programs,
-    total,
 )
 from tilewright.compiler.targets.triton.split_sums import in_parts
 from tilewright.compiler.targets.triton.toolchain import Target
@@ -43,12 +35,10 @@ from tilewright.dsl.program import Program
 from tilewright.runtime.precision import get_matmul_precision
 from tilewright.runtime.recent import Recent
 
-Shapes = Mapping[str, tuple[int, ...]]
 NOWHERE: Shapes = {}
 
 MAX_TEXTS = 1024  # that are remembered of a Plan
 DESCRIPTOR_ALIGNMENT = 16  # bytes, of an operand's address and of its rows
-NARROW_LIMIT = 2**31 - 2**20  # positions and offsets below this, and those of masked lanes, fit int32
 
 
 @dataclass(frozen=True)
@@ -138,7 +128,7 @@ class Recipes:
             call.add(buffer)
         call.strides |= places
         steps: list[Step] = []
-        for kernel in call.kernels():
+        for kernel in call.kernels(self.target):
             step = self._step(kernel, call)
             if step.schedule.parts == 1:
                 steps.append(step)
@@ -158,10 +148,7 @@ class Recipes:
         return found
 
     def _step(self, kernel: Kernel, call: Call) -> Step:
-        names = [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
-        extents = dict(call.extents)
-        plain = {name: normal_strides(call.shapes[name], call.strides[name]) for name in names}
-        layout = layout_of(kernel, {n: call.shapes[n] for n in names}, plain, extents)
+        extents, layout, plain = dict(call.extents), call.layout_of(kernel), call.normal_strides(kernel)
         schedule = self._choose(kernel, layout, extents, self.target, get_matmul_precision())
 
         def step(schedule: Schedule) -> Step:
@@ -204,37 +191,6 @@ def whole_elements(
     kept = {n: a if element_strides(a) is not None else np.ascontiguousarray(a) for n, a in arrays.items()}
     strides = {n: element_strides(a) or () for n, a in kept.items()}
     return kept, {n: a.shape for n, a in kept.items()}, strides
-
-
-def normal_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Strides in which a dimension of one element has the stride that joins it to the dimension after it.
-
-    Of an operand without elements no stride is zero: its reads must stay masked.
-    """
-    strides = strides if 0 not in shape else contiguous_strides(shape)
-    normal: list[int] = []
-    following = 1
-    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
-        normal.append(following if extent == 1 else stride)
-        following = normal[-1] * max(1, extent)
-    return tuple(reversed(normal))
-
-
-def layout_of(kernel: Kernel, shapes: Shapes, strides: Shapes, extents: Mapping[str, int]) -> Layout:
-    classes, joins = [], []
-    reach = max(total(loop_axes(kernel), extents), total(kernel.row, extents))
-    if kernel.scatter:
-        reach = max(reach, total(kernel.scatter.along, extents))
-    if kernel.contraction:
-        reach = max(reach, total(kernel.contraction.k, extents))
-    for name, shape in shapes.items():
-        steps = strides[name]
-        classes.append((name, "".join(UNIT if s == 1 else ZERO if s == 0 else STRIDED for s in steps)))
-        follows = [a == b * extent for a, b, extent in zip(steps, steps[1:], shape[1:], strict=False)]
-        joins.append((name, "".join(JOINED if f else APART for f in follows)))
-        reach = max(reach, sum(abs(s) * max(0, e - 1) for s, e in zip(steps, shape, strict=True)))
-    wide = reach >= NARROW_LIMIT
-    return Layout(tuple(classes), tuple(joins), wide, facts_of(kernel, extents, wide))
 
 
 __all__ = [

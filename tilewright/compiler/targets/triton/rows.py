@@ -126,31 +126,30 @@ class Rows:
 
     def _chunk_of_a_row(self) -> None:
         assert self.kernel.split is not None
-        part, low, high = self._bounds(self.writer.size(self.schedule.columns), self.schedule.rows)
-        scope = Scope(self.writer, self.top, None, part, {}, self.rank)
+        tile = self.names.fresh("tile") if self.schedule.rows else ""
+        part, low, high = self._bounds(self.writer.size(self.schedule.columns), tile)
+        outer = Scope(self.writer, self.top, None, [part], {}, self.rank)
+        scope = self._scope(self.top, outer, self._tile_of_rows(tile), None)
         self._looped_phases(scope, low, high)
 
-    def _bounds(self, size: str, rows: Sequence[str] = ()) -> tuple[list[Place], str, str]:
-        """This program's part, of all or of one of some rows, and the positions that belong to it."""
+    def _bounds(self, size: str, tile: str = "") -> tuple[Place, str, str]:
+        """This program's part and the positions that belong to it; `tile` is to be the number of its rows."""
         assert self.kernel.split is not None
         part = Place(self.writer, self.top, (self.kernel.split.axis,), self.names.fresh("part"))
-        start = "tl.program_id(0)" + (".to(tl.int64)" if self.writer.layout.wide else "")
-        places = [part]
-        if rows:
-            row = self.names.fresh(group_name(rows))
+        number = "tl.program_id(0)" + (".to(tl.int64)" if self.writer.layout.wide else "")
+        if tile:
             parts = self.writer.size((self.kernel.split.axis,))
-            self.top.add(f"{row} = {start} // {parts}")
-            places.append(Place(self.writer, self.top, tuple(rows), row))
-            start = f"{start} % {parts}"
-        self.top.add(f"{part.flat} = {start}")
+            self.top.add(f"{tile} = {number} // {parts}")
+            number = f"{number} % {parts}"
+        self.top.add(f"{part.flat} = {number}")
         low, high = self.names.fresh("low"), self.names.fresh("high")
         chunk = self.writer.parameters.chunk()
         self.top.add(f"{low} = {part.flat} * {chunk}")
         self.top.add(f"{high} = tl.minimum({low} + {chunk}, {size})")
-        return places, low, high
+        return part, low, high
 
     def _chunk_of_rows(self) -> None:
-        (part,), low, high = self._bounds(self.writer.size(self.schedule.rows))
+        part, low, high = self._bounds(self.writer.size(self.schedule.rows))
         chunk = Scope(self.writer, self.top, None, [part], {}, self.rank)
         outputs = [o for o in self.kernel.outputs if o.accumulate]
         if self.schedule.looped:

@@ -25,6 +25,7 @@ JOINED, APART = "+", "-"
 LARGEST_ROW = 65536  # elements of a row, times the row values that live at once, that registers hold
 LARGEST_SCAN = 16384  # the same of a row that is scanned: each element of a thread is a step of its text
 LOOPED_BLOCK = 4096  # elements of a tile that walks a row
+MOST_BESIDE = 128  # rows that lie side by side and are reduced together
 SMALLEST_GRID = 264  # programs that fill a large GPU twice
 
 _INPUT_PRECISIONS = {
@@ -182,7 +183,7 @@ def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Sche
     if kernel.scatter:
         return _scatter(kernel, layout, extents)
     if kernel.split and kernel.split.of == "row":
-        return _row_chunks(kernel, extents)
+        return _row_chunks(kernel, layout, extents)
     if kernel.row:
         return _row(kernel, layout, extents)
     return _pointwise(kernel, layout, extents)
@@ -314,7 +315,7 @@ def _columns(
     """Neighbouring parallel positions lie side by side: a tile of them, each reducing its own strided row."""
     height, width, live = sizes
     rows = (*(a for a in parallel if a != fast), fast)
-    block_rows = min(power_of_two(height), 128)
+    block_rows = min(power_of_two(height), MOST_BESIDE)
     while block_rows > 16 and ceiling(height, block_rows) < SMALLEST_GRID // 2:
         block_rows //= 2
     padded = power_of_two(width)
@@ -336,19 +337,29 @@ def _row_values(kernel: Kernel) -> int:
     return max(1, len(read) + partial)
 
 
-def _row_chunks(kernel: Kernel, extents: Mapping[str, int]) -> Schedule:
-    width = total(kernel.row, extents)
-    chunk = ceiling(width, extents[kernel.split.axis]) if kernel.split else width
-    block = min(LOOPED_BLOCK, max(16, power_of_two(chunk)))
+def _row_chunks(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+    assert kernel.split is not None
+    rows = tuple(a for a in kernel.parallel if a != kernel.split.axis)
+    beside, fast = rows_side_by_side(kernel, layout, rows, extents)
+    if fast:
+        rows = (*(a for a in rows if a != fast), fast)
+    chunk = ceiling(total(kernel.row, extents), extents[kernel.split.axis])
+    block = min(LOOPED_BLOCK // beside, max(16, power_of_two(chunk)))
     reductions = sum(isinstance(n, Reduce) for n in kernel.nodes())
     return Schedule(
-        tuple(a for a in kernel.parallel if kernel.split is None or a != kernel.split.axis),
-        kernel.row,
-        1,
-        block,
-        looped=True,
-        num_warps=_warps(block * (2 if reductions > 2 else 1)),
-    )
+        rows, kernel.row, beside, block, looped=True, even_rows=_even(total(rows, extents), beside),
+        num_warps=_warps(block * beside * (2 if reductions > 2 else 1)),
+    )  # fmt: skip
+
+
+def rows_side_by_side(
+    kernel: Kernel, layout: Layout, rows: Sequence[str], extents: Mapping[str, int]
+) -> tuple[int, str]:
+    """How many rows of chunks a program reduces together, and the axis along which they are neighbours."""
+    fast = fast_axes(kernel, layout, (*rows, *kernel.row))[:1] if rows else []
+    if not fast or fast[0] not in rows or extents[base(fast[0])] == 1:
+        return 1, ""
+    return min(MOST_BESIDE, power_of_two(total(rows, extents))), fast[0]
 
 
 def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
@@ -486,8 +497,9 @@ def _scatter(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Sche
 def programs(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
     """How many programs run the kernel."""
     if kernel.split and not kernel.contraction:
-        rows = total(schedule.rows, extents) if kernel.split.of == "row" else 1
-        return extents[kernel.split.axis] * rows
+        of_rows = kernel.split.of == "row"
+        tiles = ceiling(total(schedule.rows, extents), schedule.block_rows) if of_rows else 1
+        return extents[kernel.split.axis] * tiles
     tiles = ceiling(total(schedule.rows, extents), schedule.block_rows)
     if kernel.scatter:
         columns = ceiling(total(schedule.columns, extents), schedule.block_columns)
