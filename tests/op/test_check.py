@@ -138,3 +138,24 @@ def test_relative_error():
     assert relative_error(np.empty(0), np.empty(0)) == 0
     assert relative_error(np.zeros(3), np.zeros(3)) == 0
     assert relative_error(np.ones(3), np.zeros(3)) == math.inf
+
+
+@tw.op
+def rounded_inside(x: tw.Tile["... d"]):
+    return tw.cast(tw.cast(x, tw.float8_e4m3fn), tw.float32) * 2
+
+
+@tw.op
+def gram(x: tw.Tile["m k"]):
+    return tw.sum(x * x["n k"], "k")
+
+
+def test_a_cast_to_a_narrow_dtype_is_no_error():
+    assert rounded_inside.check(np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)).ok
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float8_e4m3fn", "float8_e5m2"])
+def test_results_that_their_dtype_cannot_hold(dtype: str):
+    """Sums of 65536 · 4 and 16 · 4, and of both."""
+    narrow = getattr(tw, dtype).numpy
+    assert gram.check(np.array([[256.0] * 4, [-4.0] * 4]).astype(narrow)).ok
