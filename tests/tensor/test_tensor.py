@@ -303,3 +303,11 @@ def test_large_tensors_begin_at_cache_lines(dtype: str):
     ]
     assert [t.numpy().ctypes.data % 64 for t in made] == [0] * len(made)
     assert [float(t.numpy()[-1]) for t in made[:4]] == [0, 0, 1, 3]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_one_element_is_written_in_every_shape(dtype):
+    x = tw.zeros(4, dtype=dtype)
+    x[0], x[1], x[2:3] = tw.tensor([1.5]), tw.tensor(2.0, dtype=dtype), tw.ones(3, dtype=dtype)[:1]
+    x[np.array([False, False, False, True])] = np.array([3.0], x.numpy().dtype)
+    assert x.tolist() == [1.5, 2, 1, 3]

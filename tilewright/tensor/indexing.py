@@ -119,7 +119,9 @@ def write(array: Any, value: Any) -> None:
 def assign(array: Any, index: Any, value: Any) -> None:
     """`array[index] = value`: basic indices, arrays, lists and masks of them."""
     if not isinstance(array, Array):
-        array[as_arrays(index)] = storage.host(value) if isinstance(value, Array) else value
+        value, places = storage.host(value) if isinstance(value, Array) else value, as_arrays(index)
+        whole = isinstance(value, np.ndarray) and value.size == 1
+        array[places] = value.reshape(()) if whole else value  # for one element, ml_dtypes takes no other
         return
     plain = basic_index(index, array.ndim)
     if plain is not None:
