@@ -151,6 +151,23 @@ def test_a_cast_that_saturates_is_a_clip_before_it(dtype: DType, target: str):
     assert_same(called(saturated, target, x), rounded(np.clip(x, -largest, largest), dtype))
 
 
+@tw.op
+def questions(x: tw.Tile["n"]):
+    """What special values answer, and what gives them."""
+    ask = (tw.isnan(x), tw.isinf(x), tw.isfinite(x), x == x, x < 0.1, x >= 0, tw.cast(x, tw.bool_))
+    give = (-x, abs(x), tw.sign(x), tw.round(x), x % 2, x // 2, tw.maximum(x, 0.5), tw.sqrt(x), 1 / x, x * 2)
+    return *ask, *give, tw.where(x > 0, x, 0.3), tw.minimum(x, -1.5)
+
+
+@each_target
+@each_dtype
+def test_special_values_are_those_of_float32(dtype: DType, target: str):
+    narrow = called(questions, target, every(dtype))
+    wide = called(questions, "cpu", every(dtype).astype(np.float32))
+    for found, right in zip(narrow, wide, strict=True):
+        assert_same(found, right if right.dtype == np.bool_ else rounded(right, dtype))
+
+
 # --- ops --------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ def draws(x: tw.Tile["... d"], seed: tw.Tile[""]):
         tw.rand(seed, "... d", dtype=tw.float64),
         tw.rand(seed, "... d", dtype=tw.float16),
         tw.rand(seed, "... d", dtype=tw.bfloat16),
+        tw.rand(seed, "... d", dtype=tw.float8_e4m3fn),
+        tw.rand(seed, "... d", dtype=tw.float8_e5m2),
         tw.randn(seed, "... d"),
         tw.randn(seed, "... d", dtype=tw.float64),
         tw.truncated_randn(seed, -1.5, 2.5, "... d"),

@@ -95,7 +95,9 @@ def test_a_tensor_is_what_the_op_draws():
     assert uniform.shape == second.shape
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
+)
 def test_dtypes_and_shapes(dtype):
     for shape in ((), (0, 3), (2, 0), (5,), (2, 3, 4)):
         for draw in (tw.rand, tw.randn):

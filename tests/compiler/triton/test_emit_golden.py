@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -40,6 +41,13 @@ KERNELS = {
     "chunks_of_one_row": (total, _operands((300, 300))),
     "contraction": (layer, _operands((100, 64), (50, 64), (50,))),
     "half_contraction": (product, _operands((128, 128), (128, 128), dtype=np.float16)),
+    "float8_contraction": (
+        product,
+        (
+            *_operands((60, 128), dtype=ml_dtypes.float8_e4m3fn),
+            *_operands((128, 60), dtype=ml_dtypes.float8_e4m3fn),
+        ),
+    ),
     "scan": (recurrence, _operands((100, 300), (100, 300)), {"reverse": True}),
     "looped_scan": (recurrence, _operands((4, 100_000), (4, 100_000))),
     "convolution": (conv2d, _operands((2, 16, 30, 30), (32, 16, 3, 3)), {"stride": 2, "pad": 1}),
