@@ -76,7 +76,7 @@ def triton_contractions(
     contraction = kernel.contraction
     if contraction is None or not triton.uses_dot(kernel):
         return
-    itemsize = 2 if triton.narrow(contraction.left) is not None else 4
+    itemsize = 2 if triton.common_type(contraction) is not None else 4
     parts = sorted({1, default.parts, max(1, default.parts // LARGEST_PART), default.parts * LARGEST_PART})
     if default.parts == 1:
         parts = [1]

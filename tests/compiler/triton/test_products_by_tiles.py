@@ -258,3 +258,23 @@ def test_an_epilogue_in_parts_needs_less(target):
     whole, parts = artefact(1), artefact(4)
     assert parts.shared_bytes < whole.shared_bytes and parts.registers < whole.registers
     assert parts.local_bytes == 0 < whole.local_bytes
+
+
+@pytest.mark.parametrize(
+    ("target", "dtypes"),
+    [
+        ("cuda:80", (ml_dtypes.bfloat16, HALF)),
+        *(
+            pytest.param(target, dtypes, marks=pytest.mark.exhaustive)
+            for target in ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
+            for dtypes in ((np.float32, np.float32), (np.float32, HALF), (HALF, ml_dtypes.bfloat16))
+        ),
+    ],
+    ids=str,
+)
+def test_exact_products_fit_the_registers(target, dtypes):
+    """No tensor core multiplies such sides exactly: a thread holds parts of them, and may spill none."""
+    call = call_of(product, *(np.empty((1024, 1024), dtype) for dtype in dtypes))
+    _, shapes, strides = whole_elements(call.arrays)
+    ((_, artefact),) = compile_plan(lower(call.program), Target.parse(target), shapes, strides)
+    assert artefact.local_bytes == 0

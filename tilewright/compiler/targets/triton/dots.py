@@ -41,12 +41,13 @@ from tilewright.compiler.targets.triton.schedule import (
     Layout,
     Schedule,
     are_bytes,
+    common_type,
     narrow,
     uses_dot,
 )
 from tilewright.compiler.targets.triton.scope import Scope
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
-from tilewright.dsl.dtypes import FLOAT8, DType, bfloat16, float16
+from tilewright.dsl.dtypes import FLOAT8, bfloat16
 from tilewright.dsl.program import At, Node, Read, topological
 
 
@@ -105,16 +106,8 @@ class Dots:
         self._tiles: dict[Read, str] = {}
         self._starts: dict[int, str] = {}
         self.in_bytes = schedule.in_bytes and are_bytes(writer.kernel) and schedule.block_depth >= LEAST_BYTES
-        self.narrow = self._common_type() if self.dot else None
+        self.narrow = common_type(self.contraction) if self.dot else None
         """In which both sides stay narrow for `tl.dot`."""
-
-    def _common_type(self) -> DType | None:
-        """The type of 16 bits that holds both sides: their own, or the other side's for one of 8 bits."""
-        halves = [half for side in (self.contraction.left, self.contraction.right) if (half := narrow(side))]
-        if len(halves) < 2:
-            return None
-        wide = {half.dtype for half in halves} - {*FLOAT8} or {float16}
-        return wide.pop() if len(wide) == 1 else None
 
     def write(self) -> None:
         c, schedule = self.contraction, self.schedule

@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
+from tilewright.compiler.nest import Contraction, Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.triton.facts import Facts
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
-from tilewright.dsl.dtypes import FLOAT8
+from tilewright.dsl.dtypes import FLOAT8, DType, float16
 from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, masked
 from tilewright.runtime.precision import FLOAT32, TF32, TF32X3
 
@@ -147,7 +147,7 @@ def default_schedule(
     kernel: Kernel, layout: Layout, extents: Mapping[str, int], target: Target, precision: str = FLOAT32
 ) -> Schedule:
     """A schedule from arithmetic alone; `precision` is that of float32 products."""
-    schedule = _default(kernel, layout, extents)
+    schedule = _default(kernel, layout, extents, precision)
     most = target.thread_limit // target.warp_size
     schedule = replace(schedule, num_warps=min(schedule.num_warps, most))
     if not kernel.contraction:
@@ -177,9 +177,9 @@ def are_bytes(kernel: Kernel) -> bool:
     return uses_dot(kernel) and all(isinstance(side, Read) and side.dtype in FLOAT8 for side in sides)
 
 
-def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int], precision: str) -> Schedule:
     if kernel.contraction:
-        return _contraction(kernel, layout, extents)
+        return _contraction(kernel, layout, extents, precision)
     if kernel.scatter:
         return _scatter(kernel, layout, extents)
     if kernel.split and kernel.split.of == "row":
@@ -384,6 +384,7 @@ SHORTEST_PART = 1024  # positions of a sum that a program is started for
 LEAST_BYTES = 32  # summed positions that a product of floats of 8 bits has at least
 FIRST_OF_BYTES = 89  # the compute capability that has such products
 FLOAT32_SUMS = range(100, 120)  # those that add them up in float32
+EXACT_DEPTH = 16  # of float32 products that no tensor core makes: the parts of more do not fit the registers
 FEW_TILES = SMALLEST_GRID // 2  # so many leave a part of a large GPU idle
 
 
@@ -393,17 +394,17 @@ def uses_dot(kernel: Kernel) -> bool:
     return kernel.contraction.root.dtype.short == "f32"
 
 
-def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> Schedule:
+def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int], precision: str) -> Schedule:
     contraction = kernel.contraction
     assert contraction is not None
     m, n, k = (total(axes, extents) for axes in (contraction.m, contraction.n, contraction.k))
-    half = narrow(contraction.left) is not None and narrow(contraction.right) is not None
+    half = common_type(contraction) is not None
     if not uses_dot(kernel):
         largest, depth = (32, 32), 8
     elif half:
         largest, depth = (128, 128), 64
     else:
-        largest, depth = (64, 64), 32
+        largest, depth = (64, 64), EXACT_DEPTH if precision == FLOAT32 else 32
     batch = total(contraction.batch, extents)
     block_m = min(largest[0], max(16, power_of_two(m)))
     block_n = min(largest[1], max(16, power_of_two(n)))
@@ -439,6 +440,15 @@ def _most_parts(kernel: Kernel, summed: int) -> int:
     """Into how many parts a sum may be cut: not at all where what follows it adds up across tiles."""
     whole = summed < LONG_SUM or any(output.accumulate for output in kernel.outputs)
     return 1 if whole else summed // SHORTEST_PART
+
+
+def common_type(contraction: Contraction) -> DType | None:
+    """The type of 16 bits that holds both sides: their own, or the other side's for one of 8 bits."""
+    halves = [half for side in (contraction.left, contraction.right) if (half := narrow(side))]
+    if len(halves) < 2:
+        return None
+    wide = {half.dtype for half in halves} - {*FLOAT8} or {float16}
+    return wide.pop() if len(wide) == 1 else None
 
 
 def narrow(node: Node) -> Node | None:
