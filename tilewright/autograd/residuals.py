@@ -1,7 +1,8 @@
 """What a backward reads of the forward, and what it computes again.
 
 1. A result of the op is read where that makes the backward cheaper. A result narrowed to half precision
-   pays `NARROW` times its bytes, so that at equal cost the value is computed again in float32.
+   pays `NARROW` times its bytes, so that at equal cost the value is computed again in float32; one narrowed
+   to 8 bits, which may have become NaN, is not read for it.
 2. Of all other forward values, those at which the minimum cut runs (`autograd.cut`) are added to the
    forward's results. A maximum m and a sum of exp(x - m) are kept together as log Σ exp(x), if nothing else
    needs them.
@@ -198,7 +199,7 @@ def result_values(program: Program) -> tuple[Saved, ...]:
             continue
         param = Param(result.name, result.axes, result.dtype)
         found.setdefault(node, Saved(param, node))
-        if isinstance(node, Cast) and node.arg.dtype.is_float and node.arg.dtype.bits > node.dtype.bits:
+        if isinstance(node, Cast) and node.arg.dtype.is_float and 8 < node.dtype.bits < node.arg.dtype.bits:
             found.setdefault(node.arg, Saved(param, node.arg, narrowed=True))
     return tuple(found.values())
 
