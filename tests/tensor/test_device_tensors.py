@@ -176,6 +176,22 @@ GRADIENTS = {
 }
 
 
+@pytest.mark.parametrize(
+    "dtype", ["float8_e4m3fn", pytest.param("float8_e5m2", marks=pytest.mark.exhaustive)]
+)
+def test_floats_of_8_bits(device, dtype):
+    rng = np.random.default_rng(0)
+    x, w = (tw.tensor(rng.standard_normal(shape), dtype=dtype) for shape in ((5, 6), (6, 7)))
+    answers = []
+    for a, b in ((x.clone(), w), (x.to(device), w.to(device))):
+        a.requires_grad_()
+        y = a @ b
+        y.sum().backward()
+        answers.append(values([y, a.grad, a.to(tw.float32), a[:, ::2] * 2, (a > 0.1).sum()]))
+    for mine, theirs in zip(*answers, strict=True):
+        np.testing.assert_array_equal(mine.astype(np.float64), theirs.astype(np.float64))
+
+
 @pytest.mark.parametrize("case", GRADIENTS)
 def test_gradients_are_those_of_the_cpu(device, case):
     found = []
