@@ -27,6 +27,7 @@ from tilewright.errors import InternalError
 
 TARGETS = [target for target in (toolchain.host(), toolchain.avx2()) if target.is_host]
 NUMPY = {"f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
+NUMPY |= {"f8e4m3fn": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2}
 NUMPY |= {"i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "i1": np.bool_}
 NAN, INFINITY = math.nan, math.inf
 
@@ -167,7 +168,7 @@ def test_comparisons(op):
     np.testing.assert_array_equal(got, ufunc[op](i.view(np.uint32), j.view(np.uint32)))
 
 
-@pytest.mark.parametrize("kind", ["f64", "f32", "f16", "bf16"])
+@pytest.mark.parametrize("kind", ["f64", "f32", "f16", "bf16", "f8e4m3fn", "f8e5m2"])
 def test_constants_keep_every_special(kind):
     specials = [NAN, INFINITY, -INFINITY, -0.0, 0.1, 1e-40, 65504.0, 1e300]
     out = np.zeros((2, len(specials)), NUMPY[kind])
@@ -205,8 +206,8 @@ def test_storage_floats_round_trip_and_narrow(kind, target):
         wide = np.concatenate([exact, middle, middle * (1 + 2**-40), middle * (1 - 2**-40)])
         single = wide.astype(np.float32)
         expected_widened = patterns.astype(np.float32)
-        expected_single = _narrow_exactly(single.astype(np.float64), kind)
-        expected_double = _narrow_exactly(wide, kind)
+        expected_single = narrow_exactly(single.astype(np.float64), kind)
+        expected_double = narrow_exactly(wide, kind)
     widened = np.zeros(1 << 16, np.float32)
     from_single, from_double = np.zeros(wide.size, NUMPY[kind]), np.zeros(wide.size, NUMPY[kind])
 
@@ -227,12 +228,15 @@ def test_storage_floats_round_trip_and_narrow(kind, target):
         np.testing.assert_array_equal(from_double.astype(np.float64), expected_double)
 
 
-def _narrow_exactly(x: np.ndarray, kind: str) -> np.ndarray:
+def narrow_exactly(x: np.ndarray, kind: str) -> np.ndarray:
     """Nearest value of the format, ties to even, by scaling to integers (ml_dtypes rounds f64 twice)."""
-    bits, lowest, largest = (11, -24, 65504.0) if kind == "f16" else (8, -133, float.fromhex("0x1.fep127"))
+    bits, lowest, largest = {
+        "f16": (11, -24, 65504.0), "bf16": (8, -133, float.fromhex("0x1.fep127")),
+        "f8e4m3fn": (4, -9, 448.0), "f8e5m2": (3, -16, 57344.0),
+    }[kind]  # fmt: skip
     exponent = np.maximum(np.frexp(x)[1] - bits, lowest)
     y = np.ldexp(np.rint(np.ldexp(x, -exponent)), exponent)
-    return np.where(np.abs(y) > largest, np.copysign(INFINITY, y), y)
+    return np.where(np.abs(y) > largest, np.copysign(NAN if kind == "f8e4m3fn" else INFINITY, y), y)
 
 
 def test_number_conversions():
