@@ -4,6 +4,7 @@
     a window of one position               a plain read
     long rows of few programs              chunks, which programs share, and kernels that finish them
     a copy that moves nothing              none: the kernel before writes the result itself
+    a copy of a product to its places      none either
 
 What is between kernels is added to the call's buffers; what lies `inside` of a result has no memory of its
 own.
@@ -11,11 +12,13 @@ own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tilewright.compiler import chunks, long_rows, slender
 from tilewright.compiler.nest import Buffer, Kernel, Plan
+from tilewright.compiler.placed import Places, placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.targets.triton.layouts import contiguous_strides, layout_of, normal_strides
 from tilewright.compiler.targets.triton.schedule import (
@@ -47,14 +50,16 @@ class Call:
     """In elements."""
     inside: Mapping[str, str] = field(default_factory=dict)
     """The intermediates that lie in memory as a result does, and these."""
+    written: dict[str, str] = field(default_factory=dict)
+    """The results that a kernel writes in place of what they would be copies of, and that."""
     between: list[Buffer] = field(default_factory=list)
 
     def kernels(self, target: Target) -> Iterator[Kernel]:
         """All kernels, in order."""
         for kernel in self.plan.kernels:
-            if kernel.outputs[0].buffer.name in self.inside.values():
+            if kernel.outputs[0].buffer.name in {*self.inside.values(), *self.written}:
                 continue
-            kernel = with_plain_reads(self._slender(kernel), self.extents)
+            kernel = self._in_place(with_plain_reads(self._slender(kernel), self.extents))
             yield from self._in_chunks(kernel, target) or [kernel]
 
     def layout_of(self, kernel: Kernel) -> Layout:
@@ -82,6 +87,19 @@ class Call:
             return kernel
         # Axes of one position are joined to their neighbours; the sum must not be one over nothing but such.
         return slender.as_row(kernel, [*kernel.parallel, *(kernel.contraction.k if summed > 1 else ())])
+
+    def _in_place(self, kernel: Kernel) -> Kernel:
+        """A product that writes a result at its places, instead of what a later kernel would copy there."""
+        if kernel.contraction is None:
+            return kernel
+        names = {output.buffer.name for output in kernel.outputs} - {*self.inside}
+        found = {name: places for name, places in self._placed.items() if name in names}
+        self.written |= {places.buffer.name: name for name, places in found.items()}
+        return written_in_place(kernel, found)
+
+    @functools.cached_property
+    def _placed(self) -> dict[str, Places]:
+        return placed(self.plan, self.extents)
 
     def _in_chunks(self, kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
         """What stands for a row kernel whose programs are few and long; nothing where it is as good alone."""

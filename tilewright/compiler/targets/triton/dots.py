@@ -331,4 +331,4 @@ class Dots:
         outputs = self.writer.kernel.outputs
         values = [scope.evaluate(o.node) for o in outputs]
         for output, value in zip(outputs, values, strict=True):
-            scope.write(output.buffer.name, output.buffer.axes, output.node, value)
+            scope.store(output, value)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tilewright.compiler.nest import ACCUMULATOR, Kernel, indexed_reads
 from tilewright.compiler.targets.triton import spelling
 from tilewright.compiler.targets.triton.dots import Dots, described
-from tilewright.compiler.targets.triton.facts import flat_place, scattered_inside
+from tilewright.compiler.targets.triton.facts import flat_place, scattered_inside, written_inside
 from tilewright.compiler.targets.triton.parameters import Parameter, Parameters
 from tilewright.compiler.targets.triton.places import Writer, group_name
 from tilewright.compiler.targets.triton.rows import Rows
@@ -58,6 +58,7 @@ def emit(kernel: Kernel, layout: Layout, schedule: Schedule) -> Emitted:
     inside = [node.inside() for node in indexed_reads(kernel)]
     if kernel.scatter:
         inside.append(scattered_inside(kernel.scatter))
+    inside += [written_inside(output) for output in kernel.outputs if output.places]
     tests = frozenset(test for whole in inside for test in conjunction(whole))
     writer = Writer(kernel, layout, names, parameters, uses, widened, Block(), set(layout.facts.small), tests)
     writer.wishes.update(_position_names(kernel))
@@ -123,7 +124,7 @@ def _comments(kernel: Kernel) -> list[str]:
         product = formula(kernel.contraction.root, longest=LONGEST_FORMULA)
         lines.append(f"# acc = {product}")
         names = {n: "acc" for n in kernel.nodes() if isinstance(n, Read) and n.param == ACCUMULATOR}
-    results = tuple(Result(o.buffer.name, kernel.own or o.node, o.buffer.axes) for o in kernel.outputs)
+    results = tuple(Result(o.buffer.name, kernel.own or o.node, o.axes) for o in kernel.outputs)
     program = Program(kernel.name, kernel.inputs, results)
     lines.extend(f"# {line}" for line in formula(program, names, longest=LONGEST_FORMULA).split("\n"))
     for output in kernel.outputs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.nest import Kernel, Output, indexed_reads
 from tilewright.compiler.ranges import ARITHMETIC, Extents, Range, everything, ranges
 from tilewright.dsl.dtypes import int32, int64
 from tilewright.dsl.program import Cast, Const, Index, Map, Node, Scatter, Size, within
@@ -33,6 +33,7 @@ def facts_of(kernel: Kernel, extents: Extents, wide: bool) -> Facts:
     tests = [node.inside() for node in indexed_reads(kernel)]
     if kernel.scatter:
         tests += [scattered_inside(kernel.scatter), flat_place(kernel.scatter)]
+    tests += [written_inside(output) for output in kernel.outputs if output.places]
     known = ranges((*kernel.leading, *tests), extents)
     small: set[Node] = set()
     for node, found in known.items():
@@ -48,6 +49,11 @@ def facts_of(kernel: Kernel, extents: Extents, wide: bool) -> Facts:
 def scattered_inside(scatter: Scatter) -> Node:
     """Whether every place of a scatter is one along its axis."""
     return within(dict(zip(scatter.along, scatter.positions, strict=True)))
+
+
+def written_inside(output: Output) -> Node:
+    """Whether a result has the places at which it is written."""
+    return within(dict(zip(output.buffer.axes, output.places, strict=True)))
 
 
 def flat_place(scatter: Scatter) -> Node:

@@ -137,8 +137,10 @@ class Recipes:
             call.extents[halves.axis] = step.schedule.parts
             call.add(halves.buffer)
             steps += [self._step(half, call) for half in (halves.sums, halves.finish)]
-        buffers = tuple((b, call.shapes[b.name]) for b in call.between if b.name not in inside)
-        free = frozenset(pair for pair in self.replaceable if pair[0] not in inside.values())
+        without = {*inside, *call.written.values()}
+        buffers = tuple((b, call.shapes[b.name]) for b in call.between if b.name not in without)
+        early = {*inside.values(), *call.written}
+        free = frozenset(pair for pair in self.replaceable if pair[0] not in early)
         return Recipe(tuple(s for s in steps if s.grid), buffers, free, tuple(inside.items()))
 
     def _for_empty_axes(self, program: Program) -> Recipes:

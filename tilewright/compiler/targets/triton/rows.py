@@ -299,7 +299,7 @@ class Rows:
         for output, value in zip(outputs, values, strict=True):
             buffer = output.buffer
             if not output.accumulate:
-                scope.write(buffer.name, buffer.axes, output.node, value)
+                scope.store(output, value)
             elif carried:
                 self._carry(scope, output, value, carried[buffer.name])
             else:

@@ -122,13 +122,13 @@ def loop_axes(kernel: Kernel) -> tuple[str, ...]:
     """
     if kernel.split:
         return kernel.parallel
-    written = dict.fromkeys(a for o in kernel.outputs for a in o.buffer.axes)
+    written = dict.fromkeys(a for o in kernel.outputs for a in o.axes)
     return as_written(kernel, [a for a in (*kernel.parallel, *written) if a not in kernel.row])
 
 
 def as_written(kernel: Kernel, axes: Sequence[str]) -> tuple[str, ...]:
     """Axes in the order of the first result's dimensions; those that it lacks come first."""
-    order = kernel.outputs[0].buffer.axes
+    order = kernel.outputs[0].axes
     found = dict.fromkeys(axes)
     return (*(a for a in found if a not in order), *(a for a in order if a in found))
 
@@ -208,9 +208,9 @@ def fast_axes(kernel: Kernel, layout: Layout, candidates: Sequence[str]) -> list
             if axis in scores:
                 scores[axis] += len(node.arg.axes)
     for output in kernel.outputs:
-        last = output.buffer.axes[-1:]
+        last = output.axes[-1:]
         if last and last[0] in scores:
-            scores[last[0]] += 2 * len(output.buffer.axes)
+            scores[last[0]] += 2 * len(output.axes)
     order = sorted(candidates, key=lambda a: (-scores[a], -list(candidates).index(a)))
     return [a for a in order if scores[a]] or order[:1]
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from tilewright.compiler.nest import needed
+from tilewright.compiler.nest import Output, needed
 from tilewright.compiler.targets.triton import float8, spelling
+from tilewright.compiler.targets.triton.facts import written_inside
 from tilewright.compiler.targets.triton.places import Place, Writer, group_name
 from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, indexed_names, joined_run
 from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, Block, Value, axis_name
@@ -447,10 +448,27 @@ class Scope:
         fill = fill or ("0.0" if node.dtype.is_float else "0")
         return Value(f"tl.where({condition.text}, {value.text}, {fill})", ATOM, value.dims | condition.dims)
 
+    def store(self, output: Output, value: Value) -> None:
+        """Store a result of the kernel, at its places where it has some."""
+        buffer = output.buffer
+        if not output.places:
+            self.write(buffer.name, buffer.axes, output.node, value)
+            return
+        pairs = zip(buffer.axes, output.places, strict=True)
+        at = [
+            self.position(p.axis) if isinstance(p, Index) else self.named(p, f"to_{axis_name(axis)}")
+            for axis, p in pairs
+        ]
+        tests = [t for t in conjunction(written_inside(output)) if t not in self.writer.layout.facts.true]
+        inside = [self.evaluate(test) for test in tests]
+        self._put(self.address(buffer.name, ("",) * len(at), at), buffer.name, output.node, value, inside)
+
     def write(self, name: str, axes: tuple[str, ...], node: Node, value: Value) -> None:
         """Store a value of a node's dtype in a buffer."""
-        pointer = self.address(name, axes)
-        mask = self.mask(pointer.dims | value.dims)
+        self._put(self.address(name, axes), name, node, value)
+
+    def _put(self, pointer: Value, name: str, node: Node, value: Value, inside: Sequence[Value] = ()) -> None:
+        mask = both(self.mask(pointer.dims | value.dims), *inside)
         value = spelling.typed(value, node.dtype)
         value = self._stored(name, float8.bits(value, node.dtype) if node.dtype in FLOAT8 else value)
         text = f"{value.atom}.to(tl.int8)" if node.dtype.is_bool else value.text
