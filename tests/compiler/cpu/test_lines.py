@@ -84,6 +84,17 @@ def test_the_same_bits_for_every_thread_count():
     assert_same_bits(lambda: kernels.matmul(x, w))
 
 
+@tw.op
+def filters_last(x: tw.Tile["n c h w"], k: tw.Tile["r s c o"]) -> tw.Tile["n h w o"]:
+    window = x.at(h=tw.index("h") + tw.index("r") - 1, w=tw.index("w") + tw.index("s") - 1)
+    return tw.sum(window * k, "r s c")
+
+
+def test_few_windows_pass_by_filters_that_lie_in_lines():
+    """Their sums are few and known to the code: they are one block, for which there is memory."""
+    on_guard_pages(filters_last, (1, 14, 4, 4), (3, 3, 14, 512), dtype="float64")
+
+
 @pytest.mark.parametrize("shape", [(2, 70, 17), (5, 129, 63)], ids=str)
 def test_nothing_beside_the_operands_is_read(shape: tuple[int, int, int]):
     m, k, n = shape

@@ -57,6 +57,21 @@ def test_a_filters_gradient_walks_along_lines(channels: int, stride: int):
     assert walk.direct and walk.step == stride * channels and walk.left.own == ("r", "s", "c")
 
 
+@tw.op
+def of_a_filter(d: tw.Tile["n h w o"], x: tw.Tile["n h w c"]) -> tw.Tile["o r s c"]:
+    """A filter's gradient as a user writes it, summed in an order of his own."""
+    h, w = tw.index("h") + tw.axis("r", 3) - 1, tw.index("w") + tw.axis("s", 3) - 1
+    return tw.sum(d * x.at(h=h, w=w), "w n h")
+
+
+def test_the_axis_along_which_lines_lie_is_summed_last():
+    d, x = np.ones((2, 20, 20, 32), "f4"), np.ones((2, 20, 20, 3), "f4")
+    call = of_a_filter.bind(of_a_filter.arguments((d, x), {}))
+    walk = walk_of(compile_program(call.program).compiled(dict(call.arrays))[-1])
+    assert walk.summed == ("n", "h", "w") and walk.step == 3
+    on_guard_pages(of_a_filter, (2, 5, 21, 17), (2, 5, 21, 3))
+
+
 def test_what_stays_inside_needs_no_zeros():
     (contraction,) = kernels_for(np.zeros((2, 12, 12, 3), "f4"), np.zeros((32, 4, 4, 3), "f4"), stride=4)
     assert walk_of(contraction).direct and walk_of(contraction).joined == 2

@@ -69,6 +69,10 @@ class Layout:
     def length(self, axis: str) -> str:
         return self.lengths.get(base(axis), LONG)
 
+    def moving(self, axes: Sequence[str]) -> tuple[str, ...]:
+        """Those of more than one position, or the last if there are none."""
+        return tuple(axis for axis in axes if self.length(axis) != ONE) or tuple(axes[-1:])
+
     def is_short(self, axes: Sequence[str]) -> bool:
         """Whether these are rows with a known number of positions."""
         return any(self.length(axis).isdigit() and self.length(axis) != ONE for axis in axes)

@@ -13,49 +13,43 @@
 The side that owns the lane axis is the right one (the sides are swapped if need be). A left side of one chunk
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
 panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`, how it
-is read where it lies in `direct` (rows), `lines` (columns) and `inner_products` (both, with vectors along the
-sums); `walk` says which of that is done and in which order sums go, `sizes` how large blocks and chunks are,
-and `finish` stores what is finished.
+is read where it lies in `direct` and `even` (rows), `lines` (columns) and `inner_products` (both, with
+vectors along the sums). `products` has the innermost loops and `finish` stores what is finished; `walk` says
+which of all that is done and in which order sums go, `sizes` how large blocks and chunks are.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 
 from tilewright.compiler.nest import Kernel
-from tilewright.compiler.targets.cpu.builder import I16, I64, PTR, Builder, Type, Value
+from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
 from tilewright.compiler.targets.cpu.contractions.dot_products import (
     TOGETHER,
     WORD,
-    multiply_add,
     sums_type,
 )
-from tilewright.compiler.targets.cpu.contractions.even import EvenRows, Starts
+from tilewright.compiler.targets.cpu.contractions.even import EvenRows
 from tilewright.compiler.targets.cpu.contractions.finish import Finish
-from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted, RowBlock, Run
+from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted, RowBlock
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live, Runs
-from tilewright.compiler.targets.cpu.contractions.panels import (
-    Packing,
-    Range,
-)
+from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range
+from tilewright.compiler.targets.cpu.contractions.products import Products
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
-from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read
 
 FREE_MASKS = 512  # bits of the vectors that are read under a mask at no cost: AVX-512's
-UNROLLED = 16  # summed positions of a run that are written out
-STEPS = 4  # summed positions a step of the innermost loop, where a run may be short
 
 
 class Blocks:
@@ -88,7 +82,7 @@ class Blocks:
             for axes in (walk.left.own, walk.right.own, walk.summed, self.contraction.batch)
         )
         self.m, self.n, self.k = self.left.size(), self.right.size(), self.summed.size()
-        self.block_k = self.k if scope.layout.sides.known else self.block_k  # few positions are one block
+        self.block_k = self.k if scope.layout.sides.known else self.block_k  # they are one block
         self.tile = b.alloca(self.rows * self.width * self.size)
         size = self.packed.bytes
         self.pack_left = Packing(b, walk.left, self.left, self.summed, self.rows, 1, size, together)
@@ -103,6 +97,7 @@ class Blocks:
         """These blocks for a last panel of one vector: half of their sums would be of nothing."""
         half = copy(self)
         half.columns = 1
+        half.products = replace(self.products, columns=1)
         return half
 
     def _divide(self, workspace: Value) -> None:
@@ -140,6 +135,17 @@ class Blocks:
         self.left_panels = self._after(at, right)
         left = b.add(b.mul(row_bytes, self.chunk_m), self.rows * self.rows * self.size)
         at = self._after(self.left_panels, left)
+        self.products = Products(
+            b,
+            self.rows,
+            self.columns,
+            self.lanes,
+            self.packed,
+            self.type,
+            self.dot_product,
+            self.walk.step,
+            self.walk.known_span(self.top.layout),
+        )
         self.live = None
         if self.walk.sparse:
             self.live = Live(b, self.walk.sparse, runs, count, at)
@@ -438,7 +444,7 @@ class Blocks:
         with b.loop(*lines, 1, start, unroll=False) as loop:
             a = b.offset(left, b.mul(loop.index, self.pack_left.line))
             rows = [b.offset(a, row * self.packed.bytes) for row in range(self.rows)]
-            loop.yield_(*self._step(rows, right, loop.index, loop.carried))
+            loop.yield_(*self.products.step(rows, right, loop.index, loop.carried))
         return loop.results
 
     def _multiply_direct(
@@ -459,8 +465,15 @@ class Blocks:
             places = direct.of_run(self.left_panels, panel, number, k)
             following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), number, k)
             rows = functools.partial(self._starts_in, following) if self.walk.step == 1 else None
-            turns.yield_(*self._run(right, self.runs.run(number, *k), places, turns.carried, rows))
+            run = self.runs.run(number, *k)
+            turns.yield_(*self.products.run(right, run, places, turns.carried, rows))
         return turns.results
+
+    def _starts_in(self, line: Value, first: Value, count: int) -> list[Value]:
+        """Some of the addresses in a line of the table."""
+        b = self.b
+        at = b.offset(line, b.mul(b.minimum(first, self.rows - count), ADDRESS))
+        return [b.load(b.offset(at, ADDRESS * row), PTR) for row in range(count)]
 
     def _multiply_even(
         self,
@@ -480,104 +493,9 @@ class Blocks:
             number = runs.number(b, turns.index)
             run = self.runs.run(number, *k)
             here = {**even.coordinates(number, k), **self.runs.inner(run.first)}
-            multiply = functools.partial(self._run, right, run)
+            multiply = functools.partial(self.products.run, right, run)
             turns.yield_(*even.run(scope, block, here, multiply, turns.carried))
         return turns.results
-
-    def _run(
-        self, right: Lines, run: Run, places: list[Value], sums: list[Value], following: Starts | None = None
-    ) -> list[Value]:
-        """All of a run in which the rows begin at these places."""
-        b = self.b
-        at = right.behind(b, run.offset)
-        known = self.top.layout.sides.known
-        span = math.prod(known.get(base(axis), UNROLLED + 1) for axis in self.runs.joined)
-        if span <= UNROLLED and self.together == 1:
-            return self._steps(places, at, b.constant(0, I64), span, sums)
-        count = b.shr(run.count, self.together.bit_length() - 1, signed=False)
-        whole = b.and_(count, -STEPS)
-        sums = self._along(places, at, (b.constant(0, I64), whole), STEPS, sums, following)
-        sums = self._along(places, at, (whole, count), 1, sums)
-        return sums if self.together == 1 else self._half_word(places, at, run.count, sums)
-
-    def _half_word(self, places: list[Value], right: Lines, count: Value, sums: list[Value]) -> list[Value]:
-        """The last summed position, if it has a word of its own."""
-        b = self.b
-        with b.if_(b.cmp("ne", b.and_(count, 1), 0), [v.type for v in sums]) as choice:
-            line = b.shr(count, 1, signed=False)
-            rows = [b.offset(place, b.mul(line, self.packed.bytes)) for place in places]
-            choice.yield_(*self._step(rows, right, line, sums, I16))
-            choice.otherwise()
-            choice.yield_(*sums)
-        return choice.results
-
-    def _along(
-        self,
-        places: list[Value],
-        right: Lines,
-        k: Range,
-        steps: int,
-        sums: list[Value],
-        following: Starts | None = None,
-    ) -> list[Value]:
-        """Part of a run, `steps` summed positions at a time. Meanwhile the caches are asked for the rows
-        that begin at the `following` addresses, each once a cache line.
-        """
-        b = self.b
-        with b.loop(*k, steps, sums, unroll=False) as loop:
-            found = loop.carried
-            if following is not None:
-                self._ask_for(following, loop.index)
-            loop.yield_(*self._steps(places, right, loop.index, steps, found))
-        return loop.results
-
-    def _steps(
-        self, places: list[Value], right: Lines, first: Value, count: int, sums: list[Value]
-    ) -> list[Value]:
-        """So many summed positions from the first on."""
-        b = self.b
-        for step in range(count):
-            at = b.add(first, step)
-            along = b.mul(at, self.walk.step * self.packed.bytes)
-            sums = self._step([b.offset(place, along) for place in places], right, at, sums)
-        return sums
-
-    def _ask_for(self, following: Starts, k: Value) -> None:
-        """A share of the rows of the panel that comes next: all of them before their next cache lines."""
-        b = self.b
-        turns = LINE // self.packed.bytes // STEPS
-        share = -(-self.rows // turns)
-        turn = b.and_(b.shr(k, STEPS.bit_length() - 1, signed=False), turns - 1)
-        for start in following(b.mul(turn, share), share):
-            b.prefetch(b.offset(start, b.mul(k, self.packed.bytes)))
-
-    def _starts_in(self, line: Value, first: Value, count: int) -> list[Value]:
-        """Some of the addresses in a line of the table."""
-        b = self.b
-        at = b.offset(line, b.mul(first, ADDRESS))
-        return [b.load(b.offset(at, ADDRESS * row), PTR) for row in range(count)]
-
-    def _step(
-        self, rows: list[Value], right: Lines, k: Value, sums: list[Value], stored: Type | None = None
-    ) -> list[Value]:
-        """One line of the panels: each row's element times the vectors of the right panel.
-
-        Elements are `stored` as those of the panels are, or are a narrower type's, above which is 0.
-        """
-        b = self.b
-        columns = right.vectors(b, k, self.columns, self.packed.vector(self.lanes))
-        results = []
-        for row, place in enumerate(rows):
-            value = b.load(place, stored or self.packed)
-            value = b.splat(b.convert(value, self.packed.kind, signed=False), self.lanes)
-            for column, other in enumerate(columns):
-                results.append(self._multiply_add(value, other, sums[row * self.columns + column]))
-        return results
-
-    def _multiply_add(self, x: Value, y: Value, total: Value) -> Value:
-        if self.dot_product:
-            return multiply_add(self.b, x, y, total)
-        return self.b.fma(x, y, total) if self.type.is_float else self.b.add(self.b.mul(x, y), total)
 
 
 def _blocks(b: Builder, extent: Value, size: Value) -> Value:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.layout import ONE, Layout
+from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
 
 MOST_STRETCHES = 4  # from here on lanes have positions of their own, and operands are gathered
@@ -54,7 +54,7 @@ class Group:
         self.b = b
         self.layout = layout
         self.axes = tuple(axes)
-        self.moving = tuple(a for a in axes if layout.length(a) != ONE) or self.axes[-1:]
+        self.moving = layout.moving(axes)
         self.extents = {a: scope.extent(a) for a in self.moving}
         self.outer, self.joined = self.moving[:-joined], self.moving[-joined:]
         self.span = self._product(self.joined)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
 from tilewright.compiler.targets.cpu.contractions.direct import is_operand
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, unit_axes
-from tilewright.compiler.targets.cpu.layout import ONE, Layout
+from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import Read
 
@@ -33,15 +33,10 @@ def lies_in_lines(side: Side, summed: Sequence[str], dtype: DType, layout: Layou
     node = side.node
     if not isinstance(node, Read) or not is_operand(node, dtype, layout):
         return False
-    own, moving = _moving(side.own, layout), _moving(summed, layout)
+    own, moving = layout.moving(side.own), layout.moving(summed)
     runs = joined(node, side.own, layout), joined(node, tuple(summed), layout)
     one = runs == (len(own), len(moving))
     return one and own[-1] in unit_axes(node, layout)[0] and moving[-1] in node.names
-
-
-def _moving(axes: Sequence[str], layout: Layout) -> Sequence[str]:
-    """Those of more than one position; the last if there are none."""
-    return [axis for axis in axes if layout.length(axis) != ONE] or axes[-1:]
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ class Sparse:
 
 def sparse_side(left: Side, right: Side, summed: Sequence[str], joined: int, layout: Layout) -> Sparse | None:
     """The side whose runs are worth noting; None if there is none, or runs are short."""
-    moving = [axis for axis in summed if layout.length(axis) != ONE]
+    moving = layout.moving(summed)
     inner = set(moving[-joined:])
-    if not moving or layout.length(moving[-1]) in (TINY, SHORT):
+    if layout.length(moving[-1]) in (ONE, TINY, SHORT):
         return None
     found: list[tuple[int, Sparse]] = []
     for on_the_left, side in ((False, right), (True, left)):

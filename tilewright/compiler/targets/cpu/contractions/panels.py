@@ -15,6 +15,7 @@ innermost one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -347,7 +348,7 @@ class Packing:
 
 def joined(node: Node, summed: tuple[str, ...], layout: Layout) -> int:
     """How many of the last summed axes a side walks as one, each row going on where the one before ends."""
-    moving = [axis for axis in summed if layout.length(axis) != ONE] or list(summed[-1:])
+    moving = layout.moving(summed)
     count = 1
     while count < len(moving) and _goes_on(node, moving[-count - 1], moving[-count], layout):
         count += 1
@@ -403,14 +404,16 @@ def summed_order(axes: tuple[str, ...], sides: tuple[Node, ...], layout: Layout)
     """The summed axes in the order in which they are walked: innermost a long one that lies contiguous.
 
     Sums have one order for one layout. An axis of a few elements, as a window's is, makes a poor inner loop,
-    unless the next one goes on where it ends.
+    unless the next one goes on where it ends. Of others, that along which windows step over fewest elements.
     """
 
-    def merit(axis: str) -> tuple[int, int, int]:
+    def merit(axis: str) -> tuple[int, int, float, int]:
         contiguous = sum(axis in unit_axes(n, layout)[0] for side in sides for n in evaluated([side]))
         windows = [side for side in sides if isinstance(side, At)]
         run = [a for a in axes if a == axis or any(_goes_on(w, a, axis, layout) for w in windows)]
-        return max(MERIT[layout.length(a)] for a in run), contiguous, axes.index(axis)
+        steps = [layout.sides.steps.get(w, {}).get(axis, math.inf) for w in windows]
+        nearest = -min(steps, default=math.inf)
+        return max(MERIT[layout.length(a)] for a in run), contiguous, nearest, axes.index(axis)
 
     last = max(axes, key=merit)
     return (*(a for a in axes if a != last), last)
@@ -420,7 +423,7 @@ def lane_order(own: tuple[str, ...], layout: Layout) -> tuple[str, ...]:
     """The axes of the side that vectors run along, in the order in which they are walked: as they are, but
     not with one of a few elements last. The taps of a window are all at one place for a vector of channels.
     """
-    moving = [axis for axis in own if layout.length(axis) != ONE]
+    moving = layout.moving(own)
     if not moving or layout.length(moving[-1]) not in (TINY, SHORT):
         return own
     last = max(moving, key=lambda axis: (MERIT[layout.length(axis)], own.index(axis)))

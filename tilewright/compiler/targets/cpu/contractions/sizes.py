@@ -61,6 +61,7 @@ def block_sizes(
     uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
     passes = 1 if k <= uncut else -(-k // DEEPEST)
     passes = -(-k // max(SIDE_BY_SIDE, CLOSE // max(1, n))) if walk.in_lines else passes
+    passes = 1 if layout.sides.known else passes
     block_k = max(1, -(-k // max(1, passes)))
     block_k = _round_up(block_k, LINE) if walk.inner else block_k
     limit = LARGEST if passes == 1 and not walk.in_lines else SUMMED

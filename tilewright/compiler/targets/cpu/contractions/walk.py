@@ -12,7 +12,7 @@ from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
 from tilewright.compiler.targets.cpu.contractions.sides import Even
-from tilewright.compiler.targets.cpu.layout import ONE, Layout
+from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
 
@@ -57,7 +57,7 @@ class Walk:
             left, right = right, left
         right = Side(right.node, lane_order(right.own, layout))
         summed = summed_order(contraction.k, (left.node, right.node), layout)
-        moving = [a for a in summed if layout.length(a) != ONE] or [summed[-1]]
+        moving = layout.moving(summed)
         if dot_product:
             return cls._of_words(left, right, summed, moving, layout)
         dtype = contraction.root.dtype
@@ -111,6 +111,12 @@ class Walk:
         """How many summed positions a run has."""
         moving = [a for a in self.summed if extents[base(a)] > 1]
         return positions(extents, moving[-self.joined :])
+
+    def known_span(self, layout: Layout) -> int | None:
+        """The same, if all of their extents are known to the code."""
+        moving = layout.moving(self.summed)[-self.joined :]
+        known = layout.sides.known
+        return positions(known, moving) if {base(axis) for axis in moving} <= set(known) else None
 
     def passes(self, extents: Mapping[str, int]) -> bool:
         """Whether the left side's rows pass by each panel of the right side, all of them: they are read in
