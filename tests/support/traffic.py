@@ -10,9 +10,12 @@ from tilewright.dsl.program import Read
 
 
 def check_loads_once(step: Step, artefact: Artefact) -> None:
-    """A place of the text for each way in which an operand is read; as many more as a long row has walks."""
+    """A place of the text for each way in which an operand is read; as many more as a long row has walks. A
+    scatter looks at positions for what falls into its tile, and reads them again if values depend on them.
+    """
     kernel, traffic = step.kernel, traffic_of(artefact, (step.grid,), step.integers)
     walks = max(1, len(kernel.phases)) if step.schedule.looped and kernel.row else 1
+    walks = 2 if kernel.scatter else walks
     direct = {(node.param, node) for node in reads_of(kernel)}
     indexed = {(node.arg.param, node) for node in indexed_reads(kernel) if isinstance(node.arg, Read)}
     outputs = {output.buffer.name for output in kernel.outputs}

@@ -286,6 +286,16 @@ def test_nontemporal_stores_and_prefetch_do_no_harm():
     assert storage.sum() == 32
 
 
+@pytest.mark.parametrize(("at", "loads"), [(lambda b, x: x, 1), (lambda b, x: b.another(x), 2)])
+def test_what_is_read_at_another_address_is_read_again(at: Callable[..., Value], loads: int):
+    b = Builder(toolchain.host())
+    with b.function("kernel", args=[("x", PTR), ("y", PTR)]) as (x, y):
+        first, second = b.load(x, I64), b.load(at(b, x), I64)
+        b.store(b.mul(first, second), y)
+    text = toolchain.optimised_ir(b.module(), toolchain.host())
+    assert text.count("load i64") == loads
+
+
 @pytest.mark.parametrize("lanes", [1, 2, 8, 16, 32])
 def test_sum_is_the_tree_of_halves(lanes):
     x = np.random.default_rng(lanes).normal(size=lanes).astype(np.float32)

@@ -93,9 +93,24 @@ def test_addresses_are_displacements(stride: int):
         assert any(f"\t{64 * stride * row}(" in line for line in lines), f"row {row}, first summed position"
 
 
+def test_what_several_rows_read_stays_in_no_register():
+    """Windows of three channels overlap; sums have all registers, and nothing is put away beside them."""
+    text = channels_last.code(*drawn((1, 30, 56, 3), (16, 3, 3, 3)), target="asm")
+    products = [n for n, line in enumerate(text.splitlines()) if "vfmadd" in line and "{1to16}" in line]
+    between = text.splitlines()[products[0] : products[-1]]
+    assert len(products) >= 9 * 27, "three taps of three channels, for each of as many rows as fill a line"
+    assert not [line for line in between if "%zmm" in line and "(%rsp)" in line]
+
+
+def test_a_filters_gradient_packs_nothing():
+    walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 16), (16, 3, 3, 16)), **PADDED))
+    assert walk.even and walk.direct and walk.in_lines
+
+
 CASES = [
     ((2, 3, 29, 5), (7, 3, 3, 5), PADDED),
     ((1, 4, 33, 18), (16, 2, 5, 18), {"before": 2, "behind": 1}),
+    ((2, 5, 29, 3), (12, 3, 3, 3), {"stride": 2, **PADDED}),
     *(
         pytest.param(*case, marks=pytest.mark.exhaustive)
         for case in (
@@ -107,6 +122,8 @@ CASES = [
             ((2, 4, 20, 16), (16, 3, 3, 16), {}),
             ((1, 2, 9, 33), (16, 3, 3, 33), {"before": 1, "behind": 1, "wide": 12}),
             ((3, 4, 50, 64), (8, 3, 3, 64), PADDED),
+            ((2, 6, 31, 2), (5, 5, 5, 2), {"before": 2, "behind": 2}),
+            ((3, 5, 40, 4), (16, 3, 4, 4), {"stride": 3, "before": 1}),
         )
     ),
 ]

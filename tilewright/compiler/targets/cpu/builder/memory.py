@@ -28,6 +28,11 @@ class Memory(Text):
         """The address as an i64."""
         return self._op(I64, f"llvm.ptrtoint {pointer} : !llvm.ptr to i64")
 
+    def another(self, pointer: Value) -> Value:
+        """The same address, which the compiler does not know: what is read at both is read twice."""
+        same = 'llvm.inline_asm has_side_effects "", "=r,0"'
+        return self._op(PTR, f"{same} {pointer} : (!llvm.ptr) -> !llvm.ptr")
+
     def load(self, pointer: Value, type: Type, align: int | None = None) -> Value:
         """A scalar or a contiguous vector; `align` in bytes, the element's size unless told."""
         return self._op(

@@ -108,11 +108,22 @@ class Blocks:
         at = self._after(workspace, noted)
         self.runs = runs = Group(b, self.top, self.walk.summed, self.top.layout, self.walk.joined)
         _, count = runs.run_numbers(b.constant(0, I64), self.k)
+        self.products = Products(
+            b,
+            self.rows,
+            self.columns,
+            self.lanes,
+            self.packed,
+            self.type,
+            self.dot_product,
+            self.walk.step,
+            self.walk.known_span(self.top.layout),
+        )
         self.direct = self.even = None
         row_bytes = b.mul(b.add(self.block_k, MARGIN), self.size)
         if self.walk.even:
             side, even = self.walk.left, self.walk.even
-            self.even = EvenRows(b, self.top, side, even, runs, self.rows, self.size, at, count)
+            self.even = EvenRows(b, self.top, side, even, runs, self.products, at, count)
             self.m = self.even.size()
             row_bytes = b.constant(0, I64)
             at = self._after(at, b.mul(count, ADDRESS * len(runs.outer)))
@@ -135,17 +146,6 @@ class Blocks:
         self.left_panels = self._after(at, right)
         left = b.add(b.mul(row_bytes, self.chunk_m), self.rows * self.rows * self.size)
         at = self._after(self.left_panels, left)
-        self.products = Products(
-            b,
-            self.rows,
-            self.columns,
-            self.lanes,
-            self.packed,
-            self.type,
-            self.dot_product,
-            self.walk.step,
-            self.walk.known_span(self.top.layout),
-        )
         self.live = None
         if self.walk.sparse:
             self.live = Live(b, self.walk.sparse, runs, count, at)
@@ -488,13 +488,9 @@ class Blocks:
         """One panel of the right side, and rows that lie evenly from one on."""
         b = self.b
         assert runs is not None
-        block = even.block(row)
         with b.loop(*runs.range, 1, start) as turns:
-            number = runs.number(b, turns.index)
-            run = self.runs.run(number, *k)
-            here = {**even.coordinates(number, k), **self.runs.inner(run.first)}
-            multiply = functools.partial(self.products.run, right, run)
-            turns.yield_(*even.run(scope, block, here, multiply, turns.carried))
+            run = self.runs.run(runs.number(b, turns.index), *k)
+            turns.yield_(*even.multiply(scope, right, row, run, k, turns.carried))
         return turns.results
 
 

@@ -14,24 +14,31 @@ of a line ends where the line does, and begins with rows that the one before has
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
-from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, Noted, RowBlock, scalar
+from tilewright.compiler.targets.cpu.contractions.groups import (
+    Coordinates,
+    Group,
+    Noted,
+    RowBlock,
+    Run,
+    scalar,
+)
+from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
+from tilewright.compiler.targets.cpu.contractions.products import Products, Starts
 from tilewright.compiler.targets.cpu.contractions.sides import Even
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.program import At
 
 EDGES = 2  # rows at each end of a register block that may be outside without all of them having addresses
-Starts = Callable[[Value, int], list[Value]]  # where some rows begin: the number of the first, how many
-Multiply = Callable[[list[Value], list[Value], Starts | None], list[Value]]
 
 
 class EvenRows:
-    """Writes where the register blocks of a side's rows are, and which of their rows are stored."""
+    """Writes where the register blocks of a side's rows are, their sums, and which of them are stored."""
 
     def __init__(
         self,
@@ -40,8 +47,7 @@ class EvenRows:
         side: Side,
         even: Even,
         summed: Group,
-        rows: int,
-        size: int,
+        products: Products,
         table: Value,
         runs: Value,
     ):
@@ -50,9 +56,11 @@ class EvenRows:
         self.node = side.node
         self.lines = Group(b, scope, side.own, scope.layout, even.axes)
         self.summed = summed
-        self.rows = rows
+        self.products = products
+        self.rows = rows = products.rows
+        self.even = even
+        size = products.packed.bytes
         self.row_bytes = even.apart * size
-        self.far = even.far
         outer = Group(b, scope, summed.outer, scope.layout)
         self.runs = Noted(b, outer, table, runs)
         zeros = b.offset(table, b.mul(runs, ADDRESS * len(summed.outer)))
@@ -87,33 +95,35 @@ class EvenRows:
         if self.summed.outer:
             self.runs.note(*self.summed.run_numbers(*k), 1)
 
-    def coordinates(self, run: Value, k: Range) -> Coordinates:
+    def _coordinates(self, run: Value, k: Range) -> Coordinates:
         """Those of a run, along the axes that it does not go along."""
         if not self.summed.outer:
             return self.summed.still
         return {**self.summed.still, **self.runs.one(run, self.summed.run_numbers(*k)[0])}
 
-    def run(
-        self, scope: Scope, block: RowBlock, run: Coordinates, multiply: Multiply, start: list[Value]
+    def multiply(
+        self, scope: Scope, right: Lines, row: Value, run: Run, k: Range, start: list[Value]
     ) -> list[Value]:
-        """The sums of a register block after a run, of rows where they begin at its first position."""
+        """The sums of the register block with this number of a row after a run."""
+        block = self.block(row)
+        here = {**self._coordinates(run.number, k), **self.summed.inner(run.first)}
         b = self.b
 
-        def row(number: int) -> Scope:
-            return scope.child({**block.at(number), **run})
+        def at(number: int) -> Scope:
+            return scope.child({**block.at(number), **here})
 
-        first = row(0)
+        first = at(0)
         places = self._evenly(first)
         if not self.unproven:
-            return multiply(places, start, self._following(first))
+            return self.products.run(right, run, places, start, self._following(first))
         edges = min(EDGES, self.rows // 2)
-        middle = [self._is_inside(row(number)) for number in (edges, self.rows - 1 - edges)]
+        middle = [self._is_inside(at(number)) for number in (edges, self.rows - 1 - edges)]
         with b.if_(b.and_(*middle), [value.type for value in start]) as choice:
             for number in (*range(edges), *range(self.rows - edges, self.rows)):
-                places[number] = b.select(self._is_inside(row(number)), places[number], self.addresses.zeros)
-            choice.yield_(*multiply(places, start, self._following(first)))
+                places[number] = b.select(self._is_inside(at(number)), places[number], self.addresses.zeros)
+            choice.yield_(*self.products.run(right, run, places, start, self._following(first)))
             choice.otherwise()
-            choice.yield_(*multiply(self._each_apart(scope, block, run), start, None))
+            choice.yield_(*self.products.run(right, run, self._each_apart(scope, block, here), start))
         return choice.results
 
     def _each_apart(self, scope: Scope, block: RowBlock, run: Coordinates) -> list[Value]:
@@ -129,13 +139,30 @@ class EvenRows:
         return row.inside(self.node, self.unproven)
 
     def _evenly(self, first: Scope) -> list[Value]:
-        """Where rows begin that are all inside."""
+        """Where rows begin that are all inside.
+
+        What several rows read (neighbours read the same taps) is read for each of them: a compiler that knows
+        of it keeps it in registers, of which there are no more. So it sees several addresses.
+        """
         place, _ = first.start_of(self.node)
-        return self._rows_from(place, self.rows)
+        count, together = self._shared()
+        places = [place, *(self.b.another(place) for _ in range(count - 1))]
+        rows = [places[number // together % count] for number in range(self.rows)]
+        return [self.b.offset(start, number * self.row_bytes) for number, start in enumerate(rows)]
+
+    def _shared(self) -> tuple[int, int]:
+        """How many rows may read the same element in the steps that are written out, and how many rows lie
+        between two that do.
+        """
+        step = self.products.apart
+        common = math.gcd(self.even.apart, step)
+        together = step // common
+        shared = -(-self.products.steps * common // abs(self.even.apart))
+        return min(shared, -(-self.rows // together)), together
 
     def _following(self, first: Scope) -> Starts | None:
         """Where the rows of the next block begin, most of the time, if they come from afar."""
-        if not self.far:
+        if not self.even.far:
             return None
         b = self.b
         place = b.offset(first.start_of(self.node)[0], self.rows * self.row_bytes)

@@ -6,16 +6,17 @@ for k in run:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tilewright.compiler.targets.cpu.builder import I16, I64, Builder, Type, Value
 from tilewright.compiler.targets.cpu.contractions.dot_products import TOGETHER, multiply_add
-from tilewright.compiler.targets.cpu.contractions.even import Starts
 from tilewright.compiler.targets.cpu.contractions.groups import Run
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range
 from tilewright.compiler.targets.cpu.contractions.sizes import LINE
 
+Starts = Callable[[Value, int], list[Value]]  # where some rows begin: the number of the first, how many
 STEPS = 4  # summed positions a step, where a run may be short
 UNROLLED = 16  # the most of a run that are written out, if it is known how many it has
 
@@ -39,6 +40,16 @@ class Products:
     apart: int
     span: int | None
 
+    @property
+    def written_out(self) -> bool:
+        """Whether a run has no loop."""
+        return self.span is not None and self.span <= UNROLLED and not self.dot_product
+
+    @property
+    def steps(self) -> int:
+        """How many summed positions are written out."""
+        return self.span if self.written_out and self.span else STEPS
+
     def run(
         self, right: Lines, run: Run, places: list[Value], sums: list[Value], following: Starts | None = None
     ) -> list[Value]:
@@ -47,8 +58,8 @@ class Products:
         """
         b = self.b
         right = right.behind(b, run.offset)
-        if self.span is not None and self.span <= UNROLLED and not self.dot_product:
-            return self._steps(places, right, b.constant(0, I64), self.span, sums)
+        if self.written_out:
+            return self._steps(places, right, b.constant(0, I64), self.steps, sums)
         count = b.shr(run.count, TOGETHER.bit_length() - 1, signed=False) if self.dot_product else run.count
         whole = b.and_(count, -STEPS)
         sums = self._along(places, right, (b.constant(0, I64), whole), STEPS, sums, following)
