@@ -72,3 +72,27 @@ def test_binaries_ahead_of_time():
 def test_elements_that_straddle_addresses_are_shown_as_their_copy():
     pairs = np.zeros((4, 6), np.dtype([("small", np.int8), ("x", np.float32)]))
     assert "tl.load" in softmax.code(pairs["x"], target="triton")
+
+
+@tw.op
+def softened(x: tw.Tile["n d"]):
+    e = tw.exp(x - tw.max(x, "d"))
+    return e / tw.sum(e, "d")
+
+
+@tw.op
+def long_product(a: tw.Tile["m k"], b: tw.Tile["k n"]):
+    return tw.sum(a * b, "k")
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "kernels"),
+    [
+        (softened, ((2, 1 << 19),), 5),  # a row in chunks
+        (long_product, ((16, 8192), (8192, 16)), 2),  # a sum in parts
+        (long_product, ((16, 80), (80, 1)), 1),  # a row kernel
+    ],
+)
+def test_kernels_that_extents_decide_are_told(op, shapes, kernels):
+    text = op.code(*shapes, target="cuda:90")
+    assert text.count("@triton.jit\ndef " + op.name) == kernels == text.count("#   cost ")

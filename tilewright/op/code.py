@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from tilewright.compiler.ranking import without_orders
 from tilewright.dsl.formula import formula
 from tilewright.dsl.program import Program
 from tilewright.errors import ArgumentError, TargetError
-from tilewright.op.costs import extents_of
 from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.explain import backward_arrays, kernel_lines, stand_ins
 from tilewright.op.op import Op
@@ -82,19 +81,19 @@ def _gpu(program: Program, arrays: Mapping[str, np.ndarray], target: str) -> Ite
     mark = "//" if kind == "ptx" else COMMENT["triton"]
     plan = without_orders(lower(program))
     yield _commented([program.name, *formula(program).split("\n")], mark)
-    extents = extents_of(plan, {name: a.shape for name, a in arrays.items()})
-    writers = {o.buffer.name: k.name for k in plan.kernels for o in k.outputs}
     where = f"cuda:{architecture}" if kind == "ptx" else target if architecture else DEFAULT_ARCHITECTURE
-    for step in _launches(plan, arrays, where):
+    recipe = _launches(plan, arrays, where)
+    writers = {o.buffer.name: step.kernel.name for step in recipe.steps for o in step.kernel.outputs}
+    for step in recipe.steps:
         yield ""
-        yield _commented(kernel_lines(step.kernel, extents, writers), mark)
+        yield _commented(kernel_lines(step.kernel, recipe.extents, writers), mark)
         if kind == "ptx":
             yield _compiled(step, where).texts["ptx"]
         else:
             yield step.emitted.text
 
 
-def _launches(plan: Plan, arrays: Mapping[str, np.ndarray], target: str) -> Sequence[Any]:
+def _launches(plan: Plan, arrays: Mapping[str, np.ndarray], target: str) -> Any:
     """What the Triton target launches on an architecture for operands like these."""
     try:
         from tilewright.compiler.targets.triton.launch import Recipes, whole_elements
@@ -102,7 +101,7 @@ def _launches(plan: Plan, arrays: Mapping[str, np.ndarray], target: str) -> Sequ
     except ImportError as reason:
         raise TargetError(f'there is no Triton target here ({reason}); use target="cpu"') from None
     _, shapes, strides = whole_elements(arrays)
-    return Recipes(plan, Target.parse(target)).recipe(shapes, strides).steps
+    return Recipes(plan, Target.parse(target)).recipe(shapes, strides)
 
 
 def _compiled(step: Any, target: str) -> Any:
@@ -121,4 +120,5 @@ def ahead_of_time(
     Raises `TargetError` where Triton is missing.
     """
     program, arrays = _program(op, tiles, keywords, grad)
-    return tuple(_compiled(step, target) for step in _launches(lower(program), arrays, target))
+    steps = _launches(lower(program), arrays, target).steps
+    return tuple(_compiled(step, target) for step in steps)

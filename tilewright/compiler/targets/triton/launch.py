@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -92,6 +92,8 @@ class Recipe:
     """(result, operand) where the one may be written over the other."""
     inside: tuple[tuple[str, str], ...] = ()
     """What lies in memory as a result does, and the result that it becomes."""
+    extents: Mapping[str, int] = field(default_factory=dict)
+    """Those of the call, and into how many parts it cuts what it cuts."""
 
 
 class Recipes:
@@ -141,7 +143,7 @@ class Recipes:
         buffers = tuple((b, call.shapes[b.name]) for b in call.between if b.name not in without)
         early = {*inside.values(), *call.written}
         free = frozenset(pair for pair in self.replaceable if pair[0] not in early)
-        return Recipe(tuple(s for s in steps if s.grid), buffers, free, tuple(inside.items()))
+        return Recipe(tuple(s for s in steps if s.grid), buffers, free, tuple(inside.items()), call.extents)
 
     def _for_empty_axes(self, program: Program) -> Recipes:
         found = self._empty.get(program)
