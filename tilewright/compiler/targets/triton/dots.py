@@ -34,18 +34,9 @@ from collections.abc import Sequence
 from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, evaluated
 from tilewright.compiler.targets.triton import float8, spelling
 from tilewright.compiler.targets.triton.places import Place, Writer, group_name, positions, program_id
-from tilewright.compiler.targets.triton.schedule import (
-    LEAST_BYTES,
-    STRIDED,
-    UNIT,
-    Layout,
-    Schedule,
-    are_bytes,
-    common_type,
-    narrow,
-    uses_dot,
-)
+from tilewright.compiler.targets.triton.schedule import STRIDED, UNIT, Layout, Schedule
 from tilewright.compiler.targets.triton.scope import Scope
+from tilewright.compiler.targets.triton.sides import LEAST_BYTES, are_bytes, common_type, narrow, uses_dot
 from tilewright.compiler.targets.triton.writer import ATOM, Block, Value
 from tilewright.dsl.dtypes import FLOAT8, bfloat16
 from tilewright.dsl.program import At, Node, Read, topological

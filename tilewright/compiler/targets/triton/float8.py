@@ -29,6 +29,12 @@ def number(bits: Value, dtype: DType) -> Value:
     return Value(f"number_of_{dtype.short}({bits.text})", ATOM, bits.dims)
 
 
+def loaded(pointer: Value, mask: Value | None, dtype: DType) -> Value:
+    """What memory holds there, 0 where the mask does not hold."""
+    masked = f", mask={mask.text}, other=0" if mask else ""
+    return number(Value(f"tl.load({pointer.text}{masked})", ATOM, pointer.dims), dtype)
+
+
 def bits(value: Value, dtype: DType) -> Value:
     """The bits of a number of the dtype, as memory has them."""
     start = f"number_of_{dtype.short}(bits_of_{dtype.short}("

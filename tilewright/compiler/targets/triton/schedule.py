@@ -10,13 +10,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tilewright.compiler.nest import Contraction, Kernel, indexed_reads, reads_of
+from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.triton.facts import Facts
+from tilewright.compiler.targets.triton.sides import (
+    LEAST_BYTES,
+    are_bytes,
+    common_type,
+    multiplies_bytes,
+    uses_dot,
+)
 from tilewright.compiler.targets.triton.toolchain import Target
 from tilewright.dsl.axes import base
-from tilewright.dsl.dtypes import FLOAT8, DType, float16
-from tilewright.dsl.program import At, Cast, Const, Map, Node, Read, Reduce, masked
+from tilewright.dsl.program import At, Read, Reduce
 from tilewright.runtime.precision import FLOAT32, TF32, TF32X3
 
 UNIT, ZERO, STRIDED = "1", "0", "s"
@@ -152,29 +158,11 @@ def default_schedule(
     schedule = replace(schedule, num_warps=min(schedule.num_warps, most))
     if not kernel.contraction:
         return schedule
-    if _multiplies_bytes(target, precision) and are_bytes(kernel) and schedule.block_depth >= LEAST_BYTES:
+    if multiplies_bytes(target, precision) and are_bytes(kernel) and schedule.block_depth >= LEAST_BYTES:
         schedule = replace(schedule, in_bytes=True)
     if precision != FLOAT32:
         schedule = replace(schedule, input_precision=_INPUT_PRECISIONS[target.backend][precision])
     return schedule
-
-
-def _multiplies_bytes(target: Target, precision: str) -> bool:
-    """Whether a device multiplies floats of 8 bits as exactly as is wanted: their sums are float32 from
-    compute capability 10 on, before that their lower bits are lost.
-    """
-    if target.backend != "cuda":
-        return False
-    capability = int(target.architecture)
-    return capability in FLOAT32_SUMS or (precision != FLOAT32 and capability >= FIRST_OF_BYTES)
-
-
-def are_bytes(kernel: Kernel) -> bool:
-    """Whether both sides of a contraction are operands of 8 bits as they lie in memory."""
-    contraction = kernel.contraction
-    assert contraction is not None
-    sides = [narrow(side) for side in (contraction.left, contraction.right)]
-    return uses_dot(kernel) and all(isinstance(side, Read) and side.dtype in FLOAT8 for side in sides)
 
 
 def _default(kernel: Kernel, layout: Layout, extents: Mapping[str, int], precision: str) -> Schedule:
@@ -381,17 +369,8 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
 
 LONG_SUM = 4096  # positions; a shorter one is over before a second kernel has begun
 SHORTEST_PART = 1024  # positions of a sum that a program is started for
-LEAST_BYTES = 32  # summed positions that a product of floats of 8 bits has at least
-FIRST_OF_BYTES = 89  # the compute capability that has such products
-FLOAT32_SUMS = range(100, 120)  # those that add them up in float32
 EXACT_DEPTH = 16  # of float32 products that no tensor core makes: the parts of more do not fit the registers
 FEW_TILES = SMALLEST_GRID // 2  # so many leave a part of a large GPU idle
-
-
-def uses_dot(kernel: Kernel) -> bool:
-    """Whether the hardware's tile product has the contraction's types."""
-    assert kernel.contraction is not None
-    return kernel.contraction.root.dtype.short == "f32"
 
 
 def _contraction(kernel: Kernel, layout: Layout, extents: Mapping[str, int], precision: str) -> Schedule:
@@ -440,27 +419,6 @@ def _most_parts(kernel: Kernel, summed: int) -> int:
     """Into how many parts a sum may be cut: not at all where what follows it adds up across tiles."""
     whole = summed < LONG_SUM or any(output.accumulate for output in kernel.outputs)
     return 1 if whole else summed // SHORTEST_PART
-
-
-def common_type(contraction: Contraction) -> DType | None:
-    """The type of 16 bits that holds both sides: their own, or the other side's for one of 8 bits."""
-    halves = [half for side in (contraction.left, contraction.right) if (half := narrow(side))]
-    if len(halves) < 2:
-        return None
-    wide = {half.dtype for half in halves} - {*FLOAT8} or {float16}
-    return wide.pop() if len(wide) == 1 else None
-
-
-def narrow(node: Node) -> Node | None:
-    """The value of 8 or 16 bits that a side of a product widens to float32, None where it is no such side."""
-    if isinstance(node, Cast) and node.dtype.short == "f32":
-        return node.arg if node.arg.dtype.is_float and node.arg.dtype.bits < 32 else None
-    if isinstance(node, Map) and node.function == "where":
-        condition, value, other = node.operands
-        half = narrow(value)
-        if half is not None and isinstance(other, Const) and other.value == 0:
-            return masked(condition, half)
-    return None
 
 
 # --- scatters -----------------------------------------------------------------------------------------

@@ -376,13 +376,11 @@ class Scope:
 
     def _load(self, pointer: Value, mask: Value | None, dtype: DType, fill: str = "") -> Value:
         arguments = [pointer.text]
-        in_bytes = dtype in FLOAT8
+        if dtype in FLOAT8:
+            return float8.loaded(pointer, mask, dtype)
         if mask:
-            zero = "0.0" if dtype.is_float and not in_bytes else "0"
-            arguments += [f"mask={mask.text}", f"other={fill if fill and not in_bytes else zero}"]
+            arguments += [f"mask={mask.text}", f"other={fill or ('0.0' if dtype.is_float else '0')}"]
         text = f"tl.load({', '.join(arguments)})"
-        if in_bytes:
-            return float8.number(Value(text, ATOM, pointer.dims), dtype)
         if dtype.is_bool:
             return Value(f"{text} != 0", LEVEL["!="], pointer.dims)
         return Value(text, ATOM, pointer.dims)
