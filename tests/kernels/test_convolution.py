@@ -195,3 +195,15 @@ def test_a_window_must_fit():
 def test_wrong_steps_are_refused(options: dict[str, Any]):
     with pytest.raises(UserError, match=f"{next(iter(options))} is a whole number from"):
         K.conv2d(np.ones((1, 3, 5, 5)), np.ones((4, 3, 3, 3)), **options)
+
+
+def test_a_stride_along_one_axis_of_windows_of_one_tap():
+    """The phases of that stride are few, as taps are; some of them are a loop."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 3, 13, 33)), rng.standard_normal((32, 1, 1, 33))
+    constants = {"stride": (2, 1), "padding": (1, 0)}
+    d_y = rng.standard_normal(K.conv2d_channels_last(x, weight, **constants).shape)
+    op = K.conv2d_channels_last.vjp
+    found, wanted = (call(x, weight, np.zeros(32), d_y, **constants) for call in (op, op.reference))
+    for mine, right in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(mine, right, rtol=1e-12, atol=1e-12)

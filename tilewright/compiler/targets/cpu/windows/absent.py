@@ -27,14 +27,14 @@ class Absent:
         self.outside = {node: _outside(node, layout, few) for node in reads}
 
     def holds(self, phase: Phase, at: Mapping[str, int]) -> bool:
-        """Whether no sum of a loop has a term at this place."""
+        """Whether no sum of a loop has a term at this place, of which some coordinates may not be known."""
         return not phase.stores and all(self._has_none(reduction, at) for reduction in phase.reductions)
 
     def _has_none(self, reduction: Reduce, at: Mapping[str, int]) -> bool:
         parts = [_plain(factor) for factor in factors(reduction.arg)]
         found = [one for part in parts if isinstance(part, At) for one in self.outside.get(part, ())]
-        none = any(outside[tuple(at[axis] for axis in axes)] for axes, outside in found)
-        return reduction.combine == "sum" and none
+        here = [outside[tuple(at.get(axis, slice(None)) for axis in axes)] for axes, outside in found]
+        return reduction.combine == "sum" and any(place.all() for place in here)
 
 
 def _outside(node: At, layout: Layout, few: frozenset[str]) -> list[tuple[tuple[str, ...], np.ndarray]]:
