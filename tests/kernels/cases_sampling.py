@@ -21,7 +21,7 @@ def places(*sizes: int, align_corners: bool = False) -> Draw:
     """
 
     def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        size = np.array(sizes)
+        size = np.array(sizes[: shape[-1]])
         whole = rng.integers(-2, size + 2, shape) + rng.choice((0.25, 0.75), shape)
         position = whole + rng.uniform(-0.05, 0.05, shape)
         return 2 * position / (size - 1) - 1 if align_corners else (2 * position + 1) / size - 1

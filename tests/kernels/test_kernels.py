@@ -75,7 +75,14 @@ def test_half_precision(case: Case, dtype: str):
 
 @COMMON
 def test_backward(case: Case):
-    for axes in (None, *(case.more[:1] if case.heavy else case.more)):
+    for axes in (None, *case.more[:1]):
+        checks.check_backward(case, np.float32, "cpu", axes)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", [c for c in CASES if len(c.more) > 1], ids=str)
+def test_backward_of_further_extents(case: Case):
+    for axes in case.more[1:]:
         checks.check_backward(case, np.float32, "cpu", axes)
 
 
@@ -105,7 +112,7 @@ def test_compiles_ahead_of_time(case: Case, target: str):
         checks.check_compiles(case, FLOATS[dtype], target)
 
 
-@those(lambda case: not (case.rare and case.heavy))
+@COMMON
 def test_slopes(case: Case):
     checks.check_slopes(case)
 
