@@ -11,13 +11,18 @@ import numpy as np
 import tilewright as tw
 
 
-@tw.op
-def conv2d(x: tw.Tile["... c h w"], k: tw.Tile["o c r s"], *, stride=1, pad=0, dilation=1):
+def windows(x, stride, pad, dilation):
+    """x along (h, w) at taps (r, s) of windows at (oh, ow), with zeros around it."""
     oh = tw.axis("oh", (tw.size("h") + 2 * pad - dilation * (tw.size("r") - 1) - 1) // stride + 1)
     ow = tw.axis("ow", (tw.size("w") + 2 * pad - dilation * (tw.size("s") - 1) - 1) // stride + 1)
     rows = oh * stride + tw.index("r") * dilation - pad
     columns = ow * stride + tw.index("s") * dilation - pad
-    return tw.sum(x.at(h=rows, w=columns) * k, "c r s")
+    return x.at(h=rows, w=columns)
+
+
+@tw.op
+def conv2d(x: tw.Tile["... c h w"], k: tw.Tile["o c r s"], *, stride=1, pad=0, dilation=1):
+    return tw.sum(windows(x, stride, pad, dilation) * k, "c r s")
 
 
 @tw.op
@@ -36,11 +41,7 @@ def channels_last(
 
 @tw.op
 def by_channel(x: tw.Tile["n c h w"], k: tw.Tile["c r s"], *, stride=1, pad=0, dilation=1):
-    oh = tw.axis("oh", (tw.size("h") + 2 * pad - dilation * (tw.size("r") - 1) - 1) // stride + 1)
-    ow = tw.axis("ow", (tw.size("w") + 2 * pad - dilation * (tw.size("s") - 1) - 1) // stride + 1)
-    rows = oh * stride + tw.index("r") * dilation - pad
-    columns = ow * stride + tw.index("s") * dilation - pad
-    return tw.sum(x.at(h=rows, w=columns) * k, "r s")
+    return tw.sum(windows(x, stride, pad, dilation) * k, "r s")
 
 
 @tw.op

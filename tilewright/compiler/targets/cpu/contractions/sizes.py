@@ -9,6 +9,7 @@ from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
 from tilewright.compiler.targets.cpu.contractions.lines import CLOSE, SIDE_BY_SIDE
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
+from tilewright.compiler.targets.cpu.contractions.sides import FEW
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule
@@ -18,7 +19,6 @@ UNCUT_WINDOWS = 4608  # the same of windows, which are dear to pack, and filters
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
 RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
 STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
-FEW = 128  # summed positions: writing the results decides, and few rows of them are written along at a time
 AT_HAND = 128 << 10  # elements of the right side that are packed at a time for few summed positions
 ONCE = 8 << 10  # the same where all rows are worked on at a time, so that what is packed is read once
 LARGEST = 1 << 14  # rows and columns of a block
