@@ -12,11 +12,14 @@ from tests.support.checks import backward_of, extents_of, with_cotangents
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program
+from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions import even, sides
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
+from tilewright.dsl.reference import reference
+from tilewright.op.check import relative_error
 
 PADDED = {"before": 1, "behind": 1}
 needs_wide_vectors = pytest.mark.skipif(
@@ -179,3 +182,19 @@ def test_what_comes_from_afar():
 def test_the_same_bits_for_every_thread_count():
     x, k = drawn((3, 31, 37, 16), (16, 3, 3, 16))
     assert_same_bits(lambda: channels_last(x, k, **PADDED))
+
+
+@pytest.mark.skipif(not toolchain.avx2().is_host, reason="this machine cannot run AVX2's code")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_vectors_of_256_bits(dtype: str):
+    """Register blocks are of fewer rows, and of two vectors."""
+    operands = [array.astype(dtype) for array in drawn((1, 4, 33, 18), (16, 2, 5, 18))]
+    call = channels_last.bind(channels_last.arguments(tuple(operands), PADDED))
+    backward = backward_of(call.program)
+    given = with_cotangents(backward, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+    for program in (call.program, backward):
+        arrays = {p.name: given[p.name] for p in program.tiles}
+        executable = CpuExecutable(lower(program), toolchain.avx2())
+        assert any(walk_of(c).even for c in executable.compiled(arrays) if c.kernel.contraction)
+        for found, wanted in zip(executable.run(arrays), reference(program, arrays), strict=True):
+            assert relative_error(found, wanted) < (1e-5 if dtype == "float32" else 1e-13)

@@ -91,7 +91,7 @@ def filters_last(x: tw.Tile["n c h w"], k: tw.Tile["r s c o"]) -> tw.Tile["n h w
 
 
 def test_few_windows_pass_by_filters_that_lie_in_lines():
-    """Their sums are few and known to the code: they are one block, for which there is memory."""
+    """Sums that are few, and known to the code, are one block."""
     on_guard_pages(filters_last, (1, 14, 4, 4), (3, 3, 14, 512), dtype="float64")
 
 

@@ -120,8 +120,8 @@ def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
 
 
 def _known(contraction: Contraction, extents: Mapping[str, int]) -> dict[str, int]:
-    found = {base(axis): extents[base(axis)] for axis in contraction.k}
-    return found if math.prod(found.values()) <= FEW else {}
+    few = math.prod(extents[base(axis)] for axis in contraction.k) <= FEW
+    return {base(axis): extents[base(axis)] for axis in contraction.k} if few else {}
 
 
 def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
