@@ -119,7 +119,9 @@ def staged(
             continue
         assert isinstance(node, At)
         axis = _long_axis(node, contraction.k, extents)
-        if axis is None or not _pays(node, own, others, contraction, extents):
+        if axis is None or _slides_far(node, contraction.k, extents):
+            continue
+        if not _pays(node, own, others, contraction, extents):
             continue
         found = _along(kernel, node, axis, strides)
         if found and is_plain(kernel, other, contraction):
@@ -181,6 +183,14 @@ def is_plain(kernel: Kernel, node: Node, contraction: Contraction) -> bool:
     once = [n for n in kernel.nodes() if isinstance(n, Read) and n.param == name] == [node.arg]
     alone = [n for n in indexed_reads(kernel) if n.arg == node.arg] == [node]
     return once and alone and dtype == contraction.root.dtype and memory_kind(dtype) == value_type(dtype).kind
+
+
+def _slides_far(node: At, summed: Sequence[str], extents: Mapping[str, int]) -> bool:
+    """Whether windows slide a long way along one of the summed axes: sums go along it then, whatever axis a
+    copy lies along.
+    """
+    slides = {axis for position in node.positions for axis in position.axes}
+    return any(extents[base(axis)] >= LEAST[LONG] for axis in summed if axis in slides)
 
 
 def _long_axis(node: At, axes: Sequence[str], extents: Mapping[str, int]) -> str | None:
