@@ -82,12 +82,14 @@ class Layout:
         length = self.length(axis)
         return int(length) if self.is_short((axis,)) else BRIEF.get(length, MANY)
 
-    def stretches(self, axis: str, lanes: int) -> int:
-        """The most pieces into which the ends of `axis` can cut a vector that runs on through them."""
-        length = self.length(axis)
-        if length == WHOLE:
+    def stretches(self, axes: Sequence[str], lanes: int) -> int:
+        """The most pieces into which the ends of these axes, walked as one, can cut a vector that runs on
+        through them.
+        """
+        lengths = [self.length(axis) for axis in axes]
+        if WHOLE in lengths:
             return 1
-        return 1 + -(-(lanes - 1) // LEAST.get(length, 1))
+        return 1 + -(-(lanes - 1) // math.prod(LEAST.get(length, 1) for length in lengths))
 
     def text(self) -> str:
         parts = [f"{name}:{text}" for name, text in sorted(self.classes.items())]

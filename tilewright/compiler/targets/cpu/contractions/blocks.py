@@ -34,7 +34,7 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import (
     sums_type,
 )
 from tilewright.compiler.targets.cpu.contractions.even import EvenRows
-from tilewright.compiler.targets.cpu.contractions.finish import Finish
+from tilewright.compiler.targets.cpu.contractions.finish import Finish, going_on
 from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted, RowBlock
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
@@ -81,6 +81,8 @@ class Blocks:
             Group(b, scope, axes, scope.layout)
             for axes in (walk.left.own, walk.right.own, walk.summed, self.contraction.batch)
         )
+        own = walk.right.own
+        self.finished = Group(b, scope, own, scope.layout, going_on(kernel, own, scope.layout))
         self.m, self.n, self.k = self.left.size(), self.right.size(), self.summed.size()
         self.block_k = self.k if scope.layout.sides.known else self.block_k  # they are one block
         self.tile = b.alloca(self.rows * self.width * self.size)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tilewright.compiler.nest import ACCUMULATOR
+from tilewright.compiler.nest import ACCUMULATOR, Kernel
 from tilewright.compiler.targets.cpu.builder import I1, I64, Value
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, RowBlock
 from tilewright.compiler.targets.cpu.contractions.panels import Range
+from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost
-from tilewright.dsl.program import Read, topological
+from tilewright.dsl.program import At, Index, Node, Read, topological
 
 if TYPE_CHECKING:
     from tilewright.compiler.targets.cpu.contractions.blocks import Blocks
@@ -19,12 +21,42 @@ if TYPE_CHECKING:
 UNROLLED = 12.0  # the cost of an epilogue that is written out for every vector of the register block
 
 
+def going_on(kernel: Kernel, own: Sequence[str], layout: Layout) -> int:
+    """Of how many of the last axes of a side the results, and all that they are finished with, go on in the
+    next line where one ends.
+    """
+    nodes = topological(output.node for output in kernel.outputs)
+    moving, count = layout.moving(own), 1
+    while count < len(moving):
+        pair = moving[-count - 1], moving[-count]
+        written = all(_goes_on(o.buffer.name, o.buffer.axes, *pair, layout) for o in kernel.outputs)
+        if not written or any(o.places for o in kernel.outputs):
+            break
+        if not all(_stays_whole(node, *pair, layout) for node in nodes):
+            break
+        count += 1
+    return count
+
+
+def _stays_whole(node: Node, outer: str, inner: str, layout: Layout) -> bool:
+    """Whether a vector of a node's values may run on over the end of the inner axis."""
+    if isinstance(node, Read) and node.param != ACCUMULATOR:
+        without = outer not in node.names and inner not in node.names
+        return without or _goes_on(node.param, node.names, outer, inner, layout)
+    return not isinstance(node, At | Index) or not {outer, inner} & set(node.axes)
+
+
+def _goes_on(name: str, axes: Sequence[str], outer: str, inner: str, layout: Layout) -> bool:
+    both = outer in axes and inner in axes
+    return both and layout.goes_on(name, axes.index(outer), axes.index(inner))
+
+
 class Finish:
     """The epilogue of a panel's register blocks, and the stores.
 
     Whole blocks whose columns lie on one stretch each are stored from registers. Others, and those whose
     epilogue is too long to be written out for every vector, wait in memory and are taken from there row by
-    row, stretch by stretch.
+    row, stretch by stretch. A stretch goes on from line to line of an image where the results do.
     """
 
     def __init__(self, blocks: Blocks, scope: Scope, column: Value, high: Value, rows: Range):
@@ -37,16 +69,17 @@ class Finish:
         work = sum(cost(node) for node in topological(o.node for o in self.outputs))
         self.short = work <= UNROLLED
         firsts = [b.add(column, v * blocks.lanes) for v in range(blocks.columns)]
+        columns = blocks.finished
         self.steady = b.constant(True, I1)
         for first in firsts:
-            self.steady = b.and_(self.steady, blocks.right.steady(first, blocks.lanes, high))
+            self.steady = b.and_(self.steady, columns.steady(first, blocks.lanes, high))
         inside = [b.minimum(first, b.sub(high, 1)) for first in firsts]
         whole = b.splat(self.steady, blocks.lanes)  # else lanes may be past the end of what is read
         self.whole = [
-            replace(self._columns(scope, blocks.right.along(first), whole), mask=None) for first in inside
+            replace(self._columns(scope, columns.along(first), whole), mask=None) for first in inside
         ]
         self.pieces = [
-            [self._columns(scope, at, mask) for at, mask in blocks.right.stretches(first, blocks.lanes, high)]
+            [self._columns(scope, at, mask) for at, mask in columns.stretches(first, blocks.lanes, high)]
             for first in firsts
         ]
 

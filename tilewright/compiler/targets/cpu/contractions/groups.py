@@ -3,7 +3,8 @@
 A vector that runs on past the end of the last axis stands on several *stretches* of it, each with coordinates
 of its own: 16 columns of an image of width 14, from its column 9 on, are columns 9 to 13 of one line and 0 to
 10 of the next. Each stretch is a scope whose lanes are consecutive along the last axis, so that what lies
-contiguous is read as vectors, with the lanes of other stretches masked off.
+contiguous is read as vectors, with the lanes of other stretches masked off. Where everything that is read or
+written goes on with the next line at the end of one, axes are *joined*: a stretch goes along all of them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class RowBlock:
 
 
 class Group:
-    """Axes walked as one. Those of one element stand still. A run goes along the last `joined` axes."""
+    """Axes walked as one. Those of one element stand still. Runs and stretches go along the last `joined`."""
 
     def __init__(self, b: Builder, scope: Scope, axes: Sequence[str], layout: Layout, joined: int = 1):
         self.b = b
@@ -106,15 +107,15 @@ class Group:
         below = b.cmp("le", b.add(first, lanes), high)
         if not self._breaks(lanes):
             return below
-        start = b.rem(first, self.extents[self.last], signed=False)
-        return b.and_(below, b.cmp("le", b.add(start, lanes), self.extents[self.last]))
+        start = b.rem(first, self.span, signed=False)
+        return b.and_(below, b.cmp("le", b.add(start, lanes), self.span))
 
     def _breaks(self, lanes: int) -> bool:
-        return len(self.moving) > 1 and self.layout.stretches(self.last, lanes) > 1
+        return bool(self.outer) and self.layout.stretches(self.joined, lanes) > 1
 
     def gathers(self, lanes: int) -> bool:
         """Whether vectors are cut into so many stretches that each lane has positions of its own."""
-        return self._breaks(lanes) and self.layout.stretches(self.last, lanes) > MOST_STRETCHES
+        return self._breaks(lanes) and self.layout.stretches(self.joined, lanes) > MOST_STRETCHES
 
     def along(self, first: Value) -> Coordinates:
         """Lanes from `first` on one stretch."""
@@ -140,7 +141,7 @@ class Group:
         if not self._breaks(lanes):
             inside = b.minimum(first, b.sub(high, 1))
             return [(self.along(inside), b.cmp("lt", iota, b.splat(valid, lanes)))]
-        count = self.layout.stretches(self.last, lanes)
+        count = self.layout.stretches(self.joined, lanes)
         if self.gathers(lanes):
             return [(self._apart(first, lanes), b.cmp("lt", iota, b.splat(valid, lanes)))]
         found: list[tuple[Coordinates, Value]] = []
@@ -148,9 +149,9 @@ class Group:
         for number in range(count):
             position = b.minimum(b.add(first, begin), b.sub(high, 1))
             coordinates = self.decode(position)
-            start = coordinates[self.last]
-            assert isinstance(start, Value)
-            end = b.minimum(b.add(begin, b.sub(self.extents[self.last], start)), valid)
+            start = scalar(coordinates[self.last])
+            left = b.sub(self.span, b.rem(position, self.span, signed=False))
+            end = b.minimum(b.add(begin, left), valid)
             mask = b.cmp("lt", iota, b.splat(end, lanes))
             if number:
                 mask = b.and_(mask, b.cmp("ge", iota, b.splat(begin, lanes)))

@@ -49,9 +49,10 @@ class Even:
 @dataclass(frozen=True)
 class Sides:
     """outside: the axes along which an operand read at computed positions is left often, and how often.
-    chains: the dimensions of operands that go on in the one behind them where that ends. steps: the elements
-    from one position to the next along the summed axes of windows that never leave their operand, if few.
-    even: windows of which a register block of rows lies evenly, beside as few columns as one vector has.
+    chains: the dimensions of operands and results that go on in the one behind them where that ends. steps:
+    the elements from one position to the next along the summed axes of windows that never leave their
+    operand, if few. even: windows of which a register block of rows lies evenly, beside as few columns as one
+    vector has.
 
     The last axes of sides, narrow: of those that have no more positions than the widest vector; halved: of
     those that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
@@ -100,7 +101,7 @@ def sides_of(
     even = _even(contraction, strides, extents, within)
     return Sides(
         {node: _outside(node, extents) for node in reads},
-        {p.name: _chains(shapes[p.name], strides[p.name]) for p in kernel.tiles},
+        {name: _chains(shapes[name], strides[name]) for name in _names(kernel)},
         {node: _steps(kernel, node, strides, FARTHEST if node in even else NEAR) for node in within},
         even,
         frozenset(axis for axis, count in counts.items() if count <= WIDEST),
@@ -109,6 +110,11 @@ def sides_of(
         _skinny(kernel, extents),
         _known(contraction, extents) if reads else {},
     )
+
+
+def _names(kernel: Kernel) -> list[str]:
+    """Those of the operands and of the results."""
+    return [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
 
 
 def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
