@@ -208,9 +208,11 @@ def _register_block(
 ) -> tuple[int, int]:
     """(rows, vectors of columns), as many sums as half of the registers hold: one vector if it has room for
     all columns, four if there are as few rows. Sums of nothing would cost as much as others. Rows that lie
-    evenly need no registers for their addresses.
+    evenly need no registers for their addresses, nor do columns over the ends of lines need many for rows.
     """
     sums = target.registers // 2
+    if walk and walk.overrun and lanes >= WIDEST:
+        return walk.overrun.rows, walk.overrun.vectors
     if axis in layout.sides.narrow and lanes >= WIDEST:
         return (walk.even.rows if walk and walk.even else sums), 1
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
@@ -304,6 +306,8 @@ def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) 
     (other, others), (side, own) = sides if last not in contraction.m else sides[::-1]
     summed = summed_order(contraction.k, (other, side), layout)[-1]
     dtype = contraction.root.dtype
+    if side in layout.sides.overrun:
+        return layout.moving(own)[-1]
     direct = readable(side, (summed,), dtype, layout) or step_along(side, summed, dtype, layout)
     turned = isinstance(side, At) and direct
     lane = last if last in own else own[-1]

@@ -13,9 +13,9 @@
 The side that owns the lane axis is the right one (the sides are swapped if need be). A left side of one chunk
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
 panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`, how it
-is read where it lies in `direct` and `even` (rows), `lines` (columns) and `inner_products` (both, with
-vectors along the sums). `products` has the innermost loops and `finish` stores what is finished; `walk` says
-which of all that is done and in which order sums go, `sizes` how large blocks and chunks are.
+is read where it lies in `direct` and `even` (rows), `lines` and `overrun` (columns) and `inner_products`
+(both, with vectors along the sums). `products` has the innermost loops and `finish` stores what is finished;
+`walk` says which of all that is done and in which order sums go, `sizes` how large blocks and chunks are.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted, Ro
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live, Runs
+from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range
 from tilewright.compiler.targets.cpu.contractions.products import Products
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
@@ -82,7 +83,9 @@ class Blocks:
             for axes in (walk.left.own, walk.right.own, walk.summed, self.contraction.batch)
         )
         own = walk.right.own
-        self.finished = Group(b, scope, own, scope.layout, going_on(kernel, own, scope.layout))
+        self.finished: Group | OverrunColumns = Group(
+            b, scope, own, scope.layout, going_on(kernel, own, scope.layout)
+        )
         self.m, self.n, self.k = self.left.size(), self.right.size(), self.summed.size()
         self.block_k = self.k if scope.layout.sides.known else self.block_k  # they are one block
         self.tile = b.alloca(self.rows * self.width * self.size)
@@ -92,7 +95,7 @@ class Blocks:
             b, walk.right, self.right, self.summed, self.lanes, self.columns, size, together
         )
         self._divide(workspace)
-        whole = self.inner or walk.in_lines
+        whole = self.inner or walk.in_lines or walk.overrun
         self.half = self._of_one_vector() if schedule.halved and not whole else None
 
     def _of_one_vector(self) -> Blocks:
@@ -137,8 +140,13 @@ class Blocks:
             at = self._after(at, b.mul(b.add(runs.span, 8), self.size))
         self.right_panels = at
         right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
-        self.inner = None
-        if self.walk.inner:
+        self.inner = self.overrun = None
+        if self.walk.overrun:
+            side, overrun = self.walk.right, self.walk.overrun
+            self.overrun = OverrunColumns(b, self.top, side, overrun, runs, at, self.width)
+            self.finished, self.n = self.overrun, self.overrun.size()
+            right = b.mul(count, ADDRESS)
+        elif self.walk.inner:
             self.columns_at = Addresses(b, self.walk.right.node, runs, self.width, self.size, at)
             sums = self.rows * self.columns
             self.inner = InnerProducts(b, self.lanes, self.packed, self.type, self.together, self.rows, sums)
@@ -181,7 +189,9 @@ class Blocks:
             k = sums.index, b.minimum(b.add(sums.index, self.block_k), self.k)
             with b.loop(*n, self.chunk_n) as chunk:
                 columns = chunk.index, b.minimum(b.add(chunk.index, self.chunk_n), n[1])
-                if not self.inner and not self.walk.in_lines:
+                if self.overrun:
+                    self.overrun.note(scope, k)
+                elif not self.inner and not self.walk.in_lines:
                     self.pack_right.pack(scope, self.right_panels, columns, k)
                 self._note_columns(scope, columns, k)
                 self._rows(scope, m, n, columns, k)
@@ -291,14 +301,40 @@ class Blocks:
                 choice.otherwise()
                 self._register_blocks(scope, None, number, right.under(masks), start, rows, k)
             return
+        if self.overrun:
+            finish = Finish(self, scope, here[0], here[1], rows)
+            self._over_lines(self.overrun, scope, finish, (origin[0], place), rows, here[0], k)
+            return
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         panel = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
         finish = Finish(self, scope, here[0], here[1], rows)
         if self.direct and self.inner:
             self._inner_products(self.inner, self.direct, scope, finish, (origin[0], place), rows, here, k)
         else:
-            right = Lines(panel, self.pack_right.line, packed=True)
+            right = Lines(panel, self.pack_right.line, near=True)
             self._register_blocks(scope, finish, number, right, (origin[0], place), rows, k)
+
+    def _over_lines(
+        self,
+        overrun: OverrunColumns,
+        scope: Scope,
+        finish: Finish,
+        origin: tuple[Value, Value],
+        rows: Range,
+        column: Value,
+        k: Range,
+    ) -> None:
+        """All rows of a chunk for the panel of columns that begins with one, which is not packed."""
+        b = self.b
+        zero = b.constant(0, I64)
+        lines = overrun.lines(scope, column, self.size, self.lanes, self.columns)
+        if self.lanes * self.type.bits >= FREE_MASKS:
+            self._register_blocks(scope, finish, zero, lines, origin, rows, k)
+            return
+        with b.if_(overrun.is_whole(column, self.width)) as choice:
+            self._register_blocks(scope, finish, zero, lines.under(()), origin, rows, k)
+            choice.otherwise()
+            self._register_blocks(scope, finish, zero, lines, origin, rows, k)
 
     def _lines(self, scope: Scope, columns: Range, k: Range) -> tuple[Lines, list[Value]]:
         """The lines of a panel of columns where they lie, from the first of some summed positions on, and the
@@ -310,7 +346,7 @@ class Blocks:
         start, strides = here.start_of(node)
         count = b.sub(columns[1], columns[0])
         masks = [b.first_lanes(b.sub(count, v * self.lanes), self.lanes) for v in range(self.columns)]
-        return Lines(start, strides[self.summed.last], packed=False), masks
+        return Lines(start, strides[self.summed.last], near=False), masks
 
     def _register_blocks(
         self,
@@ -329,7 +365,9 @@ class Blocks:
             kept = self._kept(b.sub(row.index, origin[0]), origin[1])
             start = self._start(kept, k[0])
             runs = self._runs(self._number(row.index, rows), number, k)
-            if self.even:
+            if self.overrun:
+                sums = self._multiply_over_lines(self.overrun, right, self._number(row.index, rows), k, start)
+            elif self.even:
                 sums = self._multiply_even(self.even, scope, row.index, right, k, runs, start)
             elif self.direct:
                 here, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
@@ -469,6 +507,25 @@ class Blocks:
             rows = functools.partial(self._starts_in, following) if self.walk.step == 1 else None
             run = self.runs.run(number, *k)
             turns.yield_(*self.products.run(right, run, places, turns.carried, rows))
+        return turns.results
+
+    def _multiply_over_lines(
+        self, overrun: OverrunColumns, right: Lines, panel: Value, k: Range, start: list[Value]
+    ) -> list[Value]:
+        """One panel of columns that are not packed, and of rows that may be."""
+        b = self.b
+        products = self.products if self.direct else replace(self.products, apart=self.rows)
+        with b.loop(*self.runs.run_numbers(*k), 1, start) as turns:
+            run = self.runs.run(turns.index, *k)
+            if self.direct:
+                places = self.direct.of_run(self.left_panels, panel, run.number, k)
+            else:
+                number = b.add(b.mul(panel, b.sub(k[1], k[0])), run.offset)
+                line = b.offset(self.left_panels, b.mul(number, self.pack_left.line))
+                places = [b.offset(line, row * self.packed.bytes) for row in range(self.rows)]
+            here = overrun.of_run(right, run.number)
+            run = replace(run, offset=b.constant(0, I64))
+            turns.yield_(*products.run(here, run, places, turns.carried))
         return turns.results
 
     def _starts_in(self, line: Value, first: Value, count: int) -> list[Value]:

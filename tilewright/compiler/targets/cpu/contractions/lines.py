@@ -41,13 +41,14 @@ def lies_in_lines(side: Side, summed: Sequence[str], dtype: DType, layout: Layou
 
 @dataclass(frozen=True)
 class Lines:
-    """Those of a panel of columns: where the first begins, the bytes from one to the next; those that are not
-    packed may end before their last vector does, and only lanes under the masks may be read.
+    """Those of a panel of columns: where the first begins, the bytes from one to the next; whether they are
+    in the near caches, as packed ones are. Others may end before their last vector does, and only lanes under
+    the masks may be read.
     """
 
     start: Value
     step: Value | int
-    packed: bool
+    near: bool
     masks: tuple[Value, ...] = ()
 
     def behind(self, b: Builder, position: Value) -> Lines:
@@ -59,10 +60,10 @@ class Lines:
         return replace(self, masks=tuple(masks))
 
     def vectors(self, b: Builder, position: Value, count: int, type: Type) -> list[Value]:
-        """The vectors of a summed position. What comes after them in memory is asked for."""
+        """The vectors of a summed position. What comes after them in far memory is asked for."""
         line = b.offset(self.start, b.mul(position, self.step))
         places = [b.offset(line, number * type.lanes * type.bytes) for number in range(count)]
-        for place in () if self.packed else places:
+        for place in () if self.near else places:
             b.prefetch(b.offset(place, AHEAD))
         if not self.masks:
             return [b.load(place, type) for place in places]

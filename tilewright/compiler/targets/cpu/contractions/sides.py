@@ -12,8 +12,9 @@ from tilewright.compiler.nest import Contraction, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
+from tilewright.dsl.bounds import stays_inside
 from tilewright.dsl.positions import everywhere
-from tilewright.dsl.program import At, Read
+from tilewright.dsl.program import At, Node, Read
 
 SKINNY = 16  # positions of a side
 SLIM = (4, 16)  # the same: half a register block's rows; those of two register blocks
@@ -27,6 +28,12 @@ FARTHEST = 1024  # the same beside one vector of columns: where rows lie evenly,
 SHORTEST = 8  # rows of a line that lie evenly: fewer are too few sums to hide the time of a multiply-add
 MOST = 28  # the most rows of a register block, if they lie evenly: four of 32 registers have no sums
 ONCE_A_BLOCK = 1.5  # what a register block costs beside its rows, in rows
+PASSING = 32  # rows, at most, for which columns of windows are not packed
+WASTED = 2.0  # columns with those between lines, to those without, at most
+TO_HIDE = 8  # sums of a register block that hide the time of a multiply-add
+ONCE_A_STEP = 1.0  # what a step of a register block takes beside
+HALF = 16  # of the registers: sums of blocks beside which columns and addresses wait
+WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
 @dataclass(frozen=True)
@@ -47,23 +54,43 @@ class Even:
 
 
 @dataclass(frozen=True)
+class Overrun:
+    """Columns that lie line by line, so that vectors may run on over the ends of lines: how many of the last
+    axes of their side that move that is, the elements from line to line, the rows and vectors of register
+    blocks; the nearest of the summed axes, and the elements from one of its positions to the next.
+    """
+
+    axes: int
+    pitch: int
+    rows: int
+    vectors: int
+    along: str
+    step: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.axes}:{self.pitch}:{self.rows}x{self.vectors}:{self.along}:{self.step}"
+
+
+@dataclass(frozen=True)
 class Sides:
     """outside: the axes along which an operand read at computed positions is left often, and how often.
     chains: the dimensions of operands and results that go on in the one behind them where that ends. steps:
     the elements from one position to the next along the summed axes of windows that never leave their
     operand, if few. even: windows of which a register block of rows lies evenly, beside as few columns as one
-    vector has.
+    vector has. overrun: windows of which vectors of columns run on over the ends of lines, beside few rows.
 
     The last axes of sides, narrow: of those that have no more positions than the widest vector; halved: of
     those that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
     skinny: whether one side has few positions, and its sums have enough. known: the extents of the summed
-    axes of windows, if their positions are few.
+    axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
     chains: Mapping[str, frozenset[int]] = field(default_factory=dict)
     steps: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
     even: Mapping[At, Even] = field(default_factory=dict)
+    overrun: Mapping[At, Overrun] = field(default_factory=dict)
     narrow: frozenset[str] = frozenset()
     halved: frozenset[str] = frozenset()
     slim: Mapping[str, int] = field(default_factory=dict)
@@ -76,6 +103,7 @@ class Sides:
         parts += [f"{name} goes on at {found}" for name, found in chains]
         parts += [f"steps of {steps}" for steps in self.steps.values()]
         parts += [f"even {even.text}" for even in self.even.values()]
+        parts += [f"overrun {overrun.text}" for overrun in self.overrun.values()]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
         parts += [f"halved {axis}" for axis in sorted(self.halved)]
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
@@ -99,16 +127,18 @@ def sides_of(
     bounds = {axis: next((most for most in SLIM if count <= most), 0) for axis, count in counts.items()}
     within = [node for node in reads if inside[node] == frozenset(node.along)]
     even = _even(contraction, strides, extents, within)
+    overrun = overruns(kernel, strides, extents)
     return Sides(
         {node: _outside(node, extents) for node in reads},
         {name: _chains(shapes[name], strides[name]) for name in _names(kernel)},
         {node: _steps(kernel, node, strides, FARTHEST if node in even else NEAR) for node in within},
         even,
+        overrun,
         frozenset(axis for axis, count in counts.items() if count <= WIDEST),
         frozenset(a for a, count in counts.items() if count > WIDEST and -(-count // WIDEST) % 2),
         {axis: most for axis, most in bounds.items() if most},
         _skinny(kernel, extents),
-        _known(contraction, extents) if reads else {},
+        _known(contraction, overrun, extents) if reads else {},
     )
 
 
@@ -125,9 +155,18 @@ def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
     return k >= DEEP and min(m, n) <= (SKINNY if k <= DEEPEST else SLIM[0])
 
 
-def _known(contraction: Contraction, extents: Mapping[str, int]) -> dict[str, int]:
+def _known(
+    contraction: Contraction, overrun: Mapping[At, Overrun], extents: Mapping[str, int]
+) -> dict[str, int]:
     few = math.prod(extents[base(axis)] for axis in contraction.k) <= FEW
-    return {base(axis): extents[base(axis)] for axis in contraction.k} if few else {}
+    axes = contraction.k if few else tuple(found.along for found in overrun.values())
+    return {base(a): extents[base(a)] for a in axes if few or extents[base(a)] <= WRITTEN_OUT}
+
+
+def _both(contraction: Contraction) -> Iterator[tuple[Node, Sequence[str], Sequence[str]]]:
+    """Both sides, each with its own positions and those of the other."""
+    yield contraction.left, contraction.m, contraction.n
+    yield contraction.right, contraction.n, contraction.m
 
 
 def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
@@ -165,12 +204,12 @@ def _even(
     within: Sequence[At],
 ) -> dict[At, Even]:
     """The sides of which rows lie evenly, if the other has as few positions as one vector."""
-    c, found = contraction, dict[At, Even]()
-    for node, own, others in ((c.left, c.m, c.n), (c.right, c.n, c.m)):
+    found: dict[At, Even] = {}
+    for node, own, others in _both(contraction):
         few = math.prod(extents[base(axis)] for axis in others) <= WIDEST
         if not few or not isinstance(node, At):
             continue
-        if any(_apart(node, axis, strides) is None for axis in (*own, *c.k)):
+        if any(_apart(node, axis, strides) is None for axis in (*own, *contraction.k)):
             continue
         lines = _lines(node, own, strides, extents)
         lines = (line for line in lines if line[1].axes == 1 or node in within)
@@ -200,6 +239,65 @@ def _lines(
 def _cost(length: int, rows: int) -> float:
     """What a row of a line takes with blocks of so many, in rows."""
     return -(-length // rows) * (rows + ONCE_A_BLOCK) / length
+
+
+def overruns(
+    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
+) -> dict[At, Overrun]:
+    """The side of which vectors of columns run on over the ends of lines, if results lie along it and windows
+    never leave their operand.
+    """
+    found: dict[At, Overrun] = {}
+    if kernel.contraction is None:
+        return found
+    for node, own, others in _both(kernel.contraction):
+        if not isinstance(node, At) or kernel.outputs[0].buffer.axes[-1] not in own:
+            continue
+        overrun = _overrun(node, own, others, kernel.contraction.k, strides, extents)
+        if overrun is not None and all(stays_inside(node, axis, extents) for axis in node.along):
+            found[node] = overrun
+    return found
+
+
+def _overrun(
+    node: At,
+    own: Sequence[str],
+    others: Sequence[str],
+    summed: Sequence[str],
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+) -> Overrun | None:
+    """How vectors of columns run on over the ends of lines, if rows are few and little is wasted."""
+    rows = math.prod(extents[base(axis)] for axis in others)
+    moving = [axis for axis in own if extents[base(axis)] > 1]
+    if rows > PASSING or not moving:
+        return None
+    known = {axis: apart for axis in (*own, *summed) if (apart := _apart(node, axis, strides)) is not None}
+    if len(known) < len({*own, *summed}) or known[moving[-1]] != 1:
+        return None
+    pitch = line = span = extents[base(moving[-1])]
+    axes = 1
+    if len(moving) > 1 and line <= known[moving[-2]] <= WASTED * line:
+        axes, pitch = 2, known[moving[-2]]
+        span += pitch * (extents[base(moving[-2])] - 1)
+    lines = math.prod(extents[base(axis)] for axis in moving[-axes:])
+    best = min(_blocks(rows, span, WASTED * lines), default=None)
+    if best is None:
+        return None
+    along = min(summed, key=lambda axis: abs(known[axis]) if extents[base(axis)] > 1 else math.inf)
+    return Overrun(axes, pitch, best[1], best[2], along, known[along])
+
+
+def _blocks(rows: int, span: int, most: float) -> Iterator[tuple[float, int, int]]:
+    """Register blocks (rows, vectors), with at most so many columns in all, and what each takes before it: an
+    instruction for each sum, or else for what it reads. A vector between lines of the cache is read twice.
+    """
+    for vectors in range(1, HALF + 1):
+        columns = -(-span // (vectors * WIDEST))
+        for height in range(1, min(rows, HALF // vectors) + 1):
+            if columns * vectors * WIDEST <= most:
+                step = max(height * vectors, height + 2 * vectors, TO_HIDE) + ONCE_A_STEP
+                yield -(-rows // height) * columns * step, height, vectors
 
 
 def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:

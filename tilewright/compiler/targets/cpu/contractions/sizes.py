@@ -51,17 +51,15 @@ def block_sizes(
     """The sizes for these extents; BLOCK_K, which orders the sums, knows no threads."""
     assert kernel.contraction is not None
     walk = Walk.of(kernel, schedule, layout)
-    n, k, batch = (
-        positions(extents, axes) for axes in (walk.right.own, walk.summed, kernel.contraction.batch)
-    )
+    k, batch = (positions(extents, axes) for axes in (walk.summed, kernel.contraction.batch))
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
-    m = walk.rows(extents, rows)
+    m, n = walk.rows(extents, rows), walk.columns(extents, width)
     uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
     uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
     uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
     passes = 1 if k <= uncut else -(-k // DEEPEST)
     passes = -(-k // max(SIDE_BY_SIDE, CLOSE // max(1, n))) if walk.in_lines else passes
-    passes = 1 if layout.sides.known else passes
+    passes = 1 if layout.sides.known or walk.overrun else passes
     block_k = max(1, -(-k // max(1, passes)))
     block_k = _round_up(block_k, LINE) if walk.inner else block_k
     limit = LARGEST if passes == 1 and not walk.in_lines else SUMMED
@@ -73,7 +71,7 @@ def block_sizes(
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
     passing = walk.passes(extents)
-    if walk.in_lines:
+    if walk.in_lines or walk.overrun:
         chunk_m, chunk_n = block_m, block_n
     elif block_k <= FEW and not passing and len(walk.right.own) == 1:
         chunk_m = min(block_m, 2 * rows)
@@ -96,7 +94,8 @@ def workspace_bytes(
     item_bytes = max(1, kernel.contraction.root.dtype.itemsize)
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
     panels = sizes.block_k * sizes.chunk_n + schedule.lanes * width
-    right = -(-ADDRESS * width // item_bytes) if walk.inner else 0 if walk.in_lines else panels
+    addresses = width if walk.inner else walk.runs(extents) if walk.overrun else 0
+    right = -(-ADDRESS * addresses // item_bytes) if addresses else 0 if walk.in_lines else panels
     row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     if walk.even:

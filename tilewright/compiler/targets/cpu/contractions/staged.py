@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import lane_order
+from tilewright.compiler.targets.cpu.contractions.sides import overruns
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.compiler.targets.cpu.toolchain import WIDEST
@@ -108,10 +109,11 @@ def staged(
     kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
 ) -> tuple[Staged, ...]:
     """The operands of a contraction that are worth copies: that of windows, and then that of the other side,
-    which vectors run along instead, if its positions along them lie apart and are windows too.
+    which vectors run along instead, if its positions along them lie apart and are windows too. Columns over
+    the ends of lines need none.
     """
     contraction = kernel.contraction
-    if contraction is None:
+    if contraction is None or overruns(kernel, strides, extents):
         return ()
     sides = (contraction.left, contraction.m), (contraction.right, contraction.n)
     for (node, own), (other, others) in (sides, sides[::-1]):

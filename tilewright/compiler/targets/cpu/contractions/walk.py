@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilewright.compiler.nest import Contraction, Kernel
-from tilewright.compiler.targets.cpu.contractions.direct import in_words, readable, step_along
+from tilewright.compiler.targets.cpu.contractions.direct import in_words, is_operand, readable, step_along
 from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
-from tilewright.compiler.targets.cpu.contractions.sides import Even
+from tilewright.compiler.targets.cpu.contractions.sides import Even, Overrun
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
@@ -28,7 +28,7 @@ class Walk:
     along how many of the last summed axes at once; whether both sides are, with vectors along those axes;
     which side is outside of its operand for whole runs; the elements from one summed position to the next in
     rows that are read where they lie; whether the columns are read where they lie; how those rows lie
-    evenly, if they do.
+    evenly, if they do; how columns that are windows run on over the ends of lines, if they do.
     """
 
     left: Side
@@ -41,6 +41,7 @@ class Walk:
     step: int = 1
     in_lines: bool = False
     even: Even | None = None
+    overrun: Overrun | None = None
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
@@ -55,6 +56,10 @@ class Walk:
         left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
         if lane_axis in contraction.m:
             left, right = right, left
+        if not dot_product and lane_axis == layout.moving(right.own)[-1]:
+            overrun = layout.sides.overrun.get(right.node) if isinstance(right.node, At) else None
+            if overrun is not None and is_operand(right.node, contraction.root.dtype, layout):
+                return cls._over_lines(left, right, contraction, overrun, layout)
         right = Side(right.node, lane_order(right.own, layout))
         summed = summed_order(contraction.k, (left.node, right.node), layout)
         moving = layout.moving(summed)
@@ -82,6 +87,15 @@ class Walk:
         return cls(left, right, summed, direct, together, sparse=sparse, in_lines=in_lines, even=even)
 
     @classmethod
+    def _over_lines(
+        cls, left: Side, right: Side, contraction: Contraction, overrun: Overrun, layout: Layout
+    ) -> Walk:
+        """That of columns which are read where they lie: sums go along the axis that moves least there."""
+        summed = (*(axis for axis in contraction.k if axis != overrun.along), overrun.along)
+        direct = readable(left.node, (overrun.along,), contraction.root.dtype, layout)
+        return cls(left, right, summed, direct, 1, overrun=overrun)
+
+    @classmethod
     def _of_words(
         cls, left: Side, right: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout
     ) -> Walk:
@@ -103,6 +117,16 @@ class Walk:
             positions(extents, part) for part in (moving[: -self.even.axes], moving[-self.even.axes :])
         )
         return outer * -(-line // block) * block
+
+    def columns(self, extents: Mapping[str, int], block: int) -> int:
+        """How many columns there are, as they are numbered for register blocks of so many."""
+        if self.overrun is None:
+            return positions(extents, self.right.own)
+        moving = [a for a in self.right.own if extents[base(a)] > 1]
+        axes = self.overrun.axes
+        lines = positions(extents, moving[-axes:-1])
+        span = (lines - 1) * self.overrun.pitch + positions(extents, moving[-1:])
+        return positions(extents, moving[:-axes]) * -(-span // block) * block
 
     def runs(self, extents: Mapping[str, int]) -> int:
         """How many runs the summed positions are."""
