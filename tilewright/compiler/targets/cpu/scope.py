@@ -528,6 +528,11 @@ class Scope:
         assert isinstance(read, Read)
         return pointer, dict(zip(read.names, operand.strides, strict=True))
 
+    def start_in(self, node: At, copy: Operand) -> Value:
+        """Where that would be read in a copy of the operand."""
+        _, places, _ = self._found(node)
+        return self._address(copy, places)[0]
+
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Step]:
         return self._address(self.loaded.operands[name, True], self._places_of(name, axes))
 

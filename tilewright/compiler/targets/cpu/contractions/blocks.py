@@ -143,9 +143,9 @@ class Blocks:
         self.inner = self.overrun = None
         if self.walk.overrun:
             side, overrun = self.walk.right, self.walk.overrun
-            self.overrun = OverrunColumns(b, self.top, side, overrun, runs, at, self.width)
-            self.finished, self.n = self.overrun, self.overrun.size()
-            right = b.mul(count, ADDRESS)
+            self.overrun = OverrunColumns(b, self.top, side, overrun, runs, at, self.lanes, self.columns)
+            self.finished, self.n = self.overrun, self.overrun.size_of_side()
+            right = self.overrun.bytes
         elif self.walk.inner:
             self.columns_at = Addresses(b, self.walk.right.node, runs, self.width, self.size, at)
             sums = self.rows * self.columns
@@ -303,7 +303,7 @@ class Blocks:
             return
         if self.overrun:
             finish = Finish(self, scope, here[0], here[1], rows)
-            self._over_lines(self.overrun, scope, finish, (origin[0], place), rows, here[0], k)
+            self._over_lines(self.overrun, scope, finish, (origin[0], place), rows, here[0], columns[0], k)
             return
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
         panel = b.offset(self.right_panels, b.mul(b.mul(number, depth), self.pack_right.line))
@@ -322,16 +322,19 @@ class Blocks:
         origin: tuple[Value, Value],
         rows: Range,
         column: Value,
+        first: Value,
         k: Range,
     ) -> None:
-        """All rows of a chunk for the panel of columns that begins with one, which is not packed."""
+        """All rows of a chunk for the panel of columns that begins with one, of those from the `first` on,
+        which is not packed.
+        """
         b = self.b
         zero = b.constant(0, I64)
-        lines = overrun.lines(scope, column, self.size, self.lanes, self.columns)
+        lines = overrun.lines(scope, column, first)
         if self.lanes * self.type.bits >= FREE_MASKS:
             self._register_blocks(scope, finish, zero, lines, origin, rows, k)
             return
-        with b.if_(overrun.is_whole(column, self.width)) as choice:
+        with b.if_(overrun.is_whole(column)) as choice:
             self._register_blocks(scope, finish, zero, lines.under(()), origin, rows, k)
             choice.otherwise()
             self._register_blocks(scope, finish, zero, lines, origin, rows, k)

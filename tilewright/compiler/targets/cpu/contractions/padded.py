@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
-from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR
+from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR, ends_of
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
 from tilewright.compiler.targets.cpu.contractions.walk import REUSED
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM
@@ -28,7 +28,6 @@ from tilewright.compiler.targets.cpu.recipe import Places
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
-from tilewright.dsl.bounds import bounds
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.program import At, Const, Index, Map, Node, Param, Read, Size, indexed
 
@@ -117,7 +116,7 @@ def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mappin
         is_run = few and not set(last) & set(own) and _is_run(node, contraction, extents)
         if not along_lines and not is_run:
             continue
-        ends = _ends(node, extents)
+        ends = ends_of(node, extents)
         if ends is None or not any(map(any, ends.values())):
             continue
         found = Padded(param, node, ends)
@@ -175,17 +174,6 @@ def _steps_along_lines(node: At, contraction: Contraction, extents: Mapping[str,
         step is not None and 0 < step * channels <= most and extents[base(axis)] >= least
         for axis, step in steps.items()
     )
-
-
-def _ends(node: At, extents: Mapping[str, int]) -> dict[str, tuple[int, int]] | None:
-    """How far positions reach outside of an operand along each axis; None where nothing is known."""
-    found: dict[str, tuple[int, int]] = {}
-    for axis, position in zip(node.along, node.positions, strict=True):
-        within = bounds(position, extents)
-        if within is None:
-            return None
-        found[axis] = max(0, -within[0]), max(0, within[1] - extents[base(axis)] + 1)
-    return found
 
 
 def _plus(position: Node, shift: int) -> Node:

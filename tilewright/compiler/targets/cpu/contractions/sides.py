@@ -12,7 +12,7 @@ from tilewright.compiler.nest import Contraction, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
-from tilewright.dsl.bounds import stays_inside
+from tilewright.dsl.bounds import bounds
 from tilewright.dsl.positions import everywhere
 from tilewright.dsl.program import At, Node, Read
 
@@ -57,7 +57,9 @@ class Even:
 class Overrun:
     """Columns that lie line by line, so that vectors may run on over the ends of lines: how many of the last
     axes of their side that move that is, the elements from line to line, the rows and vectors of register
-    blocks; the nearest of the summed axes, and the elements from one of its positions to the next.
+    blocks; the nearest of the summed axes, and the elements from one of its positions to the next. ends: how
+    far windows reach outside of their operand along each axis, if they do: they read a copy of an image then,
+    with zeros around it.
     """
 
     axes: int
@@ -66,10 +68,12 @@ class Overrun:
     vectors: int
     along: str
     step: int
+    ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        return f"{self.axes}:{self.pitch}:{self.rows}x{self.vectors}:{self.along}:{self.step}"
+        around = "".join(f":{axis}{before}+{behind}" for axis, (before, behind) in self.ends.items())
+        return f"{self.axes}:{self.pitch}:{self.rows}x{self.vectors}:{self.along}:{self.step}{around}"
 
 
 @dataclass(frozen=True)
@@ -244,18 +248,14 @@ def _cost(length: int, rows: int) -> float:
 def overruns(
     kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
 ) -> dict[At, Overrun]:
-    """The side of which vectors of columns run on over the ends of lines, if results lie along it and windows
-    never leave their operand.
-    """
+    """The side of which vectors of columns run on over the ends of lines, if results lie along it."""
     found: dict[At, Overrun] = {}
     if kernel.contraction is None:
         return found
     for node, own, others in _both(kernel.contraction):
-        if not isinstance(node, At) or kernel.outputs[0].buffer.axes[-1] not in own:
-            continue
-        overrun = _overrun(node, own, others, kernel.contraction.k, strides, extents)
-        if overrun is not None and all(stays_inside(node, axis, extents) for axis in node.along):
-            found[node] = overrun
+        if isinstance(node, At) and kernel.outputs[0].buffer.axes[-1] in own:
+            overrun = _overrun(node, own, others, kernel.contraction.k, strides, extents)
+            found |= {node: overrun} if overrun else {}
     return found
 
 
@@ -270,8 +270,17 @@ def _overrun(
     """How vectors of columns run on over the ends of lines, if rows are few and little is wasted."""
     rows = math.prod(extents[base(axis)] for axis in others)
     moving = [axis for axis in own if extents[base(axis)] > 1]
-    if rows > PASSING or not moving:
+    slides = {axis for position in node.positions for axis in position.axes}
+    ends = ends_of(node, extents)
+    if rows > PASSING or not slides & {*moving[-1:]} or ends is None or not isinstance(node.arg, Read):
         return None
+    if any(map(any, ends.values())):
+        image = image_extents(node, ends, summed, extents)
+        if slides & {*moving[:-2]} or not _is_one_image(node, image, strides):
+            return None
+        strides = {node.arg.param: image_strides(node, image)}
+    else:
+        ends = {}
     known = {axis: apart for axis in (*own, *summed) if (apart := _apart(node, axis, strides)) is not None}
     if len(known) < len({*own, *summed}) or known[moving[-1]] != 1:
         return None
@@ -282,10 +291,49 @@ def _overrun(
         span += pitch * (extents[base(moving[-2])] - 1)
     lines = math.prod(extents[base(axis)] for axis in moving[-axes:])
     best = min(_blocks(rows, span, WASTED * lines), default=None)
-    if best is None:
+    if best is None or (ends and axes < 2):
         return None
     along = min(summed, key=lambda axis: abs(known[axis]) if extents[base(axis)] > 1 else math.inf)
-    return Overrun(axes, pitch, best[1], best[2], along, known[along])
+    return Overrun(axes, pitch, best[1], best[2], along, known[along], ends)
+
+
+def ends_of(node: At, extents: Mapping[str, int]) -> dict[str, tuple[int, int]] | None:
+    """How far positions reach outside of an operand along each axis; None where nothing is known."""
+    found: dict[str, tuple[int, int]] = {}
+    for axis, position in zip(node.along, node.positions, strict=True):
+        within = bounds(position, extents)
+        if within is None:
+            return None
+        found[axis] = max(0, -within[0]), max(0, within[1] - extents[base(axis)] + 1)
+    return found
+
+
+def image_extents(
+    node: At, ends: Mapping[str, tuple[int, int]], summed: Sequence[str], extents: Mapping[str, int]
+) -> dict[str, int]:
+    """Those of what windows read for one of the other positions, with what they reach outside."""
+    assert isinstance(node.arg, Read)
+    axes = [axis for axis in node.arg.names if axis in node.along or axis in summed]
+    return {axis: extents[base(axis)] + sum(ends.get(axis, (0, 0))) for axis in axes}
+
+
+def image_strides(node: At, image: Mapping[str, int]) -> list[int]:
+    """Those of the operand's dimensions in a copy of an image, in bytes; 0 of the others."""
+    assert isinstance(node.arg, Read)
+    steps, size = dict[str, int](), node.dtype.itemsize
+    for axis, extent in reversed(list(image.items())):
+        steps[axis] = size
+        size *= extent
+    return [steps.get(axis, 0) for axis in node.arg.names]
+
+
+def _is_one_image(node: At, image: Mapping[str, int], strides: Mapping[str, Sequence[int]]) -> bool:
+    """Whether an image lies line by line, and fits into half of the second cache."""
+    assert isinstance(node.arg, Read)
+    lying = dict(zip(node.arg.names, strides[node.arg.param], strict=True))
+    last = list(image)[-1]
+    small = math.prod(image.values()) * node.dtype.itemsize <= caches().l2 // 2
+    return lying[last] == node.dtype.itemsize and small
 
 
 def _blocks(rows: int, span: int, most: float) -> Iterator[tuple[float, int, int]]:

@@ -25,6 +25,7 @@ LARGEST = 1 << 14  # rows and columns of a block
 SUMMED = 1024  # the same, if its sums wait between blocks of k
 LINE = 64  # bytes: what lies in the workspace begins at a cache line
 ADDRESS = 8  # bytes
+IMAGE_MARGIN = 64  # elements around a copy of an image: a cache line, and a vector that runs on over its end
 MARGIN = 4  # elements a row: its addresses need more room than a panel of very few summed positions
 
 
@@ -96,6 +97,7 @@ def workspace_bytes(
     panels = sizes.block_k * sizes.chunk_n + schedule.lanes * width
     addresses = width if walk.inner else walk.runs(extents) if walk.overrun else 0
     right = -(-ADDRESS * addresses // item_bytes) if addresses else 0 if walk.in_lines else panels
+    right += walk.image(extents) + IMAGE_MARGIN * bool(walk.overrun)
     row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     if walk.even:

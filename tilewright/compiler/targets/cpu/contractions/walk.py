@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from tilewright.compiler.targets.cpu.contractions.direct import in_words, is_ope
 from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
-from tilewright.compiler.targets.cpu.contractions.sides import Even, Overrun
+from tilewright.compiler.targets.cpu.contractions.sides import Even, Overrun, image_extents
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
@@ -127,6 +128,13 @@ class Walk:
         lines = positions(extents, moving[-axes:-1])
         span = (lines - 1) * self.overrun.pitch + positions(extents, moving[-1:])
         return positions(extents, moving[:-axes]) * -(-span // block) * block
+
+    def image(self, extents: Mapping[str, int]) -> int:
+        """The elements of a copy of what columns read for one image, if there is one."""
+        if self.overrun is None or not self.overrun.ends:
+            return 0
+        assert isinstance(self.right.node, At)
+        return math.prod(image_extents(self.right.node, self.overrun.ends, self.summed, extents).values())
 
     def runs(self, extents: Mapping[str, int]) -> int:
         """How many runs the summed positions are."""
