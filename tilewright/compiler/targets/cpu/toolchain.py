@@ -27,6 +27,7 @@ PIPELINE = (
     "convert-cf-to-llvm,reconcile-unrealized-casts)"
 )
 
+FREE_MASKS = 512  # bits of the vectors that are read under a mask at no cost: AVX-512's
 WIDEST = 16  # elements of a vector, at most, but for those of narrow integers
 
 

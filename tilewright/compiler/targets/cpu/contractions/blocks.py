@@ -48,9 +48,8 @@ from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHU
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
+from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
 from tilewright.dsl.program import Read
-
-FREE_MASKS = 512  # bits of the vectors that are read under a mask at no cost: AVX-512's
 
 
 class Blocks:

@@ -6,7 +6,8 @@
             for each position of the other axis:            evaluate, store vectors along the lane axis
 
 A gather would touch as many cache lines as lanes for each vector, and all of them again for the next one.
-What is left over at the ends of the axes is gathered.
+What is left over at the end of the lane axis is gathered, and so are the last few positions of the other one.
+More of them (the nine taps of a filter) are a block of their own, read under a mask where masks are free.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from tilewright.compiler.targets.cpu.builder import I64, STORAGE_FLOATS, Builder
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops
 from tilewright.compiler.targets.cpu.schedule import Schedule, lying_across
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read
 
 VECTORS = 4  # along each side of a tile
+GATHERED = 3  # positions of the other axis, at most, that are not worth a block
 
 
 def work_items(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
@@ -59,26 +62,34 @@ class TransposedTiles(RowLoops):
         scope = self.top.child(self._decode(index, others))
         scope.hoist([o.node for o in self.stores], frozenset(ranges))
         low, high = ranges[self.across]
-        whole = b.sub(high, b.rem(b.sub(high, low), self.lanes, signed=False))
-        with b.loop(low, whole, self.lanes) as loop:
-            self._strip(scope, loop.index, *ranges[self.lane])
-        with b.loop(whole, high) as rest:
-            self._ordinary(scope, rest.index, *ranges[self.lane])
+        rest = b.rem(b.sub(high, low), self.lanes, signed=False)
+        in_blocks = b.sub(high, rest)
+        if self.masks_are_free:
+            in_blocks = b.select(b.cmp("gt", rest, GATHERED), high, in_blocks)
+        with b.loop(low, in_blocks, self.lanes) as loop:
+            count = b.minimum(b.sub(in_blocks, loop.index), self.lanes)
+            self._strip(scope, loop.index, count, *ranges[self.lane])
+        with b.loop(in_blocks, high) as last:
+            self._ordinary(scope, last.index, *ranges[self.lane])
 
-    def _strip(self, scope: Scope, first: Value, low: Value, high: Value) -> None:
-        """As many positions of the other axis as lanes, along a side of the tile."""
+    @property
+    def masks_are_free(self) -> bool:
+        return all(8 * read.dtype.itemsize * self.lanes >= FREE_MASKS for read in self.reads)
+
+    def _strip(self, scope: Scope, first: Value, count: Value, low: Value, high: Value) -> None:
+        """So many positions of the other axis, along a side of the tile."""
         b = self.b
         whole = b.sub(high, b.rem(b.sub(high, low), self.lanes, signed=False))
         with b.loop(low, whole, self.lanes) as loop:
-            self._block(scope, first, loop.index)
-        with b.if_(b.cmp("lt", whole, high)), b.loop(0, self.lanes) as rows:
+            self._block(scope, first, count, loop.index)
+        with b.if_(b.cmp("lt", whole, high)), b.loop(0, count) as rows:
             self._ordinary(scope, b.add(first, rows.index), whole, high)
 
-    def _block(self, scope: Scope, first: Value, lane: Value) -> None:
+    def _block(self, scope: Scope, first: Value, count: Value, lane: Value) -> None:
         b = self.b
         for read in self.reads:
-            self._transpose(scope, read, first, lane)
-        with b.loop(0, self.lanes) as rows:
+            self._transpose(scope, read, first, count, lane)
+        with b.loop(0, count) as rows:
             inner = scope.child({self.across: b.add(first, rows.index), self.lane: Lanes(lane)})
             for read, place in self.places.items():
                 type = self._kinds[read]
@@ -87,12 +98,13 @@ class TransposedTiles(RowLoops):
                 inner.values[read] = b.bitcast(b.load(at, stored), type.kind)
             self._store(inner, self.stores)
 
-    def _transpose(self, scope: Scope, read: Read, first: Value, lane: Value) -> None:
+    def _transpose(self, scope: Scope, read: Read, first: Value, count: Value, lane: Value) -> None:
         """Leave a block of an operand on the stack, a vector along the lane axis for each position."""
         b = self.b
         columns = []
+        mask = b.first_lanes(count, self.lanes) if self.masks_are_free else None
         for number in range(self.lanes):
-            column = scope.child({self.across: Lanes(first), self.lane: b.add(lane, number)})
+            column = scope.child({self.across: Lanes(first), self.lane: b.add(lane, number)}, mask)
             value = column.read(read)
             self._kinds[read] = value.type
             narrow = value.type.kind in STORAGE_FLOATS
