@@ -21,16 +21,18 @@ def convolution(
     window: int,
     last: bool = False,
     quick: bool = False,
+    images: int = 8,
     **options: int,
 ) -> list[Bench]:
     groups = options.get("groups", 1)
     axes = {
-        "...": (8,), "groups": groups, "c": channels // groups, "h": edge, "w": edge,
+        "...": (images,), "groups": groups, "c": channels // groups, "h": edge, "w": edge,
         "o": filters // groups, "r": window, "s": window,
     }  # fmt: skip
     op, peer = (K.conv2d_channels_last, channels_last) if last else (K.conv2d, F.conv2d)
     case = Case(op, axes, constants=options, absent=("bias",), torch=peer)
     told = "".join(f", {key} {options[key]}" for key in ("stride", "dilation", "groups") if key in options)
+    told += f", {images} images" if images != 8 else ""
     name = f"conv {window}×{window} {channels}→{filters} {edge}²{told}, {'NHWC' if last else 'NCHW'}"
     return [
         forward(name, "convolutions", case, axes, quick=quick),
@@ -76,6 +78,9 @@ BENCHES = [
         *convolution(64, 28, 64, 5, last, padding=2),
         *convolution(64, 28, 64, 3, last, padding=2, dilation=2),
         *convolution(3, 224, 64, 7, last, padding=3, stride=2),
+        *convolution(3, 224, 32, 3, last, padding=1, stride=2),
+        *convolution(32, 32, 64, 3, last, images=32, padding=1),
+        *convolution(6, 14, 16, 5, last, images=64),
     )
 ]
 BENCHES += [
