@@ -14,19 +14,19 @@ The side that owns the lane axis is the right one (the sides are swapped if need
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
 panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`, how it
 is read where it lies in `direct` and `even` (rows), `lines` and `overrun` (columns) and `inner_products`
-(both, with vectors along the sums). `products` has the innermost loops and `finish` stores what is finished;
-`walk` says which of all that is done and in which order sums go, `sizes` how large blocks and chunks are.
+(both, with vectors along the sums). `multiply` makes the sums of a register block of that, `products` has the
+innermost loops, and `finish` stores what is finished. `walk` says which of all that is done and in which
+order sums go, `sizes` how large blocks and chunks are.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 
 from tilewright.compiler.nest import Kernel
-from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
+from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
 from tilewright.compiler.targets.cpu.contractions.dot_products import (
     TOGETHER,
@@ -38,7 +38,8 @@ from tilewright.compiler.targets.cpu.contractions.finish import Finish, going_on
 from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted, RowBlock
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
-from tilewright.compiler.targets.cpu.contractions.live import Live, Runs
+from tilewright.compiler.targets.cpu.contractions.live import Live
+from tilewright.compiler.targets.cpu.contractions.multiply import multiplied
 from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range
 from tilewright.compiler.targets.cpu.contractions.products import Products
@@ -237,7 +238,7 @@ class Blocks:
         b = self.b
         with b.loop(*rows, self.rows) as panel:
             places = self.places.several(panel.index, *rows, self.rows)
-            direct.note(scope, self.left_panels, self._number(panel.index, rows), places, k)
+            direct.note(scope, self.left_panels, self.number(panel.index, rows), places, k)
 
     def _note_live_rows(self, scope: Scope, rows: Range, k: Range) -> None:
         """Which runs the panels of rows take part in."""
@@ -245,7 +246,7 @@ class Blocks:
             return
         with self.b.loop(*rows, self.rows) as panel:
             places = self.places.several(panel.index, *rows, self.rows)
-            self.live.note(scope, self._number(panel.index, rows), [places], self.rows, k)
+            self.live.note(scope, self.number(panel.index, rows), [places], self.rows, k)
 
     def _note_columns(self, scope: Scope, columns: Range, k: Range) -> None:
         """Which runs the panels of columns take part in."""
@@ -257,7 +258,7 @@ class Blocks:
             places = [self.right.inside(first, self.lanes, columns[1]) for first in firsts]
             self.live.note(scope, self._column_number(panel.index, columns), places, self.lanes, k)
 
-    def _number(self, row: Value, rows: Range) -> Value:
+    def number(self, row: Value, rows: Range) -> Value:
         """The number of a row's panel in its chunk."""
         return self.b.div(self.b.sub(row, rows[0]), self.b.constant(self.rows, I64), signed=False)
 
@@ -362,21 +363,10 @@ class Blocks:
     ) -> None:
         """All rows of a chunk with one panel of the right side, which has that number."""
         b = self.b
-        depth = self.pack_right.lines(b.sub(k[1], k[0]))
         with b.loop(*rows, self.rows) as row:
             kept = self._kept(b.sub(row.index, origin[0]), origin[1])
             start = self._start(kept, k[0])
-            runs = self._runs(self._number(row.index, rows), number, k)
-            if self.overrun:
-                sums = self._multiply_over_lines(self.overrun, right, self._number(row.index, rows), k, start)
-            elif self.even:
-                sums = self._multiply_even(self.even, scope, row.index, right, k, runs, start)
-            elif self.direct:
-                here, last = (self._number(at, rows) for at in (row.index, b.sub(rows[1], 1)))
-                sums = self._multiply_direct(self.direct, here, last, right, k, runs, start)
-            else:
-                left = b.mul(b.mul(b.sub(row.index, rows[0]), depth), self.packed.bytes)
-                sums = self._multiply(b.offset(self.left_panels, left), right, k, runs, start)
+            sums = multiplied(self, scope, (row.index, rows), (number, right), k, start)
             self._finish_or_wait(finish, sums, row.index, kept, k)
 
     def _finish_or_wait(
@@ -412,23 +402,13 @@ class Blocks:
         )
         count = b.minimum(b.sub(columns[1], columns[0]), self.width)
         with b.loop(*rows, self.rows) as row:
-            places = direct.of_run(self.left_panels, self._number(row.index, rows), zero, k)
+            places = direct.of_run(self.left_panels, self.number(row.index, rows), zero, k)
             depth, line = b.sub(k[1], k[0]), self.width * self.size
             inner.write(places, self.right_panels, count, depth, self.tile, line)
             kept = self._kept(b.sub(row.index, origin[0]), origin[1])
             added = self._at(self.tile, b.constant(self.width, I64))
             sums = [b.add(s, found) for s, found in zip(self._start(kept, k[0]), added, strict=True)]
             self._finish_or_wait(finish, sums, row.index, kept, k)
-
-    def _runs(self, row_panel: Value, column_panel: Value, k: Range) -> Runs | None:
-        """The runs that a pair of panels takes part in; None where panels are walked as one run."""
-        if self.live:
-            panel = row_panel if self.live.sparse.on_the_left else column_panel
-            count, numbers = self.live.of(panel)
-            return Runs((self.b.constant(0, I64), count), numbers)
-        if self.walk.direct:
-            return Runs(self.runs.run_numbers(*k))
-        return None
 
     def _kept(self, row: Value, column: Value) -> Value:
         """Where the sums of a register block wait for the next block of k."""
@@ -462,97 +442,6 @@ class Blocks:
         loaded: list[Value] = []
         self.each(start, row_elements, lambda place, at: loaded.append(self.b.load(at, type)))
         return loaded
-
-    def _multiply(
-        self, left: Value, right: Lines, k: Range, runs: Runs | None, start: list[Value]
-    ) -> list[Value]:
-        """One panel of each side."""
-        b = self.b
-        depth = b.constant(0, I64), self.pack_right.lines(b.sub(k[1], k[0]))
-        if runs:
-            with b.loop(*runs.range, 1, start) as turns:
-                run = self.summed.run(runs.number(b, turns.index), *k)
-                part = run.offset, b.add(run.offset, run.count)
-                turns.yield_(*self._products(left, right, part, turns.carried))
-            return turns.results
-        if self.block_type != self.type:
-            zeros = [b.constant(0, self.block_type.vector(self.lanes))] * len(start)
-            found = self._products(left, right, depth, zeros)
-            return [b.add(a, b.convert(s, self.type.kind)) for a, s in zip(start, found, strict=True)]
-        return self._products(left, right, depth, start)
-
-    def _products(self, left: Value, right: Lines, lines: Range, start: list[Value]) -> list[Value]:
-        b = self.b
-        with b.loop(*lines, 1, start, unroll=False) as loop:
-            a = b.offset(left, b.mul(loop.index, self.pack_left.line))
-            rows = [b.offset(a, row * self.packed.bytes) for row in range(self.rows)]
-            loop.yield_(*self.products.step(rows, right, loop.index, loop.carried))
-        return loop.results
-
-    def _multiply_direct(
-        self,
-        direct: Addresses,
-        panel: Value,
-        last: Value,
-        right: Lines,
-        k: Range,
-        runs: Runs | None,
-        start: list[Value],
-    ) -> list[Value]:
-        """One panel of the right side, and rows that begin at the addresses of each run."""
-        b = self.b
-        assert runs is not None
-        with b.loop(*runs.range, 1, start) as turns:
-            number = runs.number(b, turns.index)
-            places = direct.of_run(self.left_panels, panel, number, k)
-            following = direct.line(self.left_panels, b.minimum(b.add(panel, 1), last), number, k)
-            rows = functools.partial(self._starts_in, following) if self.walk.step == 1 else None
-            run = self.runs.run(number, *k)
-            turns.yield_(*self.products.run(right, run, places, turns.carried, rows))
-        return turns.results
-
-    def _multiply_over_lines(
-        self, overrun: OverrunColumns, right: Lines, panel: Value, k: Range, start: list[Value]
-    ) -> list[Value]:
-        """One panel of columns that are not packed, and of rows that may be."""
-        b = self.b
-        products = self.products if self.direct else replace(self.products, apart=self.rows)
-        with b.loop(*self.runs.run_numbers(*k), 1, start) as turns:
-            run = self.runs.run(turns.index, *k)
-            if self.direct:
-                places = self.direct.of_run(self.left_panels, panel, run.number, k)
-            else:
-                number = b.add(b.mul(panel, b.sub(k[1], k[0])), run.offset)
-                line = b.offset(self.left_panels, b.mul(number, self.pack_left.line))
-                places = [b.offset(line, row * self.packed.bytes) for row in range(self.rows)]
-            here = overrun.of_run(right, run.number)
-            run = replace(run, offset=b.constant(0, I64))
-            turns.yield_(*products.run(here, run, places, turns.carried))
-        return turns.results
-
-    def _starts_in(self, line: Value, first: Value, count: int) -> list[Value]:
-        """Some of the addresses in a line of the table."""
-        b = self.b
-        at = b.offset(line, b.mul(b.minimum(first, self.rows - count), ADDRESS))
-        return [b.load(b.offset(at, ADDRESS * row), PTR) for row in range(count)]
-
-    def _multiply_even(
-        self,
-        even: EvenRows,
-        scope: Scope,
-        row: Value,
-        right: Lines,
-        k: Range,
-        runs: Runs | None,
-        start: list[Value],
-    ) -> list[Value]:
-        """One panel of the right side, and rows that lie evenly from one on."""
-        b = self.b
-        assert runs is not None
-        with b.loop(*runs.range, 1, start) as turns:
-            run = self.runs.run(runs.number(b, turns.index), *k)
-            turns.yield_(*even.multiply(scope, right, row, run, k, turns.carried))
-        return turns.results
 
 
 def _blocks(b: Builder, extent: Value, size: Value) -> Value:

@@ -128,7 +128,7 @@ def sides_of(
     reads, contraction = indexed_reads(kernel), kernel.contraction
     sides = [side for side in (contraction.m, contraction.n) if side]
     counts = {side[-1]: math.prod(extents[base(axis)] for axis in side) for side in sides}
-    bounds = {axis: next((most for most in SLIM if count <= most), 0) for axis, count in counts.items()}
+    most = {axis: next((n for n in SLIM if count <= n), 0) for axis, count in counts.items()}
     within = [node for node in reads if inside[node] == frozenset(node.along)]
     even = _even(contraction, strides, extents, within)
     overrun = overruns(kernel, strides, extents)
@@ -140,7 +140,7 @@ def sides_of(
         overrun,
         frozenset(axis for axis, count in counts.items() if count <= WIDEST),
         frozenset(a for a, count in counts.items() if count > WIDEST and -(-count // WIDEST) % 2),
-        {axis: most for axis, most in bounds.items() if most},
+        {axis: count for axis, count in most.items() if count},
         _skinny(kernel, extents),
         _known(contraction, overrun, extents) if reads else {},
     )
