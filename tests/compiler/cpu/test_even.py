@@ -9,17 +9,14 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
+from tests.support.contractions import on_avx2, walk_of
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program, lower
+from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions import even, sides
-from tilewright.compiler.targets.cpu.contractions.walk import Walk
-from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
-from tilewright.dsl.reference import reference
-from tilewright.op.check import relative_error
 
 PADDED = {"before": 1, "behind": 1}
 needs_wide_vectors = pytest.mark.skipif(
@@ -53,10 +50,6 @@ def gradient_of_filter(*operands: np.ndarray, **constants: int) -> CompiledKerne
     program = replace(backward, results=backward.results[1:])
     given = with_cotangents(program, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
     return compile_program(program).compiled({p.name: given[p.name] for p in program.tiles})[-1]
-
-
-def walk_of(compiled: CompiledKernel) -> Walk:
-    return Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
 
 
 @needs_wide_vectors
@@ -188,13 +181,5 @@ def test_the_same_bits_for_every_thread_count():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_vectors_of_256_bits(dtype: str):
     """Register blocks are of fewer rows, and of two vectors."""
-    operands = [array.astype(dtype) for array in drawn((1, 4, 33, 18), (16, 2, 5, 18))]
-    call = channels_last.bind(channels_last.arguments(tuple(operands), PADDED))
-    backward = backward_of(call.program)
-    given = with_cotangents(backward, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
-    for program in (call.program, backward):
-        arrays = {p.name: given[p.name] for p in program.tiles}
-        executable = CpuExecutable(lower(program), toolchain.avx2())
-        assert any(walk_of(c).even for c in executable.compiled(arrays) if c.kernel.contraction)
-        for found, wanted in zip(executable.run(arrays), reference(program, arrays), strict=True):
-            assert relative_error(found, wanted) < (1e-5 if dtype == "float32" else 1e-13)
+    operands = (array.astype(dtype) for array in drawn((1, 4, 33, 18), (16, 2, 5, 18)))
+    on_avx2(channels_last, *operands, applies=lambda walk: walk.even, **PADDED)

@@ -9,10 +9,10 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
+from tests.support.contractions import walk_of
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 
 
@@ -27,10 +27,6 @@ def forked(x: tw.Tile["n t c"], k: tw.Tile["o r c"], l: tw.Tile["p s c"]):
 def kernels_for(x: np.ndarray, k: np.ndarray, **constants: int) -> tuple[CompiledKernel, ...]:
     call = channels_last.bind(channels_last.arguments((x, k), constants))
     return compile_program(call.program).compiled(dict(call.arrays))
-
-
-def walk_of(compiled: CompiledKernel) -> Walk:
-    return Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
 
 
 @pytest.mark.parametrize(("taps", "channels"), [(7, 3), (2, 7)])

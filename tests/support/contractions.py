@@ -1,0 +1,37 @@
+"""How contractions of a call are walked, and calls on vectors of 256 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+import tilewright as tw
+from tests.support.checks import backward_of, extents_of, with_cotangents
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.recipe import CompiledKernel
+from tilewright.dsl.reference import reference
+from tilewright.op.check import relative_error
+
+CLOSE = {"float32": 1e-5, "float64": 1e-13}
+
+
+def walk_of(compiled: CompiledKernel) -> Walk:
+    return Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
+
+
+def on_avx2(op: tw.Op, *operands: np.ndarray, applies: Callable[[Walk], object], **constants: int) -> None:
+    """Values and gradients, of which each has a contraction that `applies`."""
+    call = op.bind(op.arguments(operands, constants))
+    backward = backward_of(call.program)
+    given = with_cotangents(backward, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+    for program in (call.program, backward):
+        arrays = {p.name: given[p.name] for p in program.tiles}
+        executable = CpuExecutable(lower(program), toolchain.avx2())
+        contractions = [c for c in executable.compiled(arrays) if c.kernel.contraction]
+        assert any(applies(walk_of(compiled)) for compiled in contractions)
+        for found, wanted in zip(executable.run(arrays), reference(program, arrays), strict=True):
+            assert relative_error(found, wanted) < CLOSE[operands[0].dtype.name]
