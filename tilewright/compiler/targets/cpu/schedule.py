@@ -213,8 +213,10 @@ def _register_block(
     sums = target.registers // 2
     if walk and walk.overrun and lanes >= WIDEST:
         return walk.overrun.rows, walk.overrun.vectors
+    if walk and walk.even and lanes >= WIDEST:
+        return walk.even.rows, walk.even.vectors
     if axis in layout.sides.narrow and lanes >= WIDEST:
-        return (walk.even.rows if walk and walk.even else sums), 1
+        return sums, 1
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
     rows = next((side[-1] for side in sides if side and axis not in side), None)
     columns = 4 if layout.sides.slim.get(rows or "") == SLIM[0] else 2

@@ -47,10 +47,11 @@ class Even:
     apart: int
     rows: int
     far: bool
+    vectors: int = 1
 
     @property
     def text(self) -> str:
-        return f"{self.axes}:{self.apart}:{self.rows}" + self.far * ":far"
+        return f"{self.axes}:{self.apart}:{self.rows}x{self.vectors}" + self.far * ":far"
 
 
 @dataclass(frozen=True)
@@ -210,12 +211,12 @@ def _even(
     """The sides of which rows lie evenly, if the other has as few positions as one vector."""
     found: dict[At, Even] = {}
     for node, own, others in _both(contraction):
-        few = math.prod(extents[base(axis)] for axis in others) <= WIDEST
-        if not few or not isinstance(node, At):
+        vectors = -(-math.prod(extents[base(axis)] for axis in others) // WIDEST)
+        if vectors > 2 or not isinstance(node, At):
             continue
         if any(_apart(node, axis, strides) is None for axis in (*own, *contraction.k)):
             continue
-        lines = _lines(node, own, strides, extents)
+        lines = _lines(node, own, strides, extents, vectors)
         lines = (line for line in lines if line[1].axes == 1 or node in within)
         best = min(lines, key=lambda line: line[0], default=None)
         if best is not None:
@@ -224,7 +225,7 @@ def _even(
 
 
 def _lines(
-    node: At, own: Sequence[str], strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
+    node: At, own: Sequence[str], strides: Mapping[str, Sequence[int]], extents: Mapping[str, int], vectors: int
 ) -> Iterator[tuple[float, Even]]:
     """The lines along which rows lie evenly, of one axis and more, and before each what a row takes."""
     moving = [axis for axis in own if extents[base(axis)] > 1]
@@ -236,8 +237,8 @@ def _lines(
             return
         length *= extents[base(axis)]
         if length >= SHORTEST:
-            cost, rows = min((_cost(length, r), -r) for r in range(SHORTEST, min(length, MOST) + 1))
-            yield cost, Even(count, apart, -rows, far)
+            cost, rows = min((_cost(length, r), -r) for r in range(SHORTEST, min(length, MOST // vectors) + 1))
+            yield cost, Even(count, apart, -rows, far, vectors)
 
 
 def _cost(length: int, rows: int) -> float:
