@@ -62,9 +62,17 @@ def test_register_blocks_fill_lines(width: int, rows: int):
 
 
 @needs_wide_vectors
+@pytest.mark.parametrize("filters", [17, 32])
+def test_two_vectors_of_columns_have_half_as_many_rows(filters: int):
+    made = contraction_of(*drawn((2, 3, 56, 16), (filters, 3, 3, 16)), **PADDED)
+    assert walk_of(made).even == sides.Even(1, 16, 14, False, 2)
+    assert (made.schedule.block_rows, made.schedule.block_columns) == (14, 2)
+
+
+@needs_wide_vectors
 def test_where_rows_do_not_lie_evenly():
     short = contraction_of(*drawn((2, 9, 7, 16), (16, 3, 3, 16)), **PADDED)
-    wide = contraction_of(*drawn((2, 9, 28, 16), (17, 3, 3, 16)), **PADDED)
+    wide = contraction_of(*drawn((2, 9, 28, 16), (33, 3, 3, 16)), **PADDED)
     assert walk_of(short).direct and walk_of(short).even is None
     assert walk_of(wide).direct and walk_of(wide).even is None
 
@@ -107,6 +115,7 @@ CASES = [
     ((2, 3, 29, 5), (7, 3, 3, 5), PADDED),
     ((1, 4, 33, 18), (16, 2, 5, 18), {"before": 2, "behind": 1}),
     ((2, 5, 29, 3), (12, 3, 3, 3), {"stride": 2, **PADDED}),
+    ((2, 4, 30, 9), (27, 3, 3, 9), PADDED),
     *(
         pytest.param(*case, marks=pytest.mark.exhaustive)
         for case in (
@@ -120,6 +129,9 @@ CASES = [
             ((3, 4, 50, 64), (8, 3, 3, 64), PADDED),
             ((2, 6, 31, 2), (5, 5, 5, 2), {"before": 2, "behind": 2}),
             ((3, 5, 40, 4), (16, 3, 4, 4), {"stride": 3, "before": 1}),
+            ((2, 9, 57, 3), (32, 3, 3, 3), {"stride": 2, **PADDED}),
+            ((1, 4, 20, 33), (31, 3, 3, 33), {"before": 1, "behind": 1, "wide": 9}),
+            ((3, 3, 41, 16), (18, 3, 5, 16), {"dilation": 2, "before": 4, "behind": 4}),
         )
     ),
 ]

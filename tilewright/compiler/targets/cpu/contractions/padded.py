@@ -8,7 +8,7 @@ the filter's gradient, whose rows (r, s, c) are read along a line w, from channe
 
     dk[o, r, s, c] = Σ_nhw dy[n, h, w, o] · x[n, h + r - 1, w + s - 1, c]
 
-Where there are as few filters as lanes, rows of more channels are read so as well: they lie evenly (`even`).
+Where two vectors have room for all filters, rows of more channels are read so as well: they lie evenly (`even`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
-from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR, ends_of
+from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, MOST_VECTORS, NEAR, ends_of
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
 from tilewright.compiler.targets.cpu.contractions.walk import REUSED
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM
@@ -141,15 +141,15 @@ def _lies_in_lines(node: At, steps: Sequence[int], extents: Mapping[str, int]) -
 def _passes_few(
     node: At, own: Sequence[str], others: Sequence[str], contraction: Contraction, extents: Mapping[str, int]
 ) -> bool:
-    """Whether rows pass by one vector of columns, and so often that a copy pays, which stays in the second
-    cache.
+    """Whether rows pass by one or two vectors of columns, and so often that a copy pays, which stays in the
+    second cache.
     """
     columns, products, elements = (
         math.prod(extents[base(axis)] for axis in axes)
         for axes in (others, (*own, *contraction.k), node.arg.axes)
     )
     near = elements * node.dtype.itemsize <= caches().l2
-    return columns <= WIDEST and products >= REUSED * elements and near
+    return columns <= MOST_VECTORS * WIDEST and products >= REUSED * elements and near
 
 
 def _is_run(node: At, contraction: Contraction, extents: Mapping[str, int]) -> bool:

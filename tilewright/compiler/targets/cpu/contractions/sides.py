@@ -24,9 +24,10 @@ FEW = 128  # summed positions: what is done for each register block, and writing
 OFTEN = (1 / 32, 1 / 8)  # of the positions along an axis: from here on they are often outside, or very often
 COUNTED = 1 << 16  # positions of an axis, at most: where there are more, few are outside
 NEAR = 16  # elements from one summed position of a row to the next: a cache line of float32 numbers
-FARTHEST = 1024  # the same beside one vector of columns: where rows lie evenly, they fill the lines
+FARTHEST = 1024  # the same beside few vectors of columns: where rows lie evenly, they fill the lines
 SHORTEST = 8  # rows of a line that lie evenly: fewer are too few sums to hide the time of a multiply-add
 MOST = 28  # the most rows of a register block, if they lie evenly: four of 32 registers have no sums
+MOST_VECTORS = 2  # of columns beside rows that lie evenly
 ONCE_A_BLOCK = 1.5  # what a register block costs beside its rows, in rows
 PASSING = 32  # rows, at most, for which columns of windows are not packed
 WASTED = 2.0  # columns with those between lines, to those without, at most
@@ -39,8 +40,8 @@ WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the co
 @dataclass(frozen=True)
 class Even:
     """Rows that lie evenly along lines: how many of the last axes of their side that move are a line, the
-    elements from row to row, the rows of register blocks that fill a line best, and whether the operand does
-    not fit into the second cache.
+    elements from row to row, the rows of register blocks that fill a line best, whether the operand does not
+    fit into the second cache, and the vectors that have room for all columns.
     """
 
     axes: int
@@ -82,8 +83,8 @@ class Sides:
     """outside: the axes along which an operand read at computed positions is left often, and how often.
     chains: the dimensions of operands and results that go on in the one behind them where that ends. steps:
     the elements from one position to the next along the summed axes of windows that never leave their
-    operand, if few. even: windows of which a register block of rows lies evenly, beside as few columns as one
-    vector has. overrun: windows of which vectors of columns run on over the ends of lines, beside few rows.
+    operand, if few. even: windows of which a register block of rows lies evenly, beside as few columns as two
+    vectors have. overrun: windows of which vectors of columns run on over the ends of lines, beside few rows.
 
     The last axes of sides, narrow: of those that have no more positions than the widest vector; halved: of
     those that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
@@ -208,11 +209,11 @@ def _even(
     extents: Mapping[str, int],
     within: Sequence[At],
 ) -> dict[At, Even]:
-    """The sides of which rows lie evenly, if the other has as few positions as one vector."""
+    """The sides of which rows lie evenly, if the other has as few positions as two vectors."""
     found: dict[At, Even] = {}
     for node, own, others in _both(contraction):
         vectors = -(-math.prod(extents[base(axis)] for axis in others) // WIDEST)
-        if vectors > 2 or not isinstance(node, At):
+        if vectors > MOST_VECTORS or not isinstance(node, At):
             continue
         if any(_apart(node, axis, strides) is None for axis in (*own, *contraction.k)):
             continue
@@ -225,7 +226,11 @@ def _even(
 
 
 def _lines(
-    node: At, own: Sequence[str], strides: Mapping[str, Sequence[int]], extents: Mapping[str, int], vectors: int
+    node: At,
+    own: Sequence[str],
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+    vectors: int,
 ) -> Iterator[tuple[float, Even]]:
     """The lines along which rows lie evenly, of one axis and more, and before each what a row takes."""
     moving = [axis for axis in own if extents[base(axis)] > 1]
@@ -237,7 +242,9 @@ def _lines(
             return
         length *= extents[base(axis)]
         if length >= SHORTEST:
-            cost, rows = min((_cost(length, r), -r) for r in range(SHORTEST, min(length, MOST // vectors) + 1))
+            cost, rows = min(
+                (_cost(length, r), -r) for r in range(SHORTEST, min(length, MOST // vectors) + 1)
+            )
             yield cost, Even(count, apart, -rows, far, vectors)
 
 

@@ -75,9 +75,10 @@ class Walk:
             return cls(left, right, summed, True, together, True)
         step = 0 if direct else step_along(left.node, moving[-1], dtype, layout)
         few = bool(left.own) and left.own[-1] in layout.sides.slim
-        one = bool(step) and right.own[-1] in layout.sides.narrow  # its lines are as they would be packed
-        in_lines = (few or one) and lies_in_lines(right, summed, dtype, layout)
         even = layout.sides.even.get(left.node) if isinstance(left.node, At) and not few else None
+        one = right.own[-1] in layout.sides.narrow  # its lines are as they would be packed
+        brief = bool(step) and (one or even is not None)
+        in_lines = (few or brief) and lies_in_lines(right, summed, dtype, layout)
         if step:
             return cls(left, right, summed, True, 1, step=step, in_lines=in_lines, even=even)
         by_runs = Side(left.node, lane_order(left.own, layout))
