@@ -16,12 +16,13 @@ MODES = {"linear": "bilinear", "nearest": "nearest", "cubic": "bicubic"}
 
 
 def places(*sizes: int, align_corners: bool = False) -> Draw:
-    """Inside and outside of an image of these sizes, its last axis first: a quarter of a position from where
-    another one is read, or is nearer, so that a finite difference does not reach there.
+    """Inside and outside of an image of these sizes, its last axis first (and again, where there are more): a
+    quarter of a position from where another one is read, or is nearer, so that a finite difference does not
+    reach there.
     """
 
     def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        size = np.array(sizes[: shape[-1]])
+        size = np.resize(sizes, shape[-1])
         whole = rng.integers(-2, size + 2, shape) + rng.choice((0.25, 0.75), shape)
         position = whole + rng.uniform(-0.05, 0.05, shape)
         return 2 * position / (size - 1) - 1 if align_corners else (2 * position + 1) / size - 1

@@ -8,7 +8,7 @@ the filter's gradient, whose rows (r, s, c) are read along a line w, from channe
 
     dk[o, r, s, c] = Σ_nhw dy[n, h, w, o] · x[n, h + r - 1, w + s - 1, c]
 
-Where two vectors have room for all filters, rows of more channels are read so as well: they lie evenly (`even`).
+Where two vectors have room for all filters, rows of more channels are read so too: they lie evenly (`even`).
 """
 
 from __future__ import annotations
