@@ -28,8 +28,14 @@ def twice_every_day(case: Case) -> bool:
 @EVERY
 @pytest.mark.parametrize("dtype", ["f32", pytest.param("f64", marks=pytest.mark.exhaustive)])
 def test_value(case: Case, dtype: str):
-    for axes in (None, *(case.more if dtype == "f32" else ())):
-        checks.check_value(case, FLOATS[dtype], "cpu", axes)
+    checks.check_value(case, FLOATS[dtype], "cpu")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", [case for case in EXACT_CASES if case.more], ids=str)
+def test_whole_numbers_of_further_extents(case: Case):
+    for axes in case.more:
+        checks.check_value(case, np.float32, "cpu", axes)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +66,14 @@ def test_empty_axes(case: Case):
 @pytest.mark.parametrize("case", EXACT_CASES, ids=str)
 @pytest.mark.parametrize("dtype", ["f32", pytest.param("f64", marks=pytest.mark.exhaustive)])
 def test_whole_numbers(case: Case, dtype: str):
-    for axes in (None, *(case.more if dtype == "f32" else ())):
-        checks.check_value(case, FLOATS[dtype], "cpu", axes)
+    checks.check_value(case, FLOATS[dtype], "cpu")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", [case for case in EXACT_CASES if case.more], ids=str)
+def test_whole_numbers_of_further_extents(case: Case):
+    for axes in case.more:
+        checks.check_value(case, np.float32, "cpu", axes)
 
 
 @pytest.mark.parametrize(
