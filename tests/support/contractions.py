@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
@@ -16,6 +17,10 @@ from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 from tilewright.dsl.reference import reference
 from tilewright.op.check import relative_error
 
+needs_wide_vectors = pytest.mark.skipif(
+    toolchain.host().vector_bits < 32 * toolchain.WIDEST,
+    reason="walks and register blocks beside vectors of 16 columns, which this machine has none of",
+)
 CLOSE = {"float32": 1e-5, "float64": 1e-13}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
-from tests.support.contractions import on_avx2, walk_of
+from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
@@ -19,10 +19,6 @@ from tilewright.compiler.targets.cpu.contractions import even, sides
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 
 PADDED = {"before": 1, "behind": 1}
-needs_wide_vectors = pytest.mark.skipif(
-    toolchain.host().vector_bits < 32 * toolchain.WIDEST,
-    reason="rows lie so beside one vector of 16 columns alone, which this machine has none of",
-)
 
 
 @tw.op

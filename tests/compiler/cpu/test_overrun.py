@@ -10,7 +10,7 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
-from tests.support.contractions import on_avx2, walk_of
+from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tests.support.threads import assert_same_bits
@@ -21,9 +21,6 @@ from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.dsl.program import Program
 
 AROUND = {"pad": 1}
-needs_wide_vectors = pytest.mark.skipif(
-    toolchain.host().vector_bits < 32 * toolchain.WIDEST, reason="register blocks differ with the registers"
-)
 
 
 @tw.op

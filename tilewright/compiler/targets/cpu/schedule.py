@@ -207,8 +207,8 @@ def _register_block(
     kernel: Kernel, axis: str | None, walk: Walk | None, lanes: int, layout: Layout, target: CpuTarget
 ) -> tuple[int, int]:
     """(rows, vectors of columns), as many sums as half of the registers hold: one vector if it has room for
-    all columns, four if there are as few rows. Sums of nothing would cost as much as others. Rows that lie
-    evenly need no registers for their addresses, nor do columns over the ends of lines need many for rows.
+    all columns, four if there are as few rows. Sums of nothing would cost as much as others. Beside
+    rows that lie evenly, and of columns over the ends of lines, the call's extents decide.
     """
     sums = target.registers // 2
     if walk and walk.overrun and lanes >= WIDEST:
