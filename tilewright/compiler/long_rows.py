@@ -8,8 +8,9 @@
 
 Every phase that reduces becomes a kernel of partial results and one that finishes them. What is stored
 behind the last reduction is pointwise; where a sum across the rows goes with it, as for a weight's gradient,
-both are a kernel whose rows are the few positions across. The extents of a call decide, and say how many
-chunks there are: bits depend on neither the machine nor the number of threads.
+both are a kernel whose rows are the few positions across, or chunks of these if the sum is kept in parts. The
+extents of a call decide, and say how many chunks there are: bits depend on neither the machine nor the number
+of threads.
 """
 
 from __future__ import annotations
@@ -40,26 +41,28 @@ class Cut:
 
 def cut(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Cut | None:
     """The kernel in chunks of its rows, if those are few and long and lie along in memory."""
-    if not can_be_cut(kernel, extents):
+    if not can_be_cut(kernel):
         return None
     rows, positions = (_count(axes, extents) for axes in (kernel.parallel, kernel.row))
     if rows > MOST_ROWS or positions < FEWEST or not _lies_along(kernel, strides, extents):
         return None
-    return in_chunks(kernel, chunks_axis(tuple(base(axis) for axis in kernel.row)))
+    if kernel.split and extents[kernel.split.axis] > 1:
+        return None
+    return in_chunks(kernel, chunks_axis(tuple(base(axis) for axis in kernel.row)), extents)
 
 
-def can_be_cut(kernel: Kernel, extents: Mapping[str, int]) -> bool:
+def can_be_cut(kernel: Kernel) -> bool:
     """Whether a kernel has rows that are reduced and may be cut, however long they are."""
     if kernel.kind != "row" or not kernel.phases[0].reductions or not kernel.parallel:
         return False
-    if kernel.split and (kernel.split.of == "row" or extents[kernel.split.axis] > 1):
+    if kernel.split and kernel.split.of == "row":
         return False
     return not any(is_chunk_axis(axis) for axis in kernel.row)  # of partial results, which are few
 
 
-def in_chunks(kernel: Kernel, axis: str) -> Cut:
+def in_chunks(kernel: Kernel, axis: str, extents: Mapping[str, int]) -> Cut:
     """The kernel in chunks along an axis of that name, which begins with `#`."""
-    return _Cutter(kernel, axis).cut()
+    return _Cutter(kernel, axis, extents).cut()
 
 
 def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
@@ -77,9 +80,10 @@ def _lies_along(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: M
 class _Cutter:
     """Writes the kernels of one. `finished` are its reductions so far, read from memory."""
 
-    def __init__(self, kernel: Kernel, axis: str):
+    def __init__(self, kernel: Kernel, axis: str, extents: Mapping[str, int]):
         self.kernel = kernel
         self.axis = axis
+        self.extents = extents
         self.finished: dict[Node, Node] = {}
         self.between: list[Buffer] = []
         self.kernels: list[Kernel] = []
@@ -131,7 +135,11 @@ class _Cutter:
             replace(output, node=Reduce(combine, parallel, output.node)) if combine else output
             for output, combine in zip(known, sums, strict=True)
         ]
-        self._add(row, parallel, known, single=(self.kernel.split.axis,) if self.kernel.split else ())
+        parts = self.kernel.split.axis if self.kernel.split else ""
+        if parts and self.extents[parts] > 1:
+            self._add((*row, parts), parallel, known, split=Split(parts, "row"))
+            return
+        self._add(row, parallel, known, single=(parts,) if parts else ())
 
     def _known(self, node: Node) -> Node:
         return replace_nodes(node, self.finished) if self.finished else node

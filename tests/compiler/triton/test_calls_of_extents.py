@@ -199,6 +199,39 @@ def test_few_long_rows_have_work_for_a_whole_device():
     assert len(recipe(many).steps) == 1
 
 
+@pytest.mark.parametrize("extents", [(9, 300), (16, 65), (37, 70)], ids=str)
+def test_chunks_of_rows_beside_sums_across_them(extents: tuple[int, int], short_enough: None):
+    """The rows' own results in chunks of rows, the gradients of a weight in those of columns."""
+    call = bound(long.norm_gradient, *long.draw(long.norm_gradient, *extents))
+    steps = recipe(call).steps
+    assert [step.kernel.split.of for step in steps if step.kernel.split] == ["row", "row"]
+    check(call)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(8, 1_000_000), (64, 131_072), (200, 100_000)])
+def test_gradients_of_few_long_rows_have_work_for_a_whole_device(rows: int, width: int):
+    x = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (rows, width), (4 * width, 4))  # never read
+    steps = recipe(bound(long.norm_gradient, x, x[0], x)).steps
+    pieces = [step for step in steps if step.kernel.split]
+    assert len(pieces) == 2 and all(step.grid >= 264 for step in pieces)
+    short = np.empty((64, 4096), np.float32)
+    alone, *_ = recipe(bound(long.norm_gradient, short, short[0], short)).steps
+    assert alone.kernel.split and alone.kernel.split.of == "parallel"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+def test_sums_across_chunks_of_rows_compile_and_move_the_fewest_bytes(target):
+    x, parts = np.empty((16, 1 << 17), np.float32), 4
+    call = bound(long.norm_gradient, x, x[0].copy(), x.copy())
+    assert [s.kernel.split.of for s in recipe(call).steps if s.kernel.split] == ["row", "row"]
+    total, _ = moved(call.program, dict(call.arrays), target)
+    weight = 16 + parts  # once for each row, and for each part of those
+    sums = 2 * (2 * parts + 1)  # two of them, their parts written and read
+    least = 5 * x.nbytes + (weight + sums) * x[0].nbytes
+    assert least <= total < 1.01 * least
+
+
 @tw.op
 def column_sums(x: tw.Tile["n d"], y: tw.Tile["n d"]):
     return tw.sum(x * y, "n"), tw.max(x, "n")

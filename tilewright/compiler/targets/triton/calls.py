@@ -28,6 +28,7 @@ from tilewright.compiler.targets.triton.schedule import (
     ceiling,
     default_schedule,
     programs,
+    rows_of_a_program,
     rows_side_by_side,
     total,
 )
@@ -104,16 +105,16 @@ class Call:
     def _in_chunks(self, kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
         """What stands for a row kernel whose programs are few and long; nothing where it is as good alone."""
         extents = self.extents
-        if not long_rows.can_be_cut(kernel, extents):
+        if not long_rows.can_be_cut(kernel):
             return ()
         layout = self.layout_of(kernel)
         schedule = default_schedule(kernel, layout, extents, target)
         if programs(kernel, schedule, extents) >= MANY_PROGRAMS:
             return ()
-        cut = long_rows.in_chunks(kernel, f"#parts:{kernel.name}")
+        cut = long_rows.in_chunks(kernel, f"#parts:{kernel.name}", extents)
         positions = total(kernel.row, extents)
         walks = len(kernel.phases) if schedule.looped else 1
-        each = positions * schedule.block_rows * walks
+        each = positions * rows_of_a_program(kernel, schedule, extents) * walks
         beside, _ = rows_side_by_side(cut.kernels[0], layout, kernel.parallel, extents)
         tiles = ceiling(total(kernel.parallel, extents), beside)
         parts = min(ceiling(SMALLEST_GRID, tiles), positions * beside // chunks.ELEMENTS_A_CHUNK)

@@ -332,7 +332,7 @@ def _row_chunks(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> S
     if fast:
         rows = (*(a for a in rows if a != fast), fast)
     chunk = ceiling(total(kernel.row, extents), extents[kernel.split.axis])
-    block = min(LOOPED_BLOCK // beside, max(16, power_of_two(chunk)))
+    block = min(LOOPED_BLOCK // beside, max(ceiling(16, beside), power_of_two(chunk)))
     reductions = sum(isinstance(n, Reduce) for n in kernel.nodes())
     return Schedule(
         rows, kernel.row, beside, block, looped=True, even_rows=_even(total(rows, extents), beside),
@@ -363,6 +363,12 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
             * schedule.block_columns
         )
     return ceiling(ceiling(total(schedule.rows, extents), parts), schedule.block_rows) * schedule.block_rows
+
+
+def rows_of_a_program(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int]) -> int:
+    """How many rows a program walks: those of its tile, or of its chunk of rows."""
+    of_rows = kernel.split and kernel.split.of == "parallel"
+    return chunk_length(kernel, schedule, extents) if of_rows else schedule.block_rows
 
 
 # --- contractions -------------------------------------------------------------------------------------
