@@ -83,11 +83,21 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a scan continues in a chunk of its row: the state before it. The first chunk of an inclusive scan
+    has nothing before it, and begins with its first element whatever `state` is there.
+    """
+
+    scan: Scan
+    state: Node
+
+
+@dataclass(frozen=True)
 class Phase:
     """One loop over the row axes: reductions that it finishes, what it stores inside, and after the loop.
 
     `scans` are those that its values need, operands before users. A phase that needs scans of an earlier one
-    walks them again.
+    walks them again. What is stored of a scan after the loop is its last value.
     """
 
     reductions: tuple[Reduce, ...]
@@ -98,14 +108,20 @@ class Phase:
     @property
     def roots(self) -> tuple[Node, ...]:
         """What the loop computes at each position."""
-        return (*(r.arg for r in self.reductions), *(o.node for o in self.stores))
+        return (*(r.arg for r in self.reductions), *(o.node for o in self.stores), *self.ends)
+
+    @property
+    def ends(self) -> tuple[Scan, ...]:
+        """The scans of which the last value is stored."""
+        return tuple(o.node for o in self.finals if isinstance(o.node, Scan))
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One pass over memory. `own` is the node that has the kernel for itself, where it is neither pointwise
     nor a reduction: the outputs' nodes are then what it scatters or sorts. `single` axes have one position in
-    the calls that the kernel is for; no loop walks them.
+    the calls that the kernel is for; no loop walks them. `starts` are those of scans of a chunk; scans that
+    have none begin in each chunk anew.
     """
 
     name: str
@@ -118,6 +134,7 @@ class Kernel:
     own: Scatter | Order | None = None
     inputs: tuple[Param, ...] = field(default=())
     single: tuple[str, ...] = ()
+    starts: tuple[Start, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -160,7 +177,8 @@ class Kernel:
         sides = (self.contraction.left, self.contraction.right) if self.contraction else ()
         places = self.scatter.positions if self.scatter else ()
         written = (place for output in self.outputs for place in output.places)
-        return (*sides, *places, *written, *self.roots)
+        states = (start.state for start in self.starts)
+        return (*sides, *places, *written, *states, *self.roots)
 
     def nodes(self) -> tuple[Node, ...]:
         return topological(self.leading)

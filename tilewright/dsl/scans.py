@@ -73,7 +73,11 @@ def needed(body: Body, wanted: Sequence[int], both_sides: bool = True) -> tuple[
 
 def pruned(scan: Scan) -> Scan:
     """The scan without the values that it does not depend on."""
-    kept = needed(scan.body, [scan.which])
+    return with_values(scan, needed(scan.body, [scan.which]))
+
+
+def with_values(scan: Scan, kept: Sequence[int]) -> Scan:
+    """The scan with some of its values alone, which must be all that it depends on."""
     if len(kept) == len(scan.body):
         return scan
     lefts, rights = sides(scan.body)

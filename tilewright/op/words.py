@@ -233,7 +233,8 @@ def _scan_reasons(kernel: Kernel) -> Iterator[str]:
     yield (
         f"a scan: what stands at a position of {_names(kernel.row)} depends on all before it, so one thread "
         f"or program walks a row{'' if carried == 1 else f', {carried} scans at a time'}, and whatever "
-        f"follows at the same position is stored in the same walk"
+        f"follows at the same position is stored in the same walk; on a GPU many programs share a long row "
+        f"if there are few, each its own part, which it walks once more when the parts before are known"
     )
     if len(kernel.phases) > 1:
         yield f"a new phase begins where a value needs a finished reduction: {len(kernel.phases)} phases"

@@ -16,7 +16,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tilewright.compiler import chunks, long_rows, slender
+from tilewright.compiler import chunks, row_chunks, slender
 from tilewright.compiler.nest import Buffer, Kernel, Plan
 from tilewright.compiler.placed import Places, placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
@@ -105,13 +105,13 @@ class Call:
     def _in_chunks(self, kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
         """What stands for a row kernel whose programs are few and long; nothing where it is as good alone."""
         extents = self.extents
-        if not long_rows.can_be_cut(kernel):
+        if not row_chunks.can_be_cut(kernel):
             return ()
         layout = self.layout_of(kernel)
         schedule = default_schedule(kernel, layout, extents, target)
         if programs(kernel, schedule, extents) >= MANY_PROGRAMS:
             return ()
-        cut = long_rows.in_chunks(kernel, f"#parts:{kernel.name}", extents)
+        cut = row_chunks.in_chunks(kernel, f"#parts:{kernel.name}", extents)
         positions = total(kernel.row, extents)
         walks = len(kernel.phases) if schedule.looped else 1
         each = positions * rows_of_a_program(kernel, schedule, extents) * walks

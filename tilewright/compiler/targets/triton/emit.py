@@ -130,6 +130,8 @@ def _comments(kernel: Kernel) -> list[str]:
     for output in kernel.outputs:
         if output.accumulate:
             lines.append(f"# {output.buffer.name} is the {output.accumulate} over this part's rows")
+        if any(output in phase.finals and output.node in phase.ends for phase in kernel.phases):
+            lines.append(f"# {output.buffer.name} is what this part ends with")
     return [part for line in lines for part in _comment(line)]
 
 

@@ -221,6 +221,7 @@ class Rows:
     def _loop(self, low: str, high: str) -> Block:
         """A loop over blocks of columns, from `self._start` on each time."""
         loop = Block("for")
+        self._low = low
         self._start = self.names.fresh("start", loop)
         loop.head = f"for {self._start} in range({low}, {high}, {self.block_columns}):"
         return loop
@@ -233,7 +234,7 @@ class Rows:
     def _looped_phases(self, scope: Scope, low: str, high: str) -> None:
         """Each phase walks the row in blocks, and finishes its reductions after the walk."""
         for phase in self.kernel.phases:
-            if phase.reductions or phase.stores:
+            if phase.roots:
                 self._looped_phase(scope, phase, low, high)
             self._store(scope, phase.finals)
 
@@ -250,8 +251,12 @@ class Rows:
         for reduction, name in carried.items():
             value = self._argument(inner, reduction)
             loop.add(f"{name} = {spelling.step(reduction.combine, Value(name), value, reduction.dtype).text}")
+        for scan in phase.ends:
+            inner.evaluate(scan)
         self._store(inner, phase.stores)
         self._close(scope.block, loop)
+        for walk in dict.fromkeys(walks[scan] for scan in phase.ends):
+            walk.end(scope)
         for reduction, name in carried.items():
             text = spelling.reduction(reduction.combine, name, reduction.dtype, self.rank - 1, self.rank)
             scope.block.add(f"{name} = {text}")

@@ -4,6 +4,8 @@
     h = step(h_state, h)                    after what came before: the last block, or where the scan begins
     h_state = tl.gather(h, last, 1)         what the next block begins with
 
+A chunk of a row has what came before in memory, or is scanned alone, and what it ends with is stored.
+
 A reverse scan walks positions from the end of the row, `t = size_t - 1 - tl.arange(…)`. So what is outside of
 the row always comes last and reaches nothing: no combine needs an element that changes nothing. (With
 Triton's own `reverse=True` it would come first, and there is an open bug for combines that do not commute,
@@ -77,7 +79,18 @@ class Walk:
         continued = [names.fresh(f"continued_{total}", block) for total in totals]
         block.add(f"{', '.join(continued)} = {call}")
         for total, after in zip(totals, continued, strict=True):
-            block.add(f"{total} = tl.where({self.rows.first_block()}, {total}, {after})")
+            block.add(f"{total} = tl.where({self.rows.first_block(self.scan)}, {total}, {after})")
+
+    def end(self, scope: Scope) -> None:
+        """The last values of the scans, once the row has been walked."""
+        rows, last = self.rows, self.states
+        if rows.rank == 1:  # numbers: each is the one element of its tile
+            last = tuple(rows.names.fresh(f"last_{scope.wish(self.scan.value(n))}") for n in self.kept)
+            states = ", ".join(self.states) if len(last) == 1 else f"({', '.join(self.states)})"
+            scope.block.add(f"{', '.join(last)} = tl.reduce({states}, 0, {self.step})")
+        for scan in self.scans:
+            dims = frozenset({0}) if rows.rank > 1 else frozenset()
+            scope.values[scan] = Value(last[self.kept.index(scan.which)], ATOM, dims)
 
     def _before(self, block: Block, total: str, state: str) -> str:
         """What an exclusive scan has: the total of the element before, at the first one the state."""
@@ -108,8 +121,9 @@ class Scans(Rows):
             block.add(f"{mask} = {flat} >= 0")
         return Place(self.writer, block, axes, flat, mask, vector=True)
 
-    def first_block(self) -> str:
-        return f"{self._start} == 0"
+    def first_block(self, scan: Scan) -> str:
+        """Whether nothing comes before a block."""
+        return f"{self._start} == {'0' if scan in self._starts else self._low}"
 
     def lane(self, block: Block) -> str:
         """The numbers of a block's elements, in walking order, as a tile of the kernel's rank."""
@@ -141,6 +155,7 @@ class Scans(Rows):
     def write(self) -> None:
         self._lanes: dict[int, str] = {}
         self._steps: dict[tuple[Body, tuple[int, ...]], str] = {}
+        self._starts = {start.scan: start.state for start in self.kernel.starts}
         super().write()
 
     def _walks(self, scope: Scope, scans: Sequence[Scan]) -> Mapping[Scan, Walk]:
@@ -157,12 +172,17 @@ class Scans(Rows):
         states: list[str] = []
         if looped or scans[0].exclusive:
             for n in kept:
-                dtype = body[n].dtype
-                number = spelling.number(scans[0].initial[n].value if scans[0].exclusive else 0, dtype)
+                begins = self._begins(scope, scans[0].value(n))
                 states.append(self.names.fresh(f"{scope.wish(scans[0].value(n))}_state"))
-                filled = f"tl.full({self._state_shape()}, {number}, {spelling.TYPES[dtype.short]})"
-                scope.block.add(f"{states[-1]} = {filled}")
+                scope.block.add(f"{states[-1]} = {begins}")
         return Walk(self, scans, kept, self._step(body, kept), tuple(states), looped)
+
+    def _begins(self, scope: Scope, scan: Scan) -> str:
+        """What comes before the first block; any number of the right type where nothing does."""
+        if scan in self._starts:
+            return f"tl.broadcast_to({scope.typed(self._starts[scan]).text}, {self._state_shape()})"
+        number = spelling.number(scan.initial[scan.which].value if scan.exclusive else 0, scan.dtype)
+        return f"tl.full({self._state_shape()}, {number}, {spelling.TYPES[scan.dtype.short]})"
 
     def _step(self, body: Body, kept: tuple[int, ...]) -> str:
         """The function that combines two neighbours; the kernel's text has it before the kernel."""

@@ -332,12 +332,20 @@ def _row_chunks(kernel: Kernel, layout: Layout, extents: Mapping[str, int]) -> S
     if fast:
         rows = (*(a for a in rows if a != fast), fast)
     chunk = ceiling(total(kernel.row, extents), extents[kernel.split.axis])
-    block = min(LOOPED_BLOCK // beside, max(ceiling(16, beside), power_of_two(chunk)))
+    block = min(max(1, LOOPED_BLOCK // beside), max(ceiling(16, beside), power_of_two(chunk)))
     reductions = sum(isinstance(n, Reduce) for n in kernel.nodes())
     return Schedule(
         rows, kernel.row, beside, block, looped=True, even_rows=_even(total(rows, extents), beside),
         num_warps=_warps(block * beside * (2 if reductions > 2 else 1)),
     )  # fmt: skip
+
+
+def _largest_block(chunk: int) -> int:
+    """Positions of a chunk of one row that a program walks at a time; all others are a fraction of so many.
+
+    The scans of several kernels begin at the same positions, whatever their blocks are.
+    """
+    return min(LOOPED_BLOCK, max(16, power_of_two(chunk)))
 
 
 def rows_side_by_side(
@@ -358,10 +366,9 @@ def chunk_length(kernel: Kernel, schedule: Schedule, extents: Mapping[str, int])
         blocks = ceiling(total(schedule.depth, extents), schedule.block_depth)
         return ceiling(blocks, parts) * schedule.block_depth
     if kernel.split.of == "row":
-        return (
-            ceiling(ceiling(total(schedule.columns, extents), parts), schedule.block_columns)
-            * schedule.block_columns
-        )
+        each = ceiling(total(schedule.columns, extents), parts)
+        block = _largest_block(each) if kernel.scans else schedule.block_columns
+        return ceiling(each, block) * block
     return ceiling(ceiling(total(schedule.rows, extents), parts), schedule.block_rows) * schedule.block_rows
 
 

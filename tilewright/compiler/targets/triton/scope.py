@@ -71,6 +71,8 @@ class Walk(Protocol):
 
     def write(self, scope: Scope) -> None: ...
 
+    def end(self, scope: Scope) -> None: ...
+
 
 class Scope:
     """See the module's docstring. `dims` gives the dimension of each vector place, of `rank` dimensions."""
