@@ -41,6 +41,7 @@ from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live
 from tilewright.compiler.targets.cpu.contractions.multiply import multiplied
 from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
+from tilewright.compiler.targets.cpu.contractions.outside import Outside
 from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range
 from tilewright.compiler.targets.cpu.contractions.products import Products
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
@@ -164,6 +165,18 @@ class Blocks:
             panels = b.add(b.div(chunk, b.constant(size, I64), signed=False), 1)
             at = self._after(at, b.mul(panels, self.live.line_bytes))
         self.sums = at
+        self.outside = self._zeros_beside()
+
+    def _zeros_beside(self) -> Outside | None:
+        """What passes over runs of rows that are outside: of columns that are packed, beside runs that are a loop."""
+        in_place = self.inner or self.overrun or self.walk.in_lines
+        addresses = self.even.addresses if self.even else self.direct
+        if in_place or not addresses or addresses.is_inside or self.products.written_out:
+            return None
+        outside = Outside(self.b, addresses, self.packed, self.lanes)
+        if self.even:
+            self.even.outside = outside
+        return outside
 
     def _after(self, start: Value, size: Value) -> Value:
         """The first cache line behind `size` bytes."""
@@ -193,10 +206,20 @@ class Blocks:
                     self.overrun.note(scope, k)
                 elif not self.inner and not self.walk.in_lines:
                     self.pack_right.pack(scope, self.right_panels, columns, k)
+                    self._look_through(columns, k)
                 self._note_columns(scope, columns, k)
                 self._rows(scope, m, n, columns, k)
         if self.walk.in_lines:
             self._finish_all(scope, m, n)
+
+    def _look_through(self, columns: Range, k: Range) -> None:
+        """Find out whether the columns that were packed are finite, if that makes a difference."""
+        if not self.outside:
+            return
+        b = self.b
+        panels = _blocks(b, b.sub(columns[1], columns[0]), b.constant(self.width, I64))
+        depth = self.pack_right.lines(b.sub(k[1], k[0]))
+        self.outside.look_through(self.right_panels, b.mul(b.mul(panels, depth), self.width))
 
     def _finish_all(self, scope: Scope, m: Range, n: Range) -> None:
         """The end of all sums of a block, which wait."""
@@ -378,7 +401,7 @@ class Blocks:
             self._wait(sums, kept)
             return
         with b.if_(b.cmp("ge", k[1], self.k)) as choice:
-            finish.store(sums, row)
+            finish.store(self.outside.settled(sums) if self.outside else sums, row)
             choice.otherwise()
             self._wait(sums, kept)
 

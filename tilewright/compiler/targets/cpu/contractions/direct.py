@@ -83,11 +83,17 @@ class Addresses:
         self.size = size
         self.zeros = zeros
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether no row is ever outside."""
+        if not isinstance(self.node, At):
+            return True
+        return self.layout.inside.get(self.node, frozenset()) >= set(self.node.along)
+
     def clear(self) -> None:
         """Write the zeros that stand for what is outside."""
         b = self.b
-        proven = self.layout.inside.get(self.node, frozenset()) if isinstance(self.node, At) else frozenset()
-        if not isinstance(self.node, At) or proven >= set(self.node.along):
+        if self.is_inside:
             return
         zero = b.constant(0, I64)
         with b.loop(0, b.mul(b.add(self.summed.span, 1), self.size), 8) as loop:
@@ -121,12 +127,19 @@ class Addresses:
 
     def of_run(self, table: Value, panel: Value, run: Value, k: Range) -> list[Value]:
         """Where the rows of a panel begin in a run."""
-        return self._read(self.line(table, panel, run, k))
+        return self.in_line(self.line(table, panel, run, k))
 
     def of_places(self, scope: Scope, line: Value, places: Coordinates) -> list[Value]:
         """Where some rows begin, each of which may be outside, by way of a line of memory."""
         self._write(self._lanes(scope).child(places), line)
-        return self._read(line)
+        return self.in_line(line)
 
-    def _read(self, line: Value) -> list[Value]:
+    def all_outside(self, line: Value) -> Value:
+        """Whether all addresses in a line of a table are those of the zeros."""
+        b = self.b
+        found = b.load(line, I64.vector(self.rows))
+        return b.not_(b.any(b.cmp("ne", found, b.splat(b.integer(self.zeros), self.rows))))
+
+    def in_line(self, line: Value) -> list[Value]:
+        """The addresses in a line of a table."""
         return [self.b.load(self.b.offset(line, 8 * row), PTR) for row in range(self.rows)]

@@ -27,6 +27,7 @@ from tilewright.compiler.targets.cpu.contractions.groups import (
     scalar,
 )
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
+from tilewright.compiler.targets.cpu.contractions.outside import Outside
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.contractions.products import Products, Starts
 from tilewright.compiler.targets.cpu.contractions.sides import Even
@@ -69,6 +70,7 @@ class EvenRows:
         self.line = b.alloca(ADDRESS * rows)
         proven = scope.layout.inside.get(side.node, frozenset())
         self.unproven = tuple(axis for axis in side.node.along if axis not in proven)
+        self.outside: Outside | None = None
         blocks = b.div(b.add(self.lines.span, rows - 1), b.constant(rows, I64), signed=False)
         self.room = b.mul(blocks, rows)  # rows of a line, as they are numbered
 
@@ -123,8 +125,13 @@ class EvenRows:
                 places[number] = b.select(self._is_inside(at(number)), places[number], self.addresses.zeros)
             choice.yield_(*self.products.run(right, run, places, start, self._following(first)))
             choice.otherwise()
-            choice.yield_(*self.products.run(right, run, self._each_apart(scope, block, here), start))
+            places = self._each_apart(scope, block, here)
+            choice.yield_(*self.products.run(right, self._passed_over(run), places, start))
         return choice.results
+
+    def _passed_over(self, run: Run) -> Run:
+        """A run of rows that have addresses of their own, with no positions where all are outside."""
+        return self.outside.passed_over(run, self.line) if self.outside else run
 
     def _each_apart(self, scope: Scope, block: RowBlock, run: Coordinates) -> list[Value]:
         """Where rows begin of which each may be outside."""

@@ -110,10 +110,12 @@ def _direct(
     b, (panel, last) = blocks.b, panels
     with b.loop(*runs.range, 1, start) as turns:
         number = runs.number(b, turns.index)
-        places = direct.of_run(blocks.left_panels, panel, number, k)
+        line = direct.line(blocks.left_panels, panel, number, k)
+        places = direct.in_line(line)
         following = direct.line(blocks.left_panels, b.minimum(b.add(panel, 1), last), number, k)
         rows = functools.partial(_starts_in, blocks, following) if blocks.walk.step == 1 else None
         run = blocks.runs.run(number, *k)
+        run = blocks.outside.passed_over(run, line) if blocks.outside else run
         turns.yield_(*blocks.products.run(right, run, places, turns.carried, rows))
     return turns.results
 
