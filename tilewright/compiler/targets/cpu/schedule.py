@@ -213,6 +213,8 @@ def _register_block(
     sums = target.registers // 2
     if walk and walk.overrun and lanes >= WIDEST:
         return walk.overrun.rows, walk.overrun.vectors
+    if walk and walk.tapped:
+        return (walk.tapped.rows, walk.tapped.vectors) if lanes >= WIDEST else (sums // 2, 2)
     if walk and walk.even and lanes >= WIDEST:
         return walk.even.rows, walk.even.vectors
     if axis in layout.sides.narrow and lanes >= WIDEST:
@@ -308,7 +310,7 @@ def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) 
     (other, others), (side, own) = sides if last not in contraction.m else sides[::-1]
     summed = summed_order(contraction.k, (other, side), layout)[-1]
     dtype = contraction.root.dtype
-    if side in layout.sides.overrun:
+    if side in layout.sides.overrun or side in layout.sides.tapped:
         return layout.moving(own)[-1]
     direct = readable(side, (summed,), dtype, layout) or step_along(side, summed, dtype, layout)
     turned = isinstance(side, At) and direct

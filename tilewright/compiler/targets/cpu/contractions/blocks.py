@@ -13,10 +13,10 @@
 The side that owns the lane axis is the right one (the sides are swapped if need be). A left side of one chunk
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
 panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`, how it
-is read where it lies in `direct` and `even` (rows), `lines` and `overrun` (columns) and `inner_products`
-(both, with vectors along the sums). `multiply` makes the sums of a register block of that, `products` has the
-innermost loops, and `finish` stores what is finished. `walk` says which of all that is done and in which
-order sums go, `sizes` how large blocks and chunks are.
+is read where it lies in `direct` and `even` (rows), `lines`, `overrun` and `tapped` (columns) and
+`inner_products` (both, with vectors along the sums). `multiply` makes the sums of a register block of that,
+`products` has the innermost loops, and `finish` stores what is finished. `walk` says which of all that is
+done and in which order sums go, `sizes` how large blocks and chunks are.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ from tilewright.compiler.targets.cpu.contractions.inner_products import InnerPro
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live
 from tilewright.compiler.targets.cpu.contractions.multiply import multiplied
-from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.outside import Outside
+from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range
 from tilewright.compiler.targets.cpu.contractions.products import Products
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
+from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
 from tilewright.compiler.targets.cpu.schedule import Schedule
@@ -96,7 +97,7 @@ class Blocks:
             b, walk.right, self.right, self.summed, self.lanes, self.columns, size, together
         )
         self._divide(workspace)
-        whole = self.inner or walk.in_lines or walk.overrun
+        whole = self.inner or walk.in_lines or walk.overrun or walk.tapped
         self.half = self._of_one_vector() if schedule.halved and not whole else None
 
     def _of_one_vector(self) -> Blocks:
@@ -141,12 +142,16 @@ class Blocks:
             at = self._after(at, b.mul(b.add(runs.span, 8), self.size))
         self.right_panels = at
         right = b.mul(b.add(b.mul(self.block_k, self.chunk_n), self.lanes * self.width), self.size)
-        self.inner = self.overrun = None
+        self.inner = self.overrun = self.tapped = None
         if self.walk.overrun:
             side, overrun = self.walk.right, self.walk.overrun
             self.overrun = OverrunColumns(b, self.top, side, overrun, runs, at, self.lanes, self.columns)
             self.finished, self.n = self.overrun, self.overrun.size_of_side()
             right = self.overrun.bytes
+        elif self.walk.tapped:
+            side, tapped = self.walk.right, self.walk.tapped
+            self.tapped = TappedColumns(b, self.top, side, tapped, runs, at, self.lanes, self.columns)
+            right = self.tapped.bytes
         elif self.walk.inner:
             self.columns_at = Addresses(b, self.walk.right.node, runs, self.width, self.size, at)
             sums = self.rows * self.columns
@@ -168,12 +173,15 @@ class Blocks:
         self.outside = self._zeros_beside()
 
     def _zeros_beside(self) -> Outside | None:
-        """What passes over runs of rows that are outside: of columns that are packed, beside runs that are a loop."""
+        """What passes over runs that are outside, if those are a loop, and the other side is packed."""
+        outside = Outside(self.b, self.packed, self.lanes)
+        if self.tapped:
+            self.tapped.outside = outside
+            return outside if self.tapped.left else None
         in_place = self.inner or self.overrun or self.walk.in_lines
         addresses = self.even.addresses if self.even else self.direct
         if in_place or not addresses or addresses.is_inside or self.products.written_out:
             return None
-        outside = Outside(self.b, addresses, self.packed, self.lanes)
         if self.even:
             self.even.outside = outside
         return outside
@@ -204,22 +212,24 @@ class Blocks:
                 columns = chunk.index, b.minimum(b.add(chunk.index, self.chunk_n), n[1])
                 if self.overrun:
                     self.overrun.note(scope, k)
+                elif self.tapped:
+                    self.tapped.note(scope, k)
                 elif not self.inner and not self.walk.in_lines:
                     self.pack_right.pack(scope, self.right_panels, columns, k)
-                    self._look_through(columns, k)
+                    self._look_through(self.right_panels, columns, self.width, k)
                 self._note_columns(scope, columns, k)
                 self._rows(scope, m, n, columns, k)
         if self.walk.in_lines:
             self._finish_all(scope, m, n)
 
-    def _look_through(self, columns: Range, k: Range) -> None:
-        """Find out whether the columns that were packed are finite, if that makes a difference."""
+    def _look_through(self, start: Value, own: Range, width: int, k: Range) -> None:
+        """Find out whether panels that were packed are finite, if that makes a difference."""
         if not self.outside:
             return
         b = self.b
-        panels = _blocks(b, b.sub(columns[1], columns[0]), b.constant(self.width, I64))
+        panels = _blocks(b, b.sub(own[1], own[0]), b.constant(width, I64))
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
-        self.outside.look_through(self.right_panels, b.mul(b.mul(panels, depth), self.width))
+        self.outside.look_through(start, b.mul(b.mul(panels, depth), width))
 
     def _finish_all(self, scope: Scope, m: Range, n: Range) -> None:
         """The end of all sums of a block, which wait."""
@@ -251,6 +261,8 @@ class Blocks:
             self._note_addresses(self.direct, scope, rows, k)
         else:
             self.pack_left.pack(scope, self.left_panels, rows, k)
+            if self.tapped:
+                self._look_through(self.left_panels, rows, self.rows, k)
         self._note_live_rows(scope, rows, k)
 
     def row_block(self, row: Value, rows: Range) -> RowBlock:
@@ -324,6 +336,10 @@ class Blocks:
                 choice.otherwise()
                 self._register_blocks(scope, None, number, right.under(masks), start, rows, k)
             return
+        if self.tapped:
+            finish, panel = Finish(self, scope, here[0], here[1], rows), self.tapped.panel(scope, here[0])
+            self._register_blocks(scope, finish, b.constant(0, I64), panel, (origin[0], place), rows, k)
+            return
         if self.overrun:
             finish = Finish(self, scope, here[0], here[1], rows)
             self._over_lines(self.overrun, scope, finish, (origin[0], place), rows, here[0], columns[0], k)
@@ -379,7 +395,7 @@ class Blocks:
         scope: Scope,
         finish: Finish | None,
         number: Value,
-        right: Lines,
+        right: Lines | Panel,
         origin: tuple[Value, Value],
         rows: Range,
         k: Range,

@@ -131,7 +131,9 @@ class EvenRows:
 
     def _passed_over(self, run: Run) -> Run:
         """A run of rows that have addresses of their own, with no positions where all are outside."""
-        return self.outside.passed_over(run, self.line) if self.outside else run
+        if not self.outside:
+            return run
+        return self.outside.passed_over(run, self.addresses.all_outside(self.line))
 
     def _each_apart(self, scope: Scope, block: RowBlock, run: Coordinates) -> list[Value]:
         """Where rows begin of which each may be outside."""

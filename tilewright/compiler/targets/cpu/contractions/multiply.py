@@ -1,7 +1,8 @@
 """The sums of one register block: some rows, a panel of columns, a block of the summed positions.
 
 Both sides are packed, or either is read where it lies: rows that begin at addresses of their own (`direct`),
-or evenly (`even`), and columns over the ends of lines (`overrun`). What lies so is walked run by run.
+or evenly (`even`), and columns over the ends of lines (`overrun`) or along the channels of taps (`tapped`).
+What lies so is walked run by run.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
+from tilewright.compiler.targets.cpu.contractions.groups import Run
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Runs
 from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Range
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
+from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
 from tilewright.compiler.targets.cpu.scope import Scope
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ def multiplied(
     blocks: Blocks,
     scope: Scope,
     left: tuple[Value, Range],
-    right: tuple[Value, Lines],
+    right: tuple[Value, Lines | Panel],
     k: Range,
     start: list[Value],
 ) -> list[Value]:
@@ -36,6 +39,10 @@ def multiplied(
     """
     b, (row, rows), (number, lines) = blocks.b, left, right
     panel = blocks.number(row, rows)
+    if blocks.tapped:
+        assert isinstance(lines, Panel)
+        return _tapped(blocks, blocks.tapped, panel, lines, k, start)
+    assert isinstance(lines, Lines)
     if blocks.overrun:
         return _over_lines(blocks, blocks.overrun, panel, lines, k, start)
     runs = _runs(blocks, panel, number, k)
@@ -115,7 +122,8 @@ def _direct(
         following = direct.line(blocks.left_panels, b.minimum(b.add(panel, 1), last), number, k)
         rows = functools.partial(_starts_in, blocks, following) if blocks.walk.step == 1 else None
         run = blocks.runs.run(number, *k)
-        run = blocks.outside.passed_over(run, line) if blocks.outside else run
+        if blocks.outside:
+            run = blocks.outside.passed_over(run, direct.all_outside(line))
         turns.yield_(*blocks.products.run(right, run, places, turns.carried, rows))
     return turns.results
 
@@ -138,9 +146,27 @@ def _over_lines(
         if blocks.direct:
             places = blocks.direct.of_run(blocks.left_panels, panel, run.number, k)
         else:
-            number = b.add(b.mul(panel, b.sub(k[1], k[0])), run.offset)
-            places = _rows_of(blocks, b.offset(blocks.left_panels, b.mul(number, blocks.pack_left.line)))
+            places = _packed_rows(blocks, panel, run, k)
         here = overrun.of_run(right, run.number)
         run = replace(run, offset=b.constant(0, I64))
         turns.yield_(*products.run(here, run, places, turns.carried))
     return turns.results
+
+
+def _tapped(
+    blocks: Blocks, tapped: TappedColumns, panel: Value, right: Panel, k: Range, start: list[Value]
+) -> list[Value]:
+    """One panel of columns that lie along channels, and of rows that are packed."""
+    products = replace(blocks.products, apart=blocks.rows)
+    with blocks.b.loop(*blocks.runs.run_numbers(*k), 1, start) as turns:
+        run = blocks.runs.run(turns.index, *k)
+        rows = _packed_rows(blocks, panel, run, k)
+        turns.yield_(*tapped.multiply(products, right, rows, run, turns.carried))
+    return turns.results
+
+
+def _packed_rows(blocks: Blocks, panel: Value, run: Run, k: Range) -> list[Value]:
+    """Where the rows of a panel begin in a run, if they are packed."""
+    b = blocks.b
+    number = b.add(b.mul(panel, b.sub(k[1], k[0])), run.offset)
+    return _rows_of(blocks, b.offset(blocks.left_panels, b.mul(number, blocks.pack_left.line)))

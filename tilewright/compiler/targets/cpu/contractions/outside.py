@@ -1,8 +1,8 @@
-"""Runs of which every row of a register block is outside of its operand: zeros, all of them.
+"""Runs in which one side of a register block is outside of its operand: zeros, all of them.
 
-Beside an image lie zeros, and they take part: 0 · ∞ is NaN. Of columns that are all finite such a run adds
-nothing but zeros, and is passed over: a window of 5×5 on an image of 28×28 has one in 23 of its taps above
-or below it. What is packed is in the cache, where looking through it costs next to nothing.
+Beside an image lie zeros, and they take part: 0 · ∞ is NaN. Beside numbers that are all finite such a run
+adds nothing but zeros, and is passed over: a window of 5×5 on an image of 28×28 has one in 23 of its taps
+above or below it. The other side is packed and in the cache, where looking through it costs next to nothing.
 
 Passing over a zero may leave a sum of -0 (numbers too small to be told from it) that would have become +0.
 So all sums end with + 0, which makes that the one answer.
@@ -13,25 +13,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Type, Value
-from tilewright.compiler.targets.cpu.contractions.direct import Addresses
+from tilewright.compiler.targets.cpu.builder import I64, Builder, Type, Value
 from tilewright.compiler.targets.cpu.contractions.groups import Run
 
 VECTORS = 8  # looked at in a step: their additions overlap
 
 
 class Outside:
-    """Writes whether columns are `finite`, and the runs that are passed over then."""
+    """Writes whether what is packed is finite, in a word of its own, and the runs that it passes over."""
 
-    def __init__(self, b: Builder, addresses: Addresses, type: Type, lanes: int):
+    def __init__(self, b: Builder, type: Type, lanes: int):
         self.b = b
-        self.addresses = addresses
         self.type = type
         self.lanes = lanes
-        self.finite = b.constant(not type.is_float, I1)
+        self.finite = b.alloca(I64.bytes)
+        b.store(b.constant(int(not type.is_float), I64), self.finite)
 
     def look_through(self, start: Value, elements: Value) -> None:
-        """Find out whether so many elements, a multiple of `lanes`, are finite: 0 times each is 0."""
+        """Find out whether so many elements are finite: 0 times each is 0."""
         if not self.type.is_float:
             return
         b, vector = self.b, self.type.vector(self.lanes)
@@ -49,12 +48,13 @@ class Outside:
         nan = found[0]
         for other in found[1:]:
             nan = b.add(nan, other)
-        self.finite = b.not_(b.any(b.is_nan(nan)))
+        finite = b.not_(b.any(b.is_nan(nan)))
+        b.store(b.convert(finite, I64.kind, signed=False), self.finite)
 
-    def passed_over(self, run: Run, line: Value) -> Run:
-        """A run without its positions where nothing is inside of what begins at the addresses in a line."""
+    def passed_over(self, run: Run, zeros: Value) -> Run:
+        """A run without its positions if all of it is `zeros`, and the other side finite."""
         b = self.b
-        nothing = b.and_(self.finite, self.addresses.all_outside(line))
+        nothing = b.and_(zeros, b.cmp("ne", b.load(self.finite, I64), 0))
         return replace(run, count=b.select(nothing, b.constant(0, I64), run.count))
 
     def settled(self, sums: Sequence[Value]) -> list[Value]:

@@ -20,7 +20,13 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
-from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, MOST_VECTORS, NEAR, ends_of
+from tilewright.compiler.targets.cpu.contractions.sides import (
+    FARTHEST,
+    MOST_VECTORS,
+    NEAR,
+    ends_of,
+    tapped_sides,
+)
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
 from tilewright.compiler.targets.cpu.contractions.walk import REUSED
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM
@@ -97,7 +103,7 @@ class Padded:
 
 def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Padded | None:
     """The operand of windows that is worth a copy with zeros around it: one that vectors do not run along."""
-    if kernel.contraction is None:
+    if kernel.contraction is None or tapped_sides(kernel, strides, extents):
         return None
     contraction = c = kernel.contraction
     last = kernel.outputs[0].buffer.axes[-1:]

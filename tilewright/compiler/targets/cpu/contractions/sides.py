@@ -33,6 +33,10 @@ PASSING = 32  # rows, at most, for which columns of windows are not packed
 WASTED = 2.0  # columns with those between lines, to those without, at most
 TO_HIDE = 8  # sums of a register block that hide the time of a multiply-add
 ONCE_A_STEP = 1.0  # what a step of a register block takes beside
+LEAST_RUN = 7  # summed positions of a line of taps
+MOST_ROWS = 128  # beside taps that are not packed: of more, packing is the lesser cost
+MOST_REGISTERS = 31  # that hold sums and columns: one is left for rows
+A_LINE = 0.4  # what a cache line that is read from the second cache takes beside, in sums
 HALF = 16  # of the registers: sums of blocks beside which columns and addresses wait
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
@@ -79,12 +83,29 @@ class Overrun:
 
 
 @dataclass(frozen=True)
+class Tapped:
+    """Columns that are taps and channels of windows, read where they lie: the summed axis that runs go along,
+    the elements from one of its positions to the next, the rows and vectors of register blocks.
+    """
+
+    along: str
+    step: int
+    rows: int
+    vectors: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.along}:{self.step}:{self.rows}x{self.vectors}"
+
+
+@dataclass(frozen=True)
 class Sides:
     """outside: the axes along which an operand read at computed positions is left often, and how often.
     chains: the dimensions of operands and results that go on in the one behind them where that ends. steps:
     the elements from one position to the next along the summed axes of windows that never leave their
     operand, if few. even: windows of which a register block of rows lies evenly, beside as few columns as two
     vectors have. overrun: windows of which vectors of columns run on over the ends of lines, beside few rows.
+    tapped: windows of which vectors of columns run along the channels.
 
     The last axes of sides, narrow: of those that have no more positions than the widest vector; halved: of
     those that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
@@ -97,6 +118,7 @@ class Sides:
     steps: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
     even: Mapping[At, Even] = field(default_factory=dict)
     overrun: Mapping[At, Overrun] = field(default_factory=dict)
+    tapped: Mapping[At, Tapped] = field(default_factory=dict)
     narrow: frozenset[str] = frozenset()
     halved: frozenset[str] = frozenset()
     slim: Mapping[str, int] = field(default_factory=dict)
@@ -110,6 +132,7 @@ class Sides:
         parts += [f"steps of {steps}" for steps in self.steps.values()]
         parts += [f"even {even.text}" for even in self.even.values()]
         parts += [f"overrun {overrun.text}" for overrun in self.overrun.values()]
+        parts += [f"tapped {tapped.text}" for tapped in self.tapped.values()]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
         parts += [f"halved {axis}" for axis in sorted(self.halved)]
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
@@ -140,6 +163,7 @@ def sides_of(
         {node: _steps(kernel, node, strides, FARTHEST if node in even else NEAR) for node in within},
         even,
         overrun,
+        tapped_sides(kernel, strides, extents),
         frozenset(axis for axis, count in counts.items() if count <= WIDEST),
         frozenset(a for a, count in counts.items() if count > WIDEST and -(-count // WIDEST) % 2),
         {axis: count for axis, count in most.items() if count},
@@ -303,6 +327,70 @@ def _overrun(
         return None
     along = min(summed, key=lambda axis: abs(known[axis]) if extents[base(axis)] > 1 else math.inf)
     return Overrun(axes, pitch, best[1], best[2], along, known[along], ends)
+
+
+def tapped_sides(
+    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
+) -> dict[At, Tapped]:
+    """The side that is read along the channels of its taps, if results lie along those."""
+    found: dict[At, Tapped] = {}
+    if kernel.contraction is None:
+        return found
+    for node, own, others in _both(kernel.contraction):
+        if isinstance(node, At) and kernel.outputs[0].buffer.axes[-1:] == tuple(own)[-1:]:
+            tapped = _tapped(node, own, others, kernel.contraction, strides, extents)
+            found |= {node: tapped} if tapped else {}
+    return found
+
+
+def _tapped(
+    node: At,
+    own: Sequence[str],
+    others: Sequence[str],
+    contraction: Contraction,
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+) -> Tapped | None:
+    """How columns are read along channels, if those fill vectors and sums go a good way along a line."""
+    summed, channel = contraction.k, own[-1]
+    slides = {axis for position in node.positions for axis in position.axes}
+    steps = {axis: _apart(node, axis, strides) for axis in (*own, *summed)}
+    if node.dtype != contraction.root.dtype or None in steps.values() or steps[channel] != 1:
+        return None
+    along = min(
+        (axis for axis in summed if axis in slides and extents[base(axis)] >= LEAST_RUN),
+        key=lambda axis: abs(steps[axis] or 0),
+        default=None,
+    )
+    if along is None or channel in slides or extents[base(channel)] % WIDEST:
+        return None
+    lines = [position for position in node.positions if along in position.axes]
+    pace = affine(lines[0]).step(along) or 0
+    if len(lines) > 1 or pace < 1 or {*lines[0].axes} & {*summed} != {along}:
+        return None
+    rows = math.prod(extents[base(axis)] for axis in others)
+    if rows > MOST_ROWS or math.prod(extents[base(axis)] for axis in summed) <= FEW:
+        return None
+    left = {axis for position in node.positions if position is not lines[0] for axis in position.axes}
+    together = 1
+    for axis in reversed(own):
+        if extents[base(axis)] > 1 and (axis in left or steps[axis] != together):
+            break
+        together *= extents[base(axis)]
+    _, height, vectors = min(_panels(rows, together // WIDEST))
+    return Tapped(along, steps[along] or 0, height, vectors)
+
+
+def _panels(rows: int, vectors: int) -> Iterator[tuple[float, int, int]]:
+    """Register blocks (rows, vectors), a whole number of which is so many vectors, and before each what a
+    vector takes.
+    """
+    for width in range(1, MOST // 2):
+        for height in range(1, min(rows, MOST // width) + 1):
+            if vectors % width == 0 and width * height + width < MOST_REGISTERS:
+                lines = width + height / WIDEST
+                step = max(height * width, height + width, TO_HIDE) + ONCE_A_STEP + A_LINE * lines
+                yield -(-rows // height) * step / width, height, width
 
 
 def ends_of(node: At, extents: Mapping[str, int]) -> dict[str, tuple[int, int]] | None:

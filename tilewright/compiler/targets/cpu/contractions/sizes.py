@@ -60,6 +60,7 @@ def block_sizes(
     uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
     passes = 1 if k <= uncut else -(-k // DEEPEST)
     passes = -(-k // max(SIDE_BY_SIDE, CLOSE // max(1, n))) if walk.in_lines else passes
+    passes = -(-k // DEEPEST) if walk.tapped else passes
     passes = 1 if layout.sides.known or walk.overrun else passes
     block_k = max(1, -(-k // max(1, passes)))
     block_k = _round_up(block_k, LINE) if walk.inner else block_k
@@ -72,7 +73,7 @@ def block_sizes(
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
     passing = walk.passes(extents)
-    if walk.in_lines or walk.overrun:
+    if walk.in_lines or walk.overrun or walk.tapped:
         chunk_m, chunk_n = block_m, block_n
     elif block_k <= FEW and not passing and len(walk.right.own) == 1:
         chunk_m = min(block_m, 2 * rows)
@@ -96,6 +97,7 @@ def workspace_bytes(
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
     panels = sizes.block_k * sizes.chunk_n + schedule.lanes * width
     addresses = width if walk.inner else walk.runs(extents) if walk.overrun else 0
+    addresses = walk.runs(extents) * walk.words_a_run if walk.tapped else addresses
     right = -(-ADDRESS * addresses // item_bytes) if addresses else 0 if walk.in_lines else panels
     right += walk.image(extents) + IMAGE_MARGIN * bool(walk.overrun)
     row_bytes = ADDRESS * walk.runs(extents) if walk.direct else (sizes.block_k + MARGIN) * item_bytes

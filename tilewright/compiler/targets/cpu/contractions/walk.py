@@ -12,7 +12,7 @@ from tilewright.compiler.targets.cpu.contractions.direct import in_words, is_ope
 from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
-from tilewright.compiler.targets.cpu.contractions.sides import Even, Overrun, image_extents
+from tilewright.compiler.targets.cpu.contractions.sides import Even, Overrun, Tapped, image_extents
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
@@ -29,7 +29,8 @@ class Walk:
     along how many of the last summed axes at once; whether both sides are, with vectors along those axes;
     which side is outside of its operand for whole runs; the elements from one summed position to the next in
     rows that are read where they lie; whether the columns are read where they lie; how those rows lie
-    evenly, if they do; how columns that are windows run on over the ends of lines, if they do.
+    evenly, if they do; how columns that are windows run on over the ends of lines, or are read along their
+    channels, if they are.
     """
 
     left: Side
@@ -43,6 +44,7 @@ class Walk:
     in_lines: bool = False
     even: Even | None = None
     overrun: Overrun | None = None
+    tapped: Tapped | None = None
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
@@ -61,6 +63,10 @@ class Walk:
             overrun = layout.sides.overrun.get(right.node) if isinstance(right.node, At) else None
             if overrun is not None and is_operand(right.node, contraction.root.dtype, layout):
                 return cls._over_lines(left, right, contraction, overrun, layout)
+            tapped = layout.sides.tapped.get(right.node) if isinstance(right.node, At) else None
+            if tapped is not None and is_operand(right.node, contraction.root.dtype, layout):
+                summed = (*(axis for axis in contraction.k if axis != tapped.along), tapped.along)
+                return cls(left, right, summed, False, 1, tapped=tapped)
         right = Side(right.node, lane_order(right.own, layout))
         summed = summed_order(contraction.k, (left.node, right.node), layout)
         moving = layout.moving(summed)
@@ -136,6 +142,12 @@ class Walk:
             return 0
         assert isinstance(self.right.node, At)
         return math.prod(image_extents(self.right.node, self.overrun.ends, self.summed, extents).values())
+
+    @property
+    def words_a_run(self) -> int:
+        """What is noted of a run of tapped columns: an address, and a position for each axis."""
+        assert isinstance(self.right.node, At)
+        return 1 + len(self.right.node.along)
 
     def runs(self, extents: Mapping[str, int]) -> int:
         """How many runs the summed positions are."""
