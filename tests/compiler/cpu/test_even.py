@@ -75,9 +75,9 @@ def test_where_rows_do_not_lie_evenly():
 
 @needs_wide_vectors
 def test_the_taps_of_a_filters_gradient_lie_evenly():
-    """(s, c) is one line of 3 · 32, from channel to channel; the image is walked along its own lines."""
-    walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 32), (16, 3, 3, 32)), **PADDED))
-    assert walk.step == 32 and walk.even == sides.Even(2, 1, 24, False)
+    """(s, c) is one line of 3 · 8, from channel to channel; the image is walked along its own lines."""
+    walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 8), (16, 3, 3, 8)), **PADDED))
+    assert walk.step == 8 and walk.even == sides.Even(2, 1, 24, False)
 
 
 @needs_wide_vectors
@@ -103,7 +103,7 @@ def test_what_several_rows_read_stays_in_no_register():
 
 @needs_wide_vectors
 def test_a_filters_gradient_packs_nothing():
-    walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 16), (16, 3, 3, 16)), **PADDED))
+    walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 8), (16, 3, 3, 8)), **PADDED))
     assert walk.even and walk.direct and walk.in_lines
 
 

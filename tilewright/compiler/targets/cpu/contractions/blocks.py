@@ -35,12 +35,12 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import (
 )
 from tilewright.compiler.targets.cpu.contractions.even import EvenRows
 from tilewright.compiler.targets.cpu.contractions.finish import Finish, going_on
+from tilewright.compiler.targets.cpu.contractions.finite import Finite
 from tilewright.compiler.targets.cpu.contractions.groups import Group, Noted, RowBlock
 from tilewright.compiler.targets.cpu.contractions.inner_products import InnerProducts
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live
 from tilewright.compiler.targets.cpu.contractions.multiply import multiplied
-from tilewright.compiler.targets.cpu.contractions.outside import Outside
 from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range
 from tilewright.compiler.targets.cpu.contractions.products import Products
@@ -164,27 +164,31 @@ class Blocks:
         at = self._after(self.left_panels, left)
         self.live = None
         if self.walk.sparse:
-            self.live = Live(b, self.walk.sparse, runs, count, at)
+            others = Finite(b, self.packed, self.lanes)
+            self.live = Live(b, self.walk.sparse, others, runs, count, at)
             on_the_left = self.walk.sparse.on_the_left
             chunk, size = (self.chunk_m, self.rows) if on_the_left else (self.chunk_n, self.width)
             panels = b.add(b.div(chunk, b.constant(size, I64), signed=False), 1)
             at = self._after(at, b.mul(panels, self.live.line_bytes))
         self.sums = at
-        self.outside = self._zeros_beside()
+        self.left_finite, self.right_finite = self._looked_at()
 
-    def _zeros_beside(self) -> Outside | None:
-        """What passes over runs that are outside, if those are a loop, and the other side is packed."""
-        outside = Outside(self.b, self.packed, self.lanes)
-        if self.tapped:
-            self.tapped.outside = outside
-            return outside if self.tapped.left else None
-        in_place = self.inner or self.overrun or self.walk.in_lines
+    def _looked_at(self) -> tuple[Finite | None, Finite | None]:
+        """The sides of which it matters whether they are finite: runs are passed over on the other one."""
+        left = right = None
+        if self.live and self.live.sparse.on_the_left:
+            right = self.live.others
+        elif self.live:
+            left = self.live.others
+        if self.tapped and self.tapped.left:
+            left = self.tapped.others = Finite(self.b, self.packed, self.lanes)
+        packed = not (self.inner or self.overrun or self.tapped or self.walk.in_lines)
         addresses = self.even.addresses if self.even else self.direct
-        if in_place or not addresses or addresses.is_inside or self.products.written_out:
-            return None
+        if packed and addresses and not addresses.is_inside and not self.products.written_out:
+            right = right or Finite(self.b, self.packed, self.lanes)
         if self.even:
-            self.even.outside = outside
-        return outside
+            self.even.others = right
+        return left, right
 
     def _after(self, start: Value, size: Value) -> Value:
         """The first cache line behind `size` bytes."""
@@ -216,20 +220,21 @@ class Blocks:
                     self.tapped.note(scope, k)
                 elif not self.inner and not self.walk.in_lines:
                     self.pack_right.pack(scope, self.right_panels, columns, k)
-                    self._look_through(self.right_panels, columns, self.width, k)
+                    self._look_through(self.right_finite, self.right_panels, columns, self.width, k)
                 self._note_columns(scope, columns, k)
                 self._rows(scope, m, n, columns, k)
         if self.walk.in_lines:
             self._finish_all(scope, m, n)
 
-    def _look_through(self, start: Value, own: Range, width: int, k: Range) -> None:
-        """Find out whether panels that were packed are finite, if that makes a difference."""
-        if not self.outside:
+    def _look_through(self, finite: Finite | None, start: Value, own: Range, width: int, k: Range) -> None:
+        """Find out whether panels that were packed are finite, if that matters."""
+        if finite is None:
             return
         b = self.b
         panels = _blocks(b, b.sub(own[1], own[0]), b.constant(width, I64))
         depth = self.pack_right.lines(b.sub(k[1], k[0]))
-        self.outside.look_through(start, b.mul(b.mul(panels, depth), width))
+        finite.begin()
+        finite.look_through(start, b.mul(b.mul(panels, depth), width))
 
     def _finish_all(self, scope: Scope, m: Range, n: Range) -> None:
         """The end of all sums of a block, which wait."""
@@ -261,8 +266,7 @@ class Blocks:
             self._note_addresses(self.direct, scope, rows, k)
         else:
             self.pack_left.pack(scope, self.left_panels, rows, k)
-            if self.tapped:
-                self._look_through(self.left_panels, rows, self.rows, k)
+            self._look_through(self.left_finite, self.left_panels, rows, self.rows, k)
         self._note_live_rows(scope, rows, k)
 
     def row_block(self, row: Value, rows: Range) -> RowBlock:
@@ -271,9 +275,16 @@ class Blocks:
 
     def _note_addresses(self, direct: Addresses, scope: Scope, rows: Range, k: Range) -> None:
         b = self.b
+        if self.left_finite:
+            self.left_finite.begin()
         with b.loop(*rows, self.rows) as panel:
             places = self.places.several(panel.index, *rows, self.rows)
-            direct.note(scope, self.left_panels, self.number(panel.index, rows), places, k)
+            number = self.number(panel.index, rows)
+            direct.note(scope, self.left_panels, number, places, k)
+            if self.left_finite:
+                with self.runs.runs(*k) as run:
+                    line = direct.line(self.left_panels, number, run.number, k)
+                    self.left_finite.look_along(line, self.rows, run.count)
 
     def _note_live_rows(self, scope: Scope, rows: Range, k: Range) -> None:
         """Which runs the panels of rows take part in."""
@@ -417,9 +428,14 @@ class Blocks:
             self._wait(sums, kept)
             return
         with b.if_(b.cmp("ge", k[1], self.k)) as choice:
-            finish.store(self.outside.settled(sums) if self.outside else sums, row)
+            finish.store(self._settled(sums), row)
             choice.otherwise()
             self._wait(sums, kept)
+
+    def _settled(self, sums: list[Value]) -> list[Value]:
+        """Sums that are the same whether runs were passed over or not."""
+        finite = self.left_finite or self.right_finite
+        return finite.settled(sums) if finite else sums
 
     def _inner_products(
         self,

@@ -18,6 +18,7 @@ import math
 
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
+from tilewright.compiler.targets.cpu.contractions.finite import Finite
 from tilewright.compiler.targets.cpu.contractions.groups import (
     Coordinates,
     Group,
@@ -27,7 +28,6 @@ from tilewright.compiler.targets.cpu.contractions.groups import (
     scalar,
 )
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
-from tilewright.compiler.targets.cpu.contractions.outside import Outside
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.contractions.products import Products, Starts
 from tilewright.compiler.targets.cpu.contractions.sides import Even
@@ -70,7 +70,7 @@ class EvenRows:
         self.line = b.alloca(ADDRESS * rows)
         proven = scope.layout.inside.get(side.node, frozenset())
         self.unproven = tuple(axis for axis in side.node.along if axis not in proven)
-        self.outside: Outside | None = None
+        self.others: Finite | None = None
         blocks = b.div(b.add(self.lines.span, rows - 1), b.constant(rows, I64), signed=False)
         self.room = b.mul(blocks, rows)  # rows of a line, as they are numbered
 
@@ -131,9 +131,9 @@ class EvenRows:
 
     def _passed_over(self, run: Run) -> Run:
         """A run of rows that have addresses of their own, with no positions where all are outside."""
-        if not self.outside:
+        if not self.others:
             return run
-        return self.outside.passed_over(run, self.addresses.all_outside(self.line))
+        return self.others.passed_over(run, self.addresses.all_outside(self.line))
 
     def _each_apart(self, scope: Scope, block: RowBlock, run: Coordinates) -> list[Value]:
         """Where rows begin of which each may be outside."""

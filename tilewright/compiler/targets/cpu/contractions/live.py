@@ -7,7 +7,7 @@ inside:
 
     for each panel:  table[panel] = [run for run in runs if any(inside(own, run) for own in panel)]
 
-Windows that overlap take part as they are: what lies beside an image is 0 by the formula, and 0 · ∞ is NaN.
+Where the other side is not all finite, all runs take part: 0 · ∞ is NaN (`finite`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler.contraction import factors
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
+from tilewright.compiler.targets.cpu.contractions.finite import Finite
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.layout import MEDIUM, ONE, SHORT, TINY, Layout
@@ -64,23 +65,36 @@ def _outside_for_runs(node: At, inner: set[str], layout: Layout) -> dict[str, in
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A list of runs, where it counts; or else all from the first on."""
+
+    numbers: Value
+    counts: Value
+    first: Value
+
+
+@dataclass(frozen=True)
 class Runs:
-    """Runs with numbers in a range, or with those that a list has in it."""
+    """Runs with numbers in a range, or with those that are listed, in their order."""
 
     range: Range
-    numbers: Value | None = None
+    listed: Listed | None = None
 
     def number(self, b: Builder, index: Value) -> Value:
-        if self.numbers is None:
+        if self.listed is None:
             return index
-        return b.load(b.offset(self.numbers, b.mul(index, ENTRY)), I64)
+        number = b.load(b.offset(self.listed.numbers, b.mul(index, ENTRY)), I64)
+        return b.select(self.listed.counts, number, b.add(self.listed.first, index))
 
 
 class Live:
-    """Writes the table of a chunk's panels, and reads it: of each panel how many runs, and their numbers."""
+    """Writes the table of a chunk's panels, and reads it: of each panel how many runs, and their numbers.
+    These count if the other side is finite.
+    """
 
-    def __init__(self, b: Builder, sparse: Sparse, runs: Group, most: Value, table: Value):
+    def __init__(self, b: Builder, sparse: Sparse, others: Finite, runs: Group, most: Value, table: Value):
         self.b = b
+        self.others = others
         self.sparse = sparse
         self.runs = runs
         self.table = table
@@ -103,10 +117,14 @@ class Live:
             loop.yield_(b.select(some, count, loop.carried[0]))
         b.store(loop.results[0], line)
 
-    def of(self, panel: Value) -> tuple[Value, Value]:
-        """How many runs a panel has, and where their numbers are."""
-        line = self._line(panel)
-        return self.b.load(line, I64), self.b.offset(line, ENTRY)
+    def of(self, row_panel: Value, column_panel: Value, k: Range) -> Runs:
+        """The runs that a pair of panels takes part in."""
+        b = self.b
+        line = self._line(row_panel if self.sparse.on_the_left else column_panel)
+        first, end = self.runs.run_numbers(*k)
+        counts = self.others.holds
+        count = b.select(counts, b.load(line, I64), b.sub(end, first))
+        return Runs((b.constant(0, I64), count), Listed(b.offset(line, ENTRY), counts, first))
 
     def _line(self, panel: Value) -> Value:
         return self.b.offset(self.table, self.b.mul(panel, self.line_bytes))

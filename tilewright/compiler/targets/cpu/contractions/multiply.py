@@ -45,7 +45,8 @@ def multiplied(
     assert isinstance(lines, Lines)
     if blocks.overrun:
         return _over_lines(blocks, blocks.overrun, panel, lines, k, start)
-    runs = _runs(blocks, panel, number, k)
+    runs = blocks.live.of(panel, number, k) if blocks.live else None
+    runs = Runs(blocks.runs.run_numbers(*k)) if runs is None and blocks.walk.direct else runs
     if blocks.even:
         assert runs is not None
         with b.loop(*runs.range, 1, start) as turns:
@@ -59,15 +60,6 @@ def multiplied(
     depth = blocks.pack_right.lines(b.sub(k[1], k[0]))
     place = b.mul(b.mul(b.sub(row, rows[0]), depth), blocks.packed.bytes)
     return _packed(blocks, b.offset(blocks.left_panels, place), lines, k, runs, start)
-
-
-def _runs(blocks: Blocks, row_panel: Value, column_panel: Value, k: Range) -> Runs | None:
-    """The runs that a pair of panels takes part in; None where panels are walked as one run."""
-    if blocks.live:
-        panel = row_panel if blocks.live.sparse.on_the_left else column_panel
-        count, numbers = blocks.live.of(panel)
-        return Runs((blocks.b.constant(0, I64), count), numbers)
-    return Runs(blocks.runs.run_numbers(*k)) if blocks.walk.direct else None
 
 
 def _packed(
@@ -122,8 +114,8 @@ def _direct(
         following = direct.line(blocks.left_panels, b.minimum(b.add(panel, 1), last), number, k)
         rows = functools.partial(_starts_in, blocks, following) if blocks.walk.step == 1 else None
         run = blocks.runs.run(number, *k)
-        if blocks.outside:
-            run = blocks.outside.passed_over(run, direct.all_outside(line))
+        if blocks.right_finite:
+            run = blocks.right_finite.passed_over(run, direct.all_outside(line))
         turns.yield_(*blocks.products.run(right, run, places, turns.carried, rows))
     return turns.results
 

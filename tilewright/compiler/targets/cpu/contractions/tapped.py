@@ -9,7 +9,7 @@ of w each summed position is as far from the one before, for every tap. Nothing 
         for w in run:  sums[row, vector] += left[row, w] · line[w][vector]
 
 Where windows reach outside, vectors at the ends of a run are read under masks: zeros take part. A run that is
-above or below the image is all zeros, and is passed over where the other side is finite (`outside`). What a
+above or below the image is all zeros, and is passed over where the other side is finite (`finite`). What a
 run adds to an address, and to the positions that may be outside, is in a table: the same for all columns.
 """
 
@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
+from tilewright.compiler.targets.cpu.contractions.finite import Finite
 from tilewright.compiler.targets.cpu.contractions.groups import Group, Run
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
-from tilewright.compiler.targets.cpu.contractions.outside import Outside
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.contractions.products import Products
 from tilewright.compiler.targets.cpu.contractions.sides import Tapped
@@ -80,7 +80,7 @@ class TappedColumns:
         self.entry = ADDRESS * (1 + len(self.left))
         _, runs = summed.run_numbers(b.constant(0, I64), summed.size())
         self.bytes = b.mul(runs, self.entry)
-        self.outside: Outside | None = None
+        self.others: Finite | None = None
 
     # --- what is read -----------------------------------------------------------------------------
 
@@ -142,8 +142,8 @@ class TappedColumns:
         if not panel.inside and not self.left:
             return part.whole((zero, run.count), sums)
         here = self._is_inside(panel, noted)
-        if self.outside:
-            run = self.outside.passed_over(run, b.not_(here))
+        if self.others:
+            run = self.others.passed_over(run, b.not_(here))
         inside = [(b.sub(low, run.first), b.sub(high, run.first)) for low, high in panel.inside]
         low, high = zero, run.count
         for first, end in inside:

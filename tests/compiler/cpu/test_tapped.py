@@ -1,0 +1,187 @@
+"""Columns that are taps and channels of windows, read where they lie: the gradients of filters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.contractions import needs_wide_vectors, walk_of
+from tests.support.guarded import on_guard_pages
+from tests.support.threads import assert_same_bits
+from tilewright.compiler.pipeline import compile_program, lower
+from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu.contractions import sides
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.schedule import Schedule
+from tilewright.dsl.reference import reference
+from tilewright.op.check import relative_error
+
+
+@tw.op
+def of_a_filter(
+    d: tw.Tile["n oh ow o"],
+    x: tw.Tile["n h w c"],
+    *,
+    taps: int = 3,
+    wide: int = 3,
+    stride: int = 1,
+    dilation: int = 1,
+    pad: int = 0,
+) -> tw.Tile["o r s c"]:
+    """A filter's gradient, as a user writes it."""
+    h = tw.index("oh") * stride + tw.axis("r", taps) * dilation - pad
+    w = tw.index("ow") * stride + tw.axis("s", wide) * dilation - pad
+    return tw.sum(d * x.at(h=h, w=w), "n oh ow")
+
+
+@tw.op
+def along_one_axis(d: tw.Tile["n t o"], x: tw.Tile["n t c"], b: tw.Tile["s c"]) -> tw.Tile["o s c"]:
+    """A factor that is computed, and what follows the sum."""
+    window = x.at(t=tw.index("t") + tw.index("s") - 1)
+    return tw.tanh(tw.sum(tw.exp(d) * window, "n t")) + b["s c"]
+
+
+@tw.op
+def volumes(d: tw.Tile["g n a b e o"], x: tw.Tile["n g u v w c"]) -> tw.Tile["g o p q r c"]:
+    """Windows along three axes, a batch of them, of which two may be left."""
+    places = {"u": tw.index("a") + tw.axis("p", 2), "v": tw.index("b") + tw.axis("q", 2) - 1}
+    window = x.at(**places, w=tw.index("e") * 2 + tw.axis("r", 3) - 2)
+    return tw.sum(d * window, "n a b e")
+
+
+@tw.op
+def backwards(d: tw.Tile["n t o"], x: tw.Tile["n t c"]) -> tw.Tile["o s c"]:
+    """Lines are read from their ends."""
+    return tw.sum(d * x.at(t=tw.size("t") - tw.index("t") - tw.axis("s", 3)), "n t")
+
+
+def drawn(*shapes: tuple[int, ...], dtype: str = "float32") -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    return tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
+
+
+def made(op: tw.Op, *operands: np.ndarray, **constants: int) -> tuple[Walk, Schedule]:
+    call = op.bind(op.arguments(operands, constants))
+    compiled = compile_program(call.program).compiled(dict(call.arrays))[-1]
+    return walk_of(compiled), compiled.schedule
+
+
+@needs_wide_vectors
+@pytest.mark.parametrize(
+    ("d", "x", "expected"),
+    [
+        ((2, 9, 20, 16), (2, 9, 20, 32), sides.Tapped("ow", 32, 8, 3)),
+        ((2, 9, 20, 5), (2, 9, 20, 16), sides.Tapped("ow", 16, 5, 3)),
+        ((2, 9, 20, 2), (2, 9, 20, 16), sides.Tapped("ow", 16, 2, 3)),
+    ],
+)
+def test_register_blocks_have_whole_panels(d, x, expected: sides.Tapped):
+    walk, schedule = made(of_a_filter, *drawn(d, x), pad=1)
+    assert walk.tapped == expected and not walk.direct
+    assert (schedule.lane_axis, schedule.block_rows, schedule.block_columns) == (
+        "c",
+        expected.rows,
+        expected.vectors,
+    )
+
+
+@needs_wide_vectors
+def test_the_panels_of_taps_that_lie_apart_are_of_one_tap():
+    """With a dilation the vectors of two taps have others between them."""
+    walk, _ = made(of_a_filter, *drawn((2, 9, 20, 16), (2, 9, 20, 32)), pad=2, dilation=2)
+    assert walk.tapped and walk.tapped.vectors in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("d", "x", "constants"),
+    [
+        pytest.param((2, 9, 20, 16), (2, 9, 20, 24), {}, id="channels that do not fill vectors"),
+        pytest.param((8, 6, 6, 16), (8, 6, 6, 32), {}, id="brief lines"),
+        pytest.param((2, 9, 20, 129), (2, 9, 20, 32), {}, id="many rows: packing pays"),
+        pytest.param((1, 4, 8, 16), (1, 4, 8, 32), {}, id="few summed positions"),
+    ],
+)
+def test_where_columns_are_packed(d, x, constants):
+    assert made(of_a_filter, *drawn(d, x), pad=1, **constants)[0].tapped is None
+
+
+def test_lines_that_are_read_backwards_are_packed():
+    assert made(backwards, *drawn((4, 40, 8), (4, 40, 16)))[0].tapped is None
+    on_guard_pages(backwards, (4, 40, 8), (4, 40, 16))
+
+
+CASES = [
+    ((2, 9, 20, 7), (2, 9, 20, 16), {"pad": 1}),
+    ((2, 10, 11, 16), (2, 21, 23, 32), {"stride": 2, "pad": 1}),
+    *(
+        pytest.param(*case, marks=pytest.mark.exhaustive)
+        for case in (
+            ((3, 20, 24, 9), (3, 20, 24, 48), {"pad": 2, "taps": 5, "wide": 5}),
+            ((2, 9, 20, 33), (2, 11, 22, 16), {}),
+            ((2, 9, 20, 64), (2, 9, 20, 64), {"pad": 2, "dilation": 2}),
+            ((1, 40, 41, 3), (1, 40, 41, 16), {"pad": 3, "taps": 1, "wide": 7}),
+            ((2, 3, 70, 8), (2, 3, 4, 16), {"pad": 40}),
+            ((2, 12, 7, 2), (2, 12, 7, 16), {"pad": 1, "wide": 1}),
+            ((2, 9, 14, 20), (2, 27, 40, 32), {"stride": 3, "pad": 1, "wide": 4}),
+            ((2, 8, 20, 6), (2, 6, 9, 16), {"pad": 4, "dilation": 3}),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("d", "x", "constants"), CASES)
+def test_values_and_gradients_between_pages_without_access(d, x, constants):
+    assert made(of_a_filter, *drawn(d, x), **constants)[0].tapped
+    on_guard_pages(of_a_filter, d, x, **constants)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("d", "x", "constants"), [case for case in CASES if isinstance(case, tuple)])
+def test_doubles_between_pages_without_access(d, x, constants):
+    on_guard_pages(of_a_filter, d, x, dtype="float64", **constants)
+
+
+def test_one_axis_and_what_follows_the_sum():
+    shapes = (3, 70, 11), (3, 70, 32), (3, 32)
+    assert made(along_one_axis, *drawn(*shapes))[0].tapped
+    on_guard_pages(along_one_axis, *shapes)
+
+
+def test_three_axes_of_a_batch():
+    shapes = (2, 2, 3, 4, 9, 5), (2, 2, 4, 4, 17, 16)
+    assert made(volumes, *drawn(*shapes))[0].tapped
+    on_guard_pages(volumes, *shapes)
+
+
+def test_operands_that_lie_apart():
+    """Every other image, some lines and columns, and the first of more channels."""
+    big = np.full((4, 12, 31, 40), np.nan, "f4")
+    x, d = big[::2, 2:11, 3:23, :32], drawn((2, 9, 20, 6))[0]
+    x[...] = drawn(x.shape)[0]
+    walk = made(of_a_filter, d, x, pad=1)[0]
+    assert walk.tapped and walk.tapped.step == 40
+    found, wanted = of_a_filter(d, x, pad=1), of_a_filter.reference(d, x, pad=1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_bits_for_every_thread_count():
+    """Sums wait between blocks of summed positions, which end in the middle of a line."""
+    d, x = drawn((3, 31, 37, 9), (3, 31, 37, 32))
+    assert_same_bits(lambda: of_a_filter(d, x, pad=1))
+
+
+@pytest.mark.skipif(not toolchain.avx2().is_host, reason="this machine cannot run AVX2's code")
+@pytest.mark.parametrize("rows", [3, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_vectors_of_256_bits(dtype: str, rows: int):
+    """Two vectors are a part of 16 channels; four, as few rows have elsewhere, would be of two taps."""
+    operands = drawn((2, 9, 20, rows), (2, 9, 20, 16), dtype=dtype)
+    call = of_a_filter.bind(of_a_filter.arguments(operands, {"pad": 1}))
+    executable = CpuExecutable(lower(call.program), toolchain.avx2())
+    arrays = dict(call.arrays)
+    compiled = executable.compiled(arrays)[-1]
+    assert walk_of(compiled).tapped and compiled.schedule.block_columns == 2
+    (found,), (wanted,) = executable.run(arrays), reference(call.program, arrays)
+    assert relative_error(found, wanted) < (1e-13 if dtype == "float64" else 1e-5)
