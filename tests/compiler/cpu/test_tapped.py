@@ -40,7 +40,7 @@ def of_a_filter(
 def along_one_axis(d: tw.Tile["n t o"], x: tw.Tile["n t c"], b: tw.Tile["s c"]) -> tw.Tile["o s c"]:
     """A factor that is computed, and what follows the sum."""
     window = x.at(t=tw.index("t") + tw.index("s") - 1)
-    return tw.tanh(tw.sum(tw.exp(d) * window, "n t")) + b["s c"]
+    return tw.tanh(tw.sum(tw.exp(d) * window, "n t") * 0.01) + b["s c"]
 
 
 @tw.op
