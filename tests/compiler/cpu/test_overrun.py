@@ -185,3 +185,19 @@ def test_the_same_bits_for_every_thread_count():
 def test_vectors_of_256_bits(dtype: str):
     operands = (array.astype(dtype) for array in drawn((2, 5, 9, 28), (7, 5, 3, 3)))
     on_avx2(conv2d, *operands, applies=lambda walk: walk.overrun, **AROUND)
+
+
+@tw.op
+def long_filters(x: tw.Tile["n c t"], k: tw.Tile["o c r"]) -> tw.Tile["n o u"]:
+    """Filters that are computed, and so packed, of many taps that lie side by side."""
+    u = tw.axis("u", tw.size("t") - tw.size("r") + 1)
+    return tw.sum(x.at(t=u + tw.index("r")) * tw.exp(k), "c r")
+
+
+def test_filters_of_many_taps_are_turned_while_they_are_packed():
+    """Their number is no power of two."""
+    shapes = (2, 3, 90), (5, 3, 35)
+    call = long_filters.bind(long_filters.arguments(drawn(*shapes), {}))
+    (walk,) = walks(call.program, call.arrays)
+    assert walk.overrun and not walk.direct
+    on_guard_pages(long_filters, *shapes)

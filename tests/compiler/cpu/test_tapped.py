@@ -185,3 +185,19 @@ def test_vectors_of_256_bits(dtype: str, rows: int):
     assert walk_of(compiled).tapped and compiled.schedule.block_columns == 2
     (found,), (wanted,) = executable.run(arrays), reference(call.program, arrays)
     assert relative_error(found, wanted) < (1e-13 if dtype == "float64" else 1e-5)
+
+
+@tw.op
+def turned(d: tw.Tile["o n oh ow"], x: tw.Tile["n h w c"]) -> tw.Tile["o r s c"]:
+    """The other side lies along the sums, and is turned while it is packed."""
+    h, w = tw.index("oh") + tw.axis("r", 3) - 1, tw.index("ow") + tw.axis("s", 3) - 1
+    return tw.sum(d * x.at(h=h, w=w), "n oh ow")
+
+
+@pytest.mark.parametrize("rows", [5, pytest.param(7, marks=pytest.mark.exhaustive)])
+def test_rows_that_are_no_power_of_two_are_turned(rows: int):
+    """Lines of 37 end in the middle of a square."""
+    shapes = (rows, 3, 9, 37), (3, 9, 37, 16)
+    walk, schedule = made(turned, *drawn(*shapes))
+    assert walk.tapped and schedule.block_rows in (rows, 8)
+    on_guard_pages(turned, *shapes)

@@ -42,7 +42,7 @@ from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Live
 from tilewright.compiler.targets.cpu.contractions.multiply import multiplied
 from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
-from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range
+from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range, square_of
 from tilewright.compiler.targets.cpu.contractions.products import Products
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
 from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
@@ -160,7 +160,7 @@ class Blocks:
         elif self.walk.in_lines:
             right = b.constant(0, I64)
         self.left_panels = self._after(at, right)
-        left = b.add(b.mul(row_bytes, self.chunk_m), self.rows * self.rows * self.size)
+        left = b.add(b.mul(row_bytes, self.chunk_m), square_of(self.rows) ** 2 * self.size)
         at = self._after(self.left_panels, left)
         self.live = None
         if self.walk.sparse:

@@ -78,6 +78,7 @@ class Packing:
         self.size = size
         self.line = self.width * size
         self.together = together
+        self.square = square_of(lanes)
         self.turned = b.alloca(lanes * lanes * size)  # a square that is not whole
 
     def lines(self, positions: Value) -> Value:
@@ -90,9 +91,10 @@ class Packing:
         """The positions `own` for the summed positions `k`, panel after panel."""
         b = self.b
         depth = self.lines(b.sub(k[1], k[0]))
-        scope = Scope(b, scope.loaded, scope.layout, self.lanes, scope.coordinates, values=dict(scope.values))
         own_axis = "" if self.own.gathers(self.lanes) else self.own.last
         turned = contiguous_along(self.summed.last, self.node, own_axis, scope.layout)
+        lanes = self.square if turned else self.lanes
+        scope = Scope(b, scope.loaded, scope.layout, lanes, scope.coordinates, values=dict(scope.values))
         panel = self._transposed if turned else self._straight
         order = self._memory_order(scope)
         if order is not None:
@@ -206,7 +208,7 @@ class Packing:
     # --- transposed -------------------------------------------------------------------------------
 
     def _transposed(self, scope: Scope, start: Value, first: Value, own: Range, k: Range) -> None:
-        """Squares of `lanes` own positions × `lanes` summed ones.
+        """Squares of `lanes` own positions × as many summed ones, or the next power of two.
 
         Positions past the end repeat the last one. Rows past the end of a run fall where the next run, or the
         next panel, is packed later, or into the padding behind the last one.
@@ -221,7 +223,7 @@ class Packing:
                 self._squares([place.child(run.coordinates) for place in places], column, run)
 
     def _squares(self, places: list[Scope], start: Value, run: Run) -> None:
-        b, lanes = self.b, self.lanes
+        b, lanes = self.b, self.square
         self._hoist(places, frozenset({self.summed.last}))
         whole = b.mul(b.div(run.count, b.constant(lanes, I64), signed=False), lanes)
         with b.loop(0, whole, lanes) as step:
@@ -230,7 +232,7 @@ class Packing:
             self._square(places, start, run, whole, b.sub(run.count, whole))
 
     def _square(self, places: list[Scope], start: Value, run: Run, step: Value, count: Value | None) -> None:
-        b, lanes = self.b, self.lanes
+        b, lanes = self.b, self.square
         mask = None
         if count is not None:
             mask = b.cmp("lt", b.iota(I64.vector(lanes)), b.splat(count, lanes))
@@ -242,7 +244,8 @@ class Packing:
             if mask is not None and self.together > 1:  # it may share a word with what is not past the end
                 value = b.select(mask, value, b.constant(0, value.type))
             values.append(value)
-        rows = b.transpose(values)
+        values += values[-1:] * (lanes - self.lanes)
+        rows = [b.slice(row, 0, self.lanes) if lanes > self.lanes else row for row in b.transpose(values)]
         line = b.offset(start, b.mul(self._line(b.add(run.offset, step)), self.line))
         if self.together == 1 or len(self.summed.moving) == 1:
             self._write(rows, False, line)
@@ -259,7 +262,9 @@ class Packing:
         of them and the sums are walked in another order.
         """
         node, layout = self.node, scope.layout
-        if not isinstance(node, Read) or self.together > 1 or not set(self.summed.moving) <= set(node.names):
+        if not isinstance(node, Read) or self.together > 1 or self.square > self.lanes:
+            return None
+        if not set(self.summed.moving) <= set(node.names):
             return None
         order = tuple(sorted(self.summed.moving, key=node.names.index))
         if order == self.summed.moving or order[-1] not in unit_axes(node, layout)[0]:
@@ -377,6 +382,11 @@ def slides(node: At, axis: str) -> str:
     if not moved:
         return axis
     return moved[0] if len(moved) == 1 and affine(places[moved[0]]).step(axis) == 1 else ""
+
+
+def square_of(lanes: int) -> int:
+    """The side of the squares in which so many own positions are turned."""
+    return 1 << (lanes - 1).bit_length()
 
 
 def contiguous_along(summed: str, side: Node, own: str, layout: Layout) -> bool:

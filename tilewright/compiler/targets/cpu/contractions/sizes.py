@@ -9,6 +9,7 @@ from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
 from tilewright.compiler.targets.cpu.contractions.lines import CLOSE, SIDE_BY_SIDE
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
+from tilewright.compiler.targets.cpu.contractions.panels import square_of
 from tilewright.compiler.targets.cpu.contractions.sides import FEW
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
@@ -105,7 +106,7 @@ def workspace_bytes(
     if walk.even:
         row_bytes, noted = 0, ADDRESS * walk.runs(extents) * len(walk.summed)
     zeros = walk.span(extents) + 8 if walk.direct else 0
-    elements = zeros + right + rows * rows + sizes.waiting
+    elements = zeros + right + square_of(rows) ** 2 + sizes.waiting
     panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
     noted += panels * (walk.runs(extents) + MORE) * ENTRY
     return _round_up(noted + row_bytes * sizes.chunk_m + elements * item_bytes + 4096, LINE)
