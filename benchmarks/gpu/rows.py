@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,6 +58,10 @@ def layer_norm(length: int, rows: int | None = None) -> Operation:
     )
 
 
+def in_float32(operation: Operation) -> Operation:
+    return replace(operation, dtype=torch.float32, tolerance=64)
+
+
 def labels(device: str, sizes: Shapes) -> torch.Tensor:
     count, classes = sizes.get("x", ())[0], sizes["weight"][0] if "weight" in sizes else sizes["x"][1]
     generator = torch.Generator(device).manual_seed(SEED)
@@ -86,6 +91,7 @@ ROWS = [
     *(forward(f"layer_norm {length}", "rows", layer_norm(length), aim=BANDWIDTH) for length in LENGTHS[::2]),
     backward("rms_norm 4096×16384", "rows", rms_norm(16384, 4096), aim="2.5 TB/s", compiles=True),
     backward("layer_norm 4096×16384", "rows", layer_norm(16384, 4096), aim="2.5 TB/s"),
+    backward("rms_norm 64×1048576, float32", "rows", in_float32(rms_norm(2**20, 64)), aim="2 TB/s"),
     forward("cross_entropy 4096×32768", "rows", cross_entropy(4096, 32768), aim=BANDWIDTH, compiles=True),
     forward("cross_entropy 1024×131072", "rows", cross_entropy(1024, 131072), aim=BANDWIDTH),
     backward("cross_entropy 4096×32768", "rows", cross_entropy(4096, 32768), aim=BANDWIDTH),
@@ -143,6 +149,14 @@ OTHERS = [
         "cumsum, float32", "scans",
         Operation(
             K.cumsum, lambda x: x.cumsum(-1), PLANE, {"x": (3, 33)}, dtype=torch.float32, tolerance=256
+        ),
+        aim="torch",
+    ),
+    forward(
+        "cumsum of one row, float32", "scans",
+        Operation(
+            K.cumsum, lambda x: x.cumsum(-1), {"x": (1, 2**26)}, {"x": (1, 99)}, dtype=torch.float32,
+            tolerance=256,
         ),
         aim="torch",
     ),
