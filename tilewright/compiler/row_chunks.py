@@ -16,14 +16,16 @@ Every phase that reduces becomes a kernel of partial results and one that finish
 behind the last reduction is pointwise; where a sum across the rows goes with it, as for a weight's gradient,
 both are a kernel whose rows are the few positions across, or chunks of these if the sum is kept in parts.
 
-A phase that scans is walked once more: its scans need what comes before their chunks. Where one scans what
-another has found, there are as many walks more. Chunks are counted in the order in which the scans walk. No
-combine needs an element that changes nothing: nothing comes before the first chunk, and what the last one
-ends with, which may be ragged, comes before none.
+What needs a scan waits for a walk more, in which the ends of the chunks are found: that of an earlier
+phase, if what is scanned is known there, or one of its own. Where one scans what another has found, there
+are as many walks more. Chunks are counted in the order in which the scans walk. No combine needs an element
+that changes nothing: nothing comes before the first chunk, and what the last one ends with, which may be
+ragged, comes before none.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,29 +80,6 @@ class _Walk:
     finals: tuple[Output, ...]
 
 
-def _walks(phase: Phase, stores: Sequence[Output], started: Collection[tuple]) -> list[_Walk]:
-    """The walks of a phase: what needs a scan waits for what comes before the chunks, if it is not known."""
-    waits: dict[Node, int] = {}
-    for node in topological(phase.roots):
-        below = max((waits[a] for a in node.args), default=0)
-        if isinstance(node, Reduce):
-            below = 0
-        elif isinstance(node, Scan) and _anew(node).loop not in started:
-            below += 1
-        waits[node] = below
-    last = max((waits[root] for root in phase.roots), default=0)
-    finished = max((waits[r.arg] for r in phase.reductions), default=last)
-    return [
-        _Walk(
-            tuple(r for r in phase.reductions if waits[r.arg] == n),
-            tuple(scan for scan in phase.scans if waits[scan] == n + 1),
-            tuple(stores) if n == last else (),
-            phase.finals if n == finished else (),
-        )
-        for n in range(last + 1)
-    ]
-
-
 class _Cutter:
     """Writes the kernels of one. `finished` are its reductions so far, read from memory; `started` scans know
     what comes before their chunks.
@@ -128,10 +107,35 @@ class _Cutter:
             if not phase.reductions and not phase.scans:
                 across += stores
                 continue
-            for walk in _walks(phase, stores, {_anew(scan).loop for scan in self.started}):
+            for walk in self._walks(phase, stores):
                 self._walk(walk, self._later(number, walk))
         self._store(across)
         return Cut(tuple(self.kernels), tuple(self.between), self.axis)
+
+    def _walks(self, phase: Phase, stores: Sequence[Output]) -> list[_Walk]:
+        """The walks of a phase: what needs a scan waits for what comes before the chunks, if it is not known.
+
+        Ends of scans are found as early as their operands are known, for later phases as well.
+        """
+        started = {_anew(scan).loop for scan in self.started}
+        waits: dict[Node, float] = {}
+        for node in topological((*phase.roots, *self.kernel.scans)):
+            waits[node] = max((waits[a] for a in node.args), default=0)
+            if isinstance(node, Reduce):
+                waits[node] = 0 if node in self.finished else math.inf
+            elif isinstance(node, Scan) and _anew(node).loop not in started:
+                waits[node] += 1
+        last = max((waits[root] for root in phase.roots), default=0)
+        finished = max((waits[r.arg] for r in phase.reductions), default=last)
+        return [
+            _Walk(
+                tuple(r for r in phase.reductions if waits[r.arg] == n),
+                tuple(scan for scan in self.kernel.scans if waits[scan] == n + 1),
+                tuple(stores) if n == last else (),
+                phase.finals if n == finished else (),
+            )
+            for n in range(int(last) + 1)
+        ]
 
     def _later(self, number: int, walk: _Walk) -> set[Node]:
         """The nodes of what is computed behind a walk of a phase."""

@@ -98,6 +98,12 @@ def known_before(x: tw.Tile["n t"]):
     return tw.cumsum(x, "t", exclusive=True) - top, c / (1 + top * top), tw.argcummax(x, "t")
 
 
+@tw.op
+def down(x: tw.Tile["t n"], *, reverse=False, exclusive=False):
+    """Neighbours in memory are scanned together."""
+    return tw.cumsum(tw.exp(x), "t", reverse=reverse, exclusive=exclusive) * tw.sum(x, "t")
+
+
 # --- how many programs ------------------------------------------------------------------------------------
 
 
@@ -183,6 +189,14 @@ def test_operands_that_lie_otherwise(lay, short_enough: None):
     for n in (3, 20)[: 1 if lay is np.asfortranarray else 2]:
         call = bound(recurrence, drawn(132), lay(drawn(n, 132)), reverse=True)
         assert len(shared(call)) == 2
+        check(call)
+
+
+def test_columns_go_on_from_the_chunks_before(short_enough: None):
+    for ways in WAYS:
+        call = bound(down, drawn(99, 3), **ways)
+        assert len(shared(call)) == 2
+        assert all(step.schedule.block_rows == 4 for step in recipe(call).steps if step.kernel.split)
         check(call)
 
 
@@ -321,6 +335,7 @@ def test_tuples_and_what_surrounds_them_compile(target: str):
         across = np.empty((500_000, 2), dtype).T
         for laid in (x, across):
             compiled(everything, target, laid, a, reverse=True, exclusive=True)
+        compiled(down, target, np.empty((100_000, 200), dtype), exclusive=True)
         compiled(recurrence.vjp, target, a, x, x)
         compiled(nested, target, x)
         compiled(turning, target, x, across)
