@@ -200,20 +200,20 @@ def test_columns_go_on_from_the_chunks_before(short_enough: None):
         check(call)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ("cummax", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("cumsum", "logcumsumexp"))),
-)
+OTHERS = ("cumsum", "cumprod", "cummin", "logcumsumexp", "argcummax", "argcummin")
+
+
+@pytest.mark.parametrize("name", ["cummax", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in OTHERS)])
 def test_special_values_go_no_other_way_than_the_scan(name: str, short_enough: None):
     """They are in the first chunk, in the middle and in the last, whose tail is beyond the row."""
     x = np.round(drawn(7, 99) * 2)
     x[0, 3], x[1, 45], x[2, 98], x[3, 0], x[4] = np.nan, np.inf, -np.inf, np.nan, -np.inf
     x[5, ::2], x[5, 1::2], x[6, 33], x[6, 70] = -0.0, 0.0, np.inf, -np.inf
-    for ways in WAYS[::2]:
-        op = named(name, **ways)
+    for reverse in (False, True):
+        op = named(name, reverse=reverse)
         call = bound(op, x)
         assert len(shared(call)) == 2
-        np.testing.assert_allclose(run(call)[0], op.reference(x), rtol=2e-5, atol=2e-5, err_msg=str(ways))
+        np.testing.assert_allclose(run(call)[0], op.reference(x), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -285,9 +285,9 @@ def always_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("special", (False, True))
-def test_many_random_programs(special: bool, always_cut: None):
-    campaign(on(InterpreterExecutable), 400, special=special, **KINDS["scans"])()
+def test_many_random_programs(always_cut: None):
+    """Of moderate numbers: where products of factors overflow, it matters which are combined first."""
+    campaign(on(InterpreterExecutable), 400, **KINDS["scans"])()
 
 
 @pytest.mark.exhaustive
