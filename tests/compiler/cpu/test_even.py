@@ -15,7 +15,7 @@ from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu import toolchain
-from tilewright.compiler.targets.cpu.contractions import even, sides
+from tilewright.compiler.targets.cpu.contractions import sides
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 
 PADDED = {"before": 1, "behind": 1}
@@ -53,7 +53,7 @@ def gradient_of_filter(*operands: np.ndarray, **constants: int) -> CompiledKerne
 def test_register_blocks_fill_lines(width: int, rows: int):
     made = contraction_of(*drawn((2, 3, width, 16), (16, 3, 3, 16)), **PADDED)
     walk = walk_of(made)
-    assert walk.even == sides.Even(1, 16, rows, False)
+    assert walk.even == sides.Even(1, 16, rows, False, edges=1)
     assert (made.schedule.block_rows, made.schedule.block_columns) == (rows, 1)
 
 
@@ -61,7 +61,7 @@ def test_register_blocks_fill_lines(width: int, rows: int):
 @pytest.mark.parametrize("filters", [17, 32])
 def test_two_vectors_of_columns_have_half_as_many_rows(filters: int):
     made = contraction_of(*drawn((2, 3, 56, 16), (filters, 3, 3, 16)), **PADDED)
-    assert walk_of(made).even == sides.Even(1, 16, 14, False, 2)
+    assert walk_of(made).even == sides.Even(1, 16, 14, False, 2, 1)
     assert (made.schedule.block_rows, made.schedule.block_columns) == (14, 2)
 
 
@@ -81,13 +81,32 @@ def test_the_taps_of_a_filters_gradient_lie_evenly():
 
 
 @needs_wide_vectors
+@pytest.mark.parametrize(
+    ("taps", "constants", "edges"),
+    [
+        (5, {"before": 2, "behind": 1}, 2),
+        (5, {"before": 3, "behind": 3, "stride": 2}, 2),
+        (9, {"before": 8, "behind": 8}, 8),
+        (3, {}, 0),
+    ],
+)
+def test_how_many_rows_may_be_outside(taps: int, constants: dict[str, int], edges: int):
+    """More of them than are looked at one by one have addresses of their own."""
+    made = contraction_of(*drawn((2, 9, 56, 16), (16, 3, taps, 16)), **constants)
+    even = walk_of(made).even
+    assert even and even.edges == edges
+
+
+@needs_wide_vectors
 @pytest.mark.parametrize("stride", [1, 2])
 def test_addresses_are_displacements(stride: int):
     """Of 28 rows all but those that may be outside are read from one register."""
     image, filters = drawn((1, 60, 56 * stride, 16), (16, 3, 3, 16))
     text = channels_last.code(image, filters, stride=stride, **PADDED, target="asm")
     lines = [line for line in text.splitlines() if "vfmadd" in line and "{1to16}" in line]
-    for row in range(even.EDGES, 28 - even.EDGES):
+    even = walk_of(contraction_of(image, filters, stride=stride, **PADDED)).even
+    assert even and even.edges == 1
+    for row in range(even.edges, 28 - even.edges):
         assert any(f"\t{64 * stride * row}(" in line for line in lines), f"row {row}, first summed position"
 
 
@@ -128,6 +147,8 @@ CASES = [
             ((2, 9, 57, 3), (32, 3, 3, 3), {"stride": 2, **PADDED}),
             ((1, 4, 20, 33), (31, 3, 3, 33), {"before": 1, "behind": 1, "wide": 9}),
             ((3, 3, 41, 16), (18, 3, 5, 16), {"dilation": 2, "before": 4, "behind": 4}),
+            ((2, 5, 33, 16), (16, 3, 9, 16), {"before": 8, "behind": 8}),
+            ((2, 5, 12, 16), (16, 5, 5, 16), {"before": 4, "behind": 4}),
         )
     ),
 ]

@@ -35,7 +35,7 @@ from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.program import At
 
-EDGES = 2  # rows at each end of a register block that may be outside without all of them having addresses
+MOST_EDGES = 4  # rows at each end of a register block that may be outside without all having addresses
 
 
 class EvenRows:
@@ -118,8 +118,8 @@ class EvenRows:
         places = self._evenly(first)
         if not self.unproven:
             return self.products.run(right, run, places, start, self._following(first))
-        edges = min(EDGES, self.rows // 2)
-        middle = [self._is_inside(at(number)) for number in (edges, self.rows - 1 - edges)]
+        edges = min(self.even.edges, MOST_EDGES, self.rows // 2)
+        middle = [self._is_inside(at(number)) for number in {edges, self.rows - 1 - edges}]
         with b.if_(b.and_(*middle), [value.type for value in start]) as choice:
             for number in (*range(edges), *range(self.rows - edges, self.rows)):
                 places[number] = b.select(self._is_inside(at(number)), places[number], self.addresses.zeros)

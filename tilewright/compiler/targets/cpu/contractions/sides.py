@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -45,7 +45,8 @@ WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the co
 class Even:
     """Rows that lie evenly along lines: how many of the last axes of their side that move are a line, the
     elements from row to row, the rows of register blocks that fill a line best, whether the operand does not
-    fit into the second cache, and the vectors that have room for all columns.
+    fit into the second cache, the vectors that have room for all columns, and the rows at each end of a line
+    that may be outside of the operand.
     """
 
     axes: int
@@ -53,10 +54,11 @@ class Even:
     rows: int
     far: bool
     vectors: int = 1
+    edges: int = 0
 
     @property
     def text(self) -> str:
-        return f"{self.axes}:{self.apart}:{self.rows}x{self.vectors}" + self.far * ":far"
+        return f"{self.axes}:{self.apart}:{self.rows}x{self.vectors}:{self.edges}" + self.far * ":far"
 
 
 @dataclass(frozen=True)
@@ -245,8 +247,19 @@ def _even(
         lines = (line for line in lines if line[1].axes == 1 or node in within)
         best = min(lines, key=lambda line: line[0], default=None)
         if best is not None:
-            found[node] = best[1]
+            found[node] = replace(best[1], edges=_edges(node, own, extents))
     return found
+
+
+def _edges(node: At, own: Sequence[str], extents: Mapping[str, int]) -> int:
+    """The rows at each end of a line that may be outside of the operand, if that is known."""
+    line = next(axis for axis in reversed(own) if extents[base(axis)] > 1)
+    ends = ends_of(node, extents) or {}
+    found = [0]
+    for axis, position in zip(node.along, node.positions, strict=True):
+        pace = abs(affine(position).step(line) or 0)
+        found += [-(-reach // pace) for reach in ends.get(axis, ()) if pace]
+    return max(found)
 
 
 def _lines(
