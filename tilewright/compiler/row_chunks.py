@@ -18,20 +18,21 @@ both are a kernel whose rows are the few positions across, or chunks of these if
 
 What needs a scan waits for a walk more, in which the ends of the chunks are found: that of an earlier
 phase, if what is scanned is known there, or one of its own. Where one scans what another has found, there
-are as many walks more. Chunks are counted in the order in which the scans walk. No combine needs an element
-that changes nothing: nothing comes before the first chunk, and what the last one ends with, which may be
-ragged, comes before none.
+are as many walks more. What a scan has found goes through memory to walks that need it again: kernels may
+round differently, and a value that is compared must be the same in all. Chunks are counted in the order in
+which the scans walk. No combine needs an element that changes nothing: nothing comes before the first
+chunk, and what the last one ends with, which may be ragged, comes before none.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tilewright.compiler.chunks import is_chunk_axis
-from tilewright.compiler.nest import Buffer, Kernel, Output, Phase, Split, Start
+from tilewright.compiler.nest import Buffer, Kernel, Output, Phase, Split, Start, evaluated, outermost
 from tilewright.compiler.phases import write_phases
 from tilewright.dsl.dtypes import DType, int64
 from tilewright.dsl.program import At, Const, Index, Map, Node, Param, Read, Reduce, Scan, topological
@@ -79,10 +80,25 @@ class _Walk:
     stores: tuple[Output, ...]
     finals: tuple[Output, ...]
 
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What it computes at each position."""
+        operands = (operand for scan in self.scans for operand in scan.operands)
+        return (*(r.arg for r in self.reductions), *operands, *(o.node for o in self.stores))
+
+
+def _later(walks: Sequence[_Walk], phases: Sequence[Phase]) -> list[Node]:
+    """What some walks of a phase and the phases behind it compute."""
+    return [
+        node
+        for computed in (*walks, *phases)
+        for node in (*computed.roots, *(output.node for output in computed.finals))
+    ]
+
 
 class _Cutter:
-    """Writes the kernels of one. `finished` are its reductions so far, read from memory; `started` scans know
-    what comes before their chunks.
+    """Writes the kernels of one. `finished` are its reductions so far, read from memory, and the scans that
+    are; `started` scans know what comes before their chunks. `across` is stored by the last kernel.
     """
 
     def __init__(self, kernel: Kernel, axis: str, extents: Mapping[str, int]):
@@ -91,6 +107,7 @@ class _Cutter:
         self.extents = extents
         self.finished: dict[Node, Node] = {}
         self.started: dict[Scan, Node] = {}
+        self.across: list[Output] = []
         self.between: list[Buffer] = []
         self.kernels: list[Kernel] = []
         self.walks = 0
@@ -100,16 +117,16 @@ class _Cutter:
             self.alike.setdefault(_anew(scan).loop, []).append(scan)
 
     def cut(self) -> Cut:
-        across: list[Output] = []
         for number, phase in enumerate(self.kernel.phases):
-            across += [output for output in phase.stores if output.accumulate]
+            self.across += [output for output in phase.stores if output.accumulate]
             stores = [output for output in phase.stores if not output.accumulate]
             if not phase.reductions and not phase.scans:
-                across += stores
+                self.across += stores
                 continue
-            for walk in self._walks(phase, stores):
-                self._walk(walk, self._later(number, walk))
-        self._store(across)
+            walks = self._walks(phase, stores)
+            for place, walk in enumerate(walks):
+                self._walk(walk, _later(walks[place + 1 :], self.kernel.phases[number + 1 :]))
+        self._store(self.across)
         return Cut(tuple(self.kernels), tuple(self.between), self.axis)
 
     def _walks(self, phase: Phase, stores: Sequence[Output]) -> list[_Walk]:
@@ -137,17 +154,10 @@ class _Cutter:
             for n in range(int(last) + 1)
         ]
 
-    def _later(self, number: int, walk: _Walk) -> set[Node]:
-        """The nodes of what is computed behind a walk of a phase."""
-        phase, *phases = self.kernel.phases[number:]
-        finals = () if walk.finals else phase.finals
-        roots = [o.node for o in finals]
-        roots += [n for later in phases for n in (*later.roots, *(o.node for o in later.finals))]
-        return set(topological(roots))
-
-    def _walk(self, walk: _Walk, later: Collection[Node]) -> None:
+    def _walk(self, walk: _Walk, later: Sequence[Node]) -> None:
         """The two kernels of a walk: partial results, then these finished, and what is left."""
         parallel, axes = self.kernel.parallel, (*self.kernel.parallel, self.axis)
+        values = self._values(walk, later)
         number, self.walks = self.walks, self.walks + 1
         parts = [self._buffer(f"part {number}.{n}", axes, r.dtype) for n, r in enumerate(walk.reductions)]
         pieces = [
@@ -157,22 +167,38 @@ class _Cutter:
         groups = [self.alike[loop] for loop in dict.fromkeys(_anew(scan).loop for scan in walk.scans)]
         found = [self._ends(group) for group in groups]
         pieces += [end for ends in found for end in ends.values()]
-        pieces += [replace(output, node=self._known(output.node)) for output in walk.stores]
+        stores = [replace(output, node=self._known(output.node)) for output in walk.stores]
+        if any(isinstance(node, Scan) for node in evaluated(o.node for o in stores)) or pieces:
+            pieces += stores
+        else:
+            self.across += stores
+        pieces += [Output(value, self._known(scan)) for scan, value in values.items()]
         self._add(axes, self.kernel.row, pieces, split=Split(self.axis, "row"))
+        self.finished |= {scan: _read(value) for scan, value in values.items()}
 
         whole: dict[Node, Node] = {
             r: Reduce(r.combine, (self.axis,), _read(part))
             for part, r in zip(parts, walk.reductions, strict=True)
         }
         ends = [replace(o, node=replace_nodes(o.node, {**self.finished, **whole})) for o in walk.finals]
+        needed_later = set(topological(later))
         for n, reduction in enumerate(walk.reductions):
-            if reduction in later:
+            if reduction in needed_later:
                 total = self._buffer(f"total {number}.{n}", parallel, reduction.dtype)
                 ends.append(Output(total, whole[reduction]))
                 self.finished[reduction] = _read(total)
         for group, of_chunks in zip(groups, found, strict=True):
             ends += self._begin(group, of_chunks)
         self._add(parallel, (self.axis,) if whole or groups else (), ends)
+
+    def _values(self, walk: _Walk, later: Sequence[Node]) -> dict[Scan, Buffer]:
+        """Memory for the scans that a walk computes whole and later ones need: each has its bits from one."""
+        now = set(evaluated(walk.roots, finished=Reduce))
+        wanted = outermost(later, lambda node: node in self.started, finished=Reduce)
+        again = [scan for scan in self.kernel.scans if scan in wanted and scan in now]
+        axes = (*self.kernel.parallel, *self.kernel.row)
+        new = [scan for scan in again if scan not in self.finished]
+        return {scan: self._buffer(f"value {len(self.between)}", axes, scan.dtype) for scan in new}
 
     def _ends(self, scans: Sequence[Scan]) -> dict[int, Output]:
         """The last values of scans of each chunk alone, by their numbers in the tuple."""
@@ -253,18 +279,17 @@ class _Cutter:
             single=(*self.kernel.single, *single),
         )
         loops = {scan.loop for scan in kernel.scans}
-        starts = (Start(self._started_scan(scan), state) for scan, state in self.started.items())
+        starts = (Start(self._over_known(scan), state) for scan, state in self.started.items())
         kernel = replace(kernel, starts=tuple(start for start in starts if start.scan.loop in loops))
         params = {p.name: p for p in self.kernel.inputs}
         params |= {b.name: Param(b.name, b.axes, b.dtype) for b in self.between}
         names = dict.fromkeys(n.param for n in kernel.nodes() if isinstance(n, Read))
         self.kernels.append(replace(kernel, inputs=tuple(params[name] for name in names)))
 
-    def _started_scan(self, scan: Scan) -> Scan:
-        """The scan as kernels have it now."""
-        known = self._known(scan)
-        assert isinstance(known, Scan)
-        return known
+    def _over_known(self, scan: Scan) -> Scan:
+        """The scan of operands that are known, even if it is known itself."""
+        operands = tuple(map(self._known, scan.operands))
+        return Scan(scan.which, scan.body, operands, scan.axis, scan.reverse, scan.initial)
 
 
 def _read(buffer: Buffer) -> Read:
