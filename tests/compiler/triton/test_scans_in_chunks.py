@@ -14,7 +14,7 @@ from tests.support.fake_cuda import FakeCuda, installed
 from tilewright.compiler import chunks
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.triton import calls, schedule
-from tilewright.compiler.targets.triton.binaries import compile_plan
+from tilewright.compiler.targets.triton.binaries import compile_plan, may_contract
 from tilewright.compiler.targets.triton.executable import InterpreterExecutable, source
 from tilewright.compiler.targets.triton.launch import whole_elements
 from tilewright.op.op import Call, Op
@@ -208,6 +208,21 @@ def test_what_is_compared_is_computed_once(short_enough: None):
         (found,) = run(call)
         np.testing.assert_array_equal(found.sum(1), 1)
         np.testing.assert_array_equal(found.argmax(1), np.cumsum(x, 1, np.float64).argmax(1))
+
+
+def test_what_scans_compare_is_rounded_alike_in_all_their_kernels():
+    @tw.op
+    def scaled(x: tw.Tile["t"], w: tw.Tile["t"]):
+        return tw.cummax(x * w + 1, "t")
+
+    @tw.op
+    def summed(x: tw.Tile["t"], w: tw.Tile["t"]):
+        return tw.cumsum(x * w + 1, "t")
+
+    x = np.empty(1 << 20, np.float32)
+    for op, contracted in ((scaled, False), (summed, True)):
+        found = [may_contract(step.kernel) for step in recipe(bound(op, x, x)).steps]
+        assert found == [contracted] * 3
 
 
 def test_columns_go_on_from_the_chunks_before(short_enough: None):

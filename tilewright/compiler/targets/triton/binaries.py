@@ -16,7 +16,7 @@ from tilewright.compiler.targets.triton.schedule import Schedule, default_schedu
 from tilewright.compiler.targets.triton.toolchain import Artefact, Target, compile_source
 from tilewright.compiler.version import code_version
 from tilewright.dsl.jumps import chooses, jumps
-from tilewright.dsl.program import Const, Map, Node
+from tilewright.dsl.program import Const, Map, Node, Scan, topological
 from tilewright.dsl.scalars import SCALARS
 from tilewright.runtime.cache import shared_cache
 
@@ -59,7 +59,8 @@ def may_contract(kernel: Kernel) -> bool:
     """Whether a product and a sum may become one rounding. Stated because Triton's default changes.
 
     Not where a value is compared with another kernel's version of it, which may have been rounded otherwise:
-    in the kernel that chooses a maximum, and in those that look for it.
+    in the kernel that chooses a maximum, and in those that look for it; in scans that compare, whose chunks
+    several kernels walk.
     """
     return not any(_needs_every_rounding(node) for node in kernel.nodes())
 
@@ -67,6 +68,8 @@ def may_contract(kernel: Kernel) -> bool:
 def _needs_every_rounding(node: Node) -> bool:
     if isinstance(node, Map) and SCALARS[node.function].same_bits:
         return True
+    if isinstance(node, Scan):
+        return any(map(_needs_every_rounding, topological(node.body)))
     return chooses(node) or (jumps(node) and len([a for a in node.args if not isinstance(a, Const)]) > 1)
 
 
