@@ -156,7 +156,7 @@ def test_a_gradient_is_shared_as_well():
 
 
 @pytest.mark.parametrize("ways", WAYS, ids=str)
-@pytest.mark.parametrize("shape", [(1, 137), (3, 65)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 137), pytest.param((3, 65), marks=pytest.mark.exhaustive)], ids=str)
 def test_scans_go_on_from_the_chunks_before(shape, ways, short_enough: None):
     for call in (
         bound(named("cumsum", **ways), drawn(*shape)),
@@ -201,13 +201,12 @@ def test_operands_that_lie_otherwise(lay, short_enough: None):
 
 def test_what_is_compared_is_computed_once(short_enough: None):
     """Kernels of one scan may have blocks of other lengths, which round otherwise."""
-    for seed in range(4):
-        x = np.asfortranarray(np.random.default_rng(seed).standard_normal((7, 203)).astype(np.float32))
-        call = bound(at_top, x)
-        assert len(shared(call)) >= 2
-        (found,) = run(call)
-        np.testing.assert_array_equal(found.sum(1), 1)
-        np.testing.assert_array_equal(found.argmax(1), np.cumsum(x, 1, np.float64).argmax(1))
+    x = np.asfortranarray(np.random.default_rng(0).standard_normal((7, 203)).astype(np.float32))
+    call = bound(at_top, x)
+    assert len(shared(call)) >= 2
+    (found,) = run(call)
+    np.testing.assert_array_equal(found.sum(1), 1)
+    np.testing.assert_array_equal(found.argmax(1), np.cumsum(x, 1, np.float64).argmax(1))
 
 
 def test_what_scans_compare_is_rounded_alike_in_all_their_kernels():
@@ -226,7 +225,7 @@ def test_what_scans_compare_is_rounded_alike_in_all_their_kernels():
 
 
 def test_columns_go_on_from_the_chunks_before(short_enough: None):
-    for ways in WAYS:
+    for ways in WAYS[::3]:
         call = bound(down, drawn(99, 3), **ways)
         assert len(shared(call)) == 2
         assert all(step.schedule.block_rows == 4 for step in recipe(call).steps if step.kernel.split)
@@ -250,7 +249,12 @@ def test_special_values_go_no_other_way_than_the_scan(name: str, short_enough: N
 
 
 @pytest.mark.parametrize(
-    "op", [named("cumprod").vjp, named("logcumsumexp").vjp, named("cummax", exclusive=True).vjp]
+    "op",
+    [
+        named("cumprod").vjp,
+        pytest.param(named("logcumsumexp").vjp, marks=pytest.mark.exhaustive),
+        named("cummax", exclusive=True).vjp,
+    ],
 )
 def test_gradients(op: Op, short_enough: None):
     call = bound(op, drawn(2, 111), drawn(2, 111))
