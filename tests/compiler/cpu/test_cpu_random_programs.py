@@ -37,7 +37,7 @@ check = on(CpuExecutable, check_in_place)
 
 @pytest.mark.parametrize("kind", EVERY_DAY)
 def test_random_programs(kind: str):
-    campaign(check, 18, **KINDS[kind])()
+    campaign(check, 14, **KINDS[kind])()
 
 
 @pytest.mark.exhaustive

@@ -187,7 +187,7 @@ def endless_rows(x: tw.Tile["n t"], *, reverse=False, exclusive=False):
     return c, h, tw.sum(h * x, "t"), tw.max(c, "t"), tw.argcummax(x, "t", reverse=reverse)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_endless_rows(reverse: bool, dtype: type, endless: None):
     for extent in (64, 300, 9001):

@@ -128,12 +128,12 @@ def test_a_filters_gradient_packs_nothing():
 
 CASES = [
     ((2, 3, 29, 5), (7, 3, 3, 5), PADDED),
-    ((1, 4, 33, 18), (16, 2, 5, 18), {"before": 2, "behind": 1}),
-    ((2, 5, 29, 3), (12, 3, 3, 3), {"stride": 2, **PADDED}),
     ((2, 4, 30, 9), (27, 3, 3, 9), PADDED),
     *(
         pytest.param(*case, marks=pytest.mark.exhaustive)
         for case in (
+            ((1, 4, 33, 18), (16, 2, 5, 18), {"before": 2, "behind": 1}),
+            ((2, 5, 29, 3), (12, 3, 3, 3), {"stride": 2, **PADDED}),
             ((2, 3, 8, 9), (1, 3, 3, 9), PADDED),
             ((2, 5, 31, 8), (3, 3, 7, 8), {"before": 3, "behind": 3}),
             ((1, 9, 57, 16), (16, 3, 3, 16), {"stride": 2, **PADDED}),

