@@ -17,6 +17,7 @@ from tilewright.compiler.in_place import Out, replaceable
 from tilewright.compiler.joined import Call, joined
 from tilewright.compiler.long_rows import cut
 from tilewright.compiler.nest import Kernel, Plan, indexed_reads
+from tilewright.compiler.one_chunk import in_one_chunk
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.placed import placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
@@ -94,6 +95,7 @@ class CpuExecutable:
         self, plan: Plan, target: toolchain.CpuTarget | None = None, choose: Choose = default_schedule
     ):
         self.plan = plan
+        self._own_plan = str([kernel.name for kernel in plan.kernels])
         self.choose = choose
         self.target = target or toolchain.host()
         self._text = to_text(plan.program)
@@ -102,6 +104,7 @@ class CpuExecutable:
         self._kernels: dict[tuple, CompiledKernel] = {}
         self._recipes: Recent[tuple, Recipe] = Recent(MAX_RECIPES)
         self._empty: dict[Program, CpuExecutable] = {}
+        self._whole: dict[str, CpuExecutable] = {}
 
     def run(
         self, arguments: Arrays, scalars: Scalars | None = None, out: Out | None = None
@@ -148,11 +151,19 @@ class CpuExecutable:
             found = self._empty[program] = CpuExecutable(lower(program), self.target, self.choose)
         return found
 
+    def _of(self, plan: Plan) -> CpuExecutable:
+        """The executable of a plan of the same Program."""
+        made = CpuExecutable(plan, self.target, self.choose)
+        return self._whole.setdefault(made._own_plan, made)
+
     def _new_recipe(self, operands: Sequence[np.ndarray], extents: dict[str, int], fresh: bool) -> Recipe:
         for kernel in self.plan.kernels:
             for axis in kernel.axes():
                 if is_chunk_axis(axis):
                     extents[axis] = chunk_extent(axis, extents)
+        whole = in_one_chunk(self.plan, extents)
+        if whole is not self.plan:
+            return self._of(whole)._new_recipe(operands, extents, fresh)
         in_place, inside = self._in_place(extents)
         inside = {**unmoved(self.plan, extents), **inside}
         places = self._places(operands, extents, inside)
@@ -322,6 +333,7 @@ class CpuExecutable:
         openmp = loading.openmp() is not None
         material = {
             "program": self._text,
+            "plan": self._own_plan,
             "kernel": position,
             "single": str(kernel.single),
             "indexed": str(indexed_reads(kernel)),
