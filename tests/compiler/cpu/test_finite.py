@@ -22,9 +22,9 @@ def one_position(x: tw.Tile["n h w c"], k: tw.Tile["o c"], *, pad: int = 3) -> t
 
 
 @tw.op
-def phases(x: tw.Tile["n h c"], k: tw.Tile["r c o"]) -> tw.Tile["n h t o"]:
-    """Two phases of a filter: of an odd number of taps the second has one fewer."""
-    t, u = tw.axis("t", 2), tw.axis("u", (tw.size("r") + 1) // 2)
+def phases(x: tw.Tile["n h c"], k: tw.Tile["r c o"], *, more: int = 0) -> tw.Tile["n h t o"]:
+    """Two phases of a filter: of an odd number of taps the second has one fewer, and neither has `more`."""
+    t, u = tw.axis("t", 2), tw.axis("u", (tw.size("r") + 1) // 2 + more)
     return tw.sum(x.at(h=tw.index("h") + u) * k.at(r=t + 2 * u), "u c")
 
 
@@ -45,6 +45,7 @@ CALLS = [
     pytest.param(conv2d, [(2, 32, 12, 12), (64, 32, 3, 3)], {"pad": 1}, id="images along their lines"),
     pytest.param(one_position, [(2, 5, 13, 32), (64, 32)], {}, id="rows without any run"),
     pytest.param(phases, [(3, 40, 64), (5, 64, 64)], {}, id="taps that do not exist"),
+    pytest.param(phases, [(3, 40, 64), (5, 64, 16)], {"more": 2}, id="no taps for even rows"),
     pytest.param(of_a_filter, [(2, 12, 20, 9), (2, 12, 20, 16)], {}, id="taps along channels"),
 ]
 

@@ -255,6 +255,8 @@ class Blocks:
             with b.if_(missing):
                 if self.even:
                     self.even.note(k)
+                    if self.left_finite:
+                        self.even.look_along(scope, self.left_finite, rows, k)
                 else:
                     self._note_rows(scope, rows, k)
             self._panels(scope, (m[0], n[0]), rows, columns, k)

@@ -129,6 +129,15 @@ class EvenRows:
             choice.yield_(*self.products.run(right, self._passed_over(run), places, start))
         return choice.results
 
+    def look_along(self, scope: Scope, finite: Finite, rows: Range, k: Range) -> None:
+        """Find out whether these rows are finite."""
+        finite.begin()
+        with self.b.loop(*rows, self.rows) as row:
+            block = self.block(row.index)
+            with self.summed.runs(*k) as run:
+                self._each_apart(scope, block, {**run.coordinates, **self.summed.inner(run.first)})
+                finite.look_along(self.line, self.rows, run.count)
+
     def _passed_over(self, run: Run) -> Run:
         """A run of rows that have addresses of their own, with no positions where all are outside."""
         if not self.others:
