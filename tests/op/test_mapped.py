@@ -158,6 +158,29 @@ def same(found, expected):
         np.testing.assert_allclose(one, other.detach().numpy(), 1e-9, 1e-11)
 
 
+@tw.op
+def scaled(x: tw.Tile["n"], w: tw.Tile["n"]):
+    """The second result knows nothing of the first operand."""
+    return x * w, tw.sum(w * w, "n")
+
+
+def test_a_result_that_is_the_same_for_all_is_given_once():
+    """Its cotangent comes once, too; mapped again, it has the outer dimension alone."""
+    rng = np.random.default_rng(3)
+    x, w, d = rng.standard_normal((4, 5)), rng.standard_normal(5), rng.standard_normal((4, 5))
+    mapped = tw.vmap(scaled, (0, None), (-1, None))
+    products, squares = mapped(x, w)
+    np.testing.assert_allclose(products, (x * w).T)
+    np.testing.assert_allclose(squares, np.sum(w * w))
+    dx, dw = mapped.vjp(x, w, d.T, np.array(2.0))
+    np.testing.assert_allclose(dx, d * w)
+    np.testing.assert_allclose(dw, np.sum(d * x, 0) + 4 * w)
+    weights = rng.standard_normal((3, 5))
+    products, squares = tw.vmap(mapped, (None, 0))(x, weights)
+    np.testing.assert_allclose(products, np.einsum("in,jn->jni", x, weights))
+    np.testing.assert_allclose(squares, np.sum(weights**2, 1))
+
+
 @pytest.mark.parametrize(
     ("in_axes", "out_axes"), [((1, None), (1, 0)), ((-1, 1), (-1, -2)), ((0, -1), 1)], ids=str
 )
@@ -319,8 +342,10 @@ def test_messages(data):
         tw.vmap(loss, ("x", 0, 0))
     with pytest.raises(ArgumentError, match="in_axes has 2 entries"):
         tw.vmap(loss, (0, 0))
-    with pytest.raises(ArgumentError, match="out_axes are dimensions, got None"):
-        tw.vmap(loss, 0, None)
+    with pytest.raises(ArgumentError, match=r"out_axes are dimensions or None, got 0\.5"):
+        tw.vmap(loss, 0, 0.5)
+    with pytest.raises(ArgumentError, match="out_axes is None for the result y, which differs from position"):
+        tw.vmap(loss, {"w": None}, None)(x, w, t)
     with pytest.raises(ShapeError, match="out_axes asks for dimension 2 of the result y, which has 1"):
         tw.vmap(loss, {"w": None}, 2)(x, w, t)
     with pytest.raises(ArgumentError, match="out_axes has 2 entries for 1 results"):

@@ -29,16 +29,17 @@ from tilewright.runtime.recent import Recent
 
 Place = int | None
 InAxes = int | Mapping[str, Place] | Sequence[Place]
-OutAxes = int | Sequence[int]
+OutAxes = Place | Sequence[Place]
 
 
 def vmap(op: Op, in_axes: InAxes = 0, out_axes: OutAxes = 0) -> MappedOp:
     """The op at every position along one dimension of its operands, its results along one dimension more.
 
     `in_axes` is that dimension, for all operands, by position or by name (None: the operand is the same for
-    all positions), `out_axes` where it stands in the results, for all of them or by position. Gradients lie
-    as their operands do. Random numbers depend on the seed and the position within the op alone: map the seed
-    to draw others at each position. Raises `ArgumentError` where `in_axes` or `out_axes` do not fit.
+    all positions), `out_axes` where it stands in the results, for all of them or by position (None: a result
+    is the same for all positions, and is given once). Gradients lie as their operands do. Random numbers
+    depend on the seed and the position within the op alone: map the seed to draw others at each position.
+    Raises `ArgumentError` where `in_axes` or `out_axes` do not fit.
     """
     if not isinstance(op, Op):
         raise ArgumentError(f"tw.vmap maps an op (a function with @tw.op), got {type(op).__name__}")
@@ -84,9 +85,8 @@ def _checked(op: Op, what: str, places: Any) -> Any:
     """What a caller gave as dimensions. Raises `ArgumentError` where something is none."""
     for place in places if isinstance(places, (tuple, list)) else (places,):
         whole = isinstance(place, (int, np.integer)) and not isinstance(place, bool)
-        if not whole and (place is not None or what == "out_axes"):
-            none = " or None" if what == "in_axes" else ""
-            raise ArgumentError(f"tw.vmap of {op.usage()}: {what} are dimensions{none}, got {place!r}")
+        if not whole and place is not None:
+            raise ArgumentError(f"tw.vmap of {op.usage()}: {what} are dimensions or None, got {place!r}")
     return places
 
 
@@ -146,7 +146,7 @@ class MappedOp(Op):
         for position, result in enumerate(inner.program.results):
             seen = inner.seen(position, tuple(extents[base(a)] for a in result.axes))
             place = self._out_place(inner.program, position, len(seen.shape) + 1 - (PAIR in result.axes))
-            results[result.name] = seen.under(place, extent)
+            results[result.name] = seen if place is None else seen.under(place, extent)
         return Call(program, views, inner.scalars, inner.binding, given, dict(inner.owners), results)
 
     def _at_one(self, name: str, array: np.ndarray | None) -> np.ndarray | None:
@@ -167,13 +167,19 @@ class MappedOp(Op):
                     f"by position, in in_axes and in the call, or by name in both"
                 )
 
-    def _out_place(self, program: Program, position: int, rank: int) -> int:
-        """Where the mapped dimension stands in a result of so many dimensions."""
+    def _out_places(self, program: Program) -> tuple[Place, ...]:
+        """`out_axes` of each result."""
         given, count = self.out_axes, len(program.results)
         places = tuple(given) if isinstance(given, Sequence) else (given,) * count
         if len(places) != count:
             raise ArgumentError(f"{where(self.name)}: out_axes has {len(places)} entries for {count} results")
-        place = places[position]
+        return places
+
+    def _out_place(self, program: Program, position: int, rank: int) -> Place:
+        """Where the mapped dimension stands in a result of so many dimensions, if it has it."""
+        place = self._out_places(program)[position]
+        if place is None:
+            return None
         if not -rank <= place < rank:
             raise ShapeError(
                 f"{where(self.name)}: out_axes asks for dimension {place} of the result "
@@ -208,8 +214,25 @@ class MappedOp(Op):
         key = (program, over, known)
         mapped = self._mapped.get(key)
         if mapped is None:
-            mapped = self._mapped[key] = with_axis(program, over, new_axis(program), known)
+            axis, places = new_axis(program), self._out_places(program)
+            mapped = with_axis(program, over, axis, known)
+            once = [r.name for r, place in zip(program.results, places, strict=True) if place is None]
+            mapped = self._mapped[key] = self._given_once(mapped, axis, once)
         return mapped
+
+    def _given_once(self, program: Program, axis: str, names: Sequence[str]) -> Program:
+        """The mapped Program, of which these results are without the new axis."""
+        for result in program.results:
+            if result.name in names and axis in result.node.axes:
+                raise ArgumentError(
+                    f"{where(self.name)}: out_axes is None for the result {result.name}, which differs from "
+                    f"position to position; give the dimension where the mapped one shall stand"
+                )
+        results = tuple(
+            replace(r, axes=tuple(a for a in r.axes if a != axis)) if r.name in names else r
+            for r in program.results
+        )
+        return replace(program, results=results)
 
     def inline(self, arguments: Arguments) -> Any:
         raise ArgumentError(f"{where(self.name)}: inside an op, give the operands one more axis name instead")
