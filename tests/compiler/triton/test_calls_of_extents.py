@@ -307,3 +307,17 @@ def test_many_random_programs_in_chunks(kind: str, always_cut: None):
 @pytest.mark.parametrize("indexing", (False, True))
 def test_many_random_derivatives_in_chunks(indexing: bool, always_cut: None):
     derivatives(check_random, 300, indexing=indexing)()
+
+
+@tw.op
+def mean_distance(x: tw.Tile["n m"], y: tw.Tile["n m"]):
+    return tw.sqrt(tw.mean((x - y) * (x - y), "n m"))
+
+
+@pytest.mark.parametrize(("shape", "launches"), [((4, 4), 1), ((128, 128), 1), ((128, 129), 2)])
+def test_a_sum_of_one_chunk_is_one_launch(shape: tuple[int, int], launches: int):
+    rng = np.random.default_rng(5)
+    call = bound(mean_distance, *(rng.standard_normal(shape).astype(np.float32) for _ in range(2)))
+    made = recipe(call)
+    assert len(made.steps) == launches and len(made.buffers) == launches
+    check(call)

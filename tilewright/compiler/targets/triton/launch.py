@@ -15,6 +15,7 @@ import numpy as np
 from tilewright.compiler.chunks import chunk_extent, is_chunk_axis
 from tilewright.compiler.in_place import replaceable
 from tilewright.compiler.nest import Buffer, Kernel, Plan
+from tilewright.compiler.one_chunk import in_one_chunk
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.ranking import without_orders
 from tilewright.compiler.targets.triton.calls import Call, inside_results
@@ -124,9 +125,10 @@ class Recipes:
         if nonempty != definition:
             return self._for_empty_axes(nonempty).recipe(shapes, strides, places)
         extents |= chunk_extents(self.plan, extents)
-        inside = inside_results(self.plan, extents, places)
-        call = Call(self.plan, extents, dict(shapes), dict(strides), inside)
-        for buffer in (*self.plan.results, *self.plan.intermediates):
+        plan = in_one_chunk(self.plan, extents)
+        inside = inside_results(plan, extents, places)
+        call = Call(plan, extents, dict(shapes), dict(strides), inside)
+        for buffer in (*plan.results, *plan.intermediates):
             call.add(buffer)
         call.strides |= places
         steps: list[Step] = []
@@ -142,7 +144,8 @@ class Recipes:
         without = {*inside, *call.written.values()}
         buffers = tuple((b, call.shapes[b.name]) for b in call.between if b.name not in without)
         early = {*inside.values(), *call.written}
-        free = frozenset(pair for pair in self.replaceable if pair[0] not in early)
+        replaced = self.replaceable if plan is self.plan else replaceable(plan)
+        free = frozenset(pair for pair in replaced if pair[0] not in early)
         return Recipe(tuple(s for s in steps if s.grid), buffers, free, tuple(inside.items()), call.extents)
 
     def _for_empty_axes(self, program: Program) -> Recipes:
