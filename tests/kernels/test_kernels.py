@@ -111,7 +111,7 @@ def test_in_the_interpreter(case: Case):
 
 @pytest.mark.exhaustive
 @EVERY
-@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "hip:gfx942"])
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
 def test_compiles_ahead_of_time(case: Case, target: str):
     for dtype in ("f32", "f16"):
         checks.check_compiles(case, FLOATS[dtype], target)
