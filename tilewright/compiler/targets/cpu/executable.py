@@ -95,10 +95,10 @@ class CpuExecutable:
         self, plan: Plan, target: toolchain.CpuTarget | None = None, choose: Choose = default_schedule
     ):
         self.plan = plan
-        self._own_plan = str([kernel.name for kernel in plan.kernels])
         self.choose = choose
         self.target = target or toolchain.host()
         self._text = to_text(plan.program)
+        self._kernel_names = _kernel_names(plan)  # plans of one Program differ by the kernels that they have
         self._names = tuple(p.name for p in plan.program.tiles)
         self._replaceable = replaceable(plan)
         self._kernels: dict[tuple, CompiledKernel] = {}
@@ -153,8 +153,11 @@ class CpuExecutable:
 
     def _of(self, plan: Plan) -> CpuExecutable:
         """The executable of a plan of the same Program."""
-        made = CpuExecutable(plan, self.target, self.choose)
-        return self._whole.setdefault(made._own_plan, made)
+        names = _kernel_names(plan)
+        found = self._whole.get(names)
+        if found is None:
+            found = self._whole[names] = CpuExecutable(plan, self.target, self.choose)
+        return found
 
     def _new_recipe(self, operands: Sequence[np.ndarray], extents: dict[str, int], fresh: bool) -> Recipe:
         for kernel in self.plan.kernels:
@@ -333,7 +336,7 @@ class CpuExecutable:
         openmp = loading.openmp() is not None
         material = {
             "program": self._text,
-            "plan": self._own_plan,
+            "plan": self._kernel_names,
             "kernel": position,
             "single": str(kernel.single),
             "indexed": str(indexed_reads(kernel)),
@@ -417,6 +420,10 @@ class Prepared:
 
 
 @functools.lru_cache(maxsize=MAX_OBJECTS)
+def _kernel_names(plan: Plan) -> str:
+    return " ".join(kernel.name for kernel in plan.kernels)
+
+
 def _object(text: str, target: toolchain.CpuTarget) -> bytes:
     """The object of a text. The steps of an unrolled loop are kernels of one text: compiled once."""
     with _locks.compiler:

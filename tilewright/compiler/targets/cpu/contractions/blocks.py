@@ -21,7 +21,6 @@ done and in which order sums go, `sizes` how large blocks and chunks are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 
@@ -45,6 +44,7 @@ from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range, square_of
 from tilewright.compiler.targets.cpu.contractions.products import Products
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
+from tilewright.compiler.targets.cpu.contractions.sums import Sums
 from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
@@ -97,6 +97,7 @@ class Blocks:
             b, walk.right, self.right, self.summed, self.lanes, self.columns, size, together
         )
         self._divide(workspace)
+        self.sums = Sums(b, self.rows, self.columns, self.type.vector(self.lanes))
         whole = self.inner or walk.in_lines or walk.overrun or walk.tapped
         self.half = self._of_one_vector() if schedule.halved and not whole else None
 
@@ -105,6 +106,7 @@ class Blocks:
         half = copy(self)
         half.columns = 1
         half.products = replace(self.products, columns=1)
+        half.sums = replace(self.sums, columns=1)
         return half
 
     def _divide(self, workspace: Value) -> None:
@@ -170,7 +172,7 @@ class Blocks:
             chunk, size = (self.chunk_m, self.rows) if on_the_left else (self.chunk_n, self.width)
             panels = b.add(b.div(chunk, b.constant(size, I64), signed=False), 1)
             at = self._after(at, b.mul(panels, self.live.line_bytes))
-        self.sums = at
+        self.waiting = at
         self.left_finite, self.right_finite = self._looked_at()
 
     def _looked_at(self) -> tuple[Finite | None, Finite | None]:
@@ -243,7 +245,7 @@ class Blocks:
             finish = Finish(self, scope, column.index, n[1], m)
             with b.loop(*m, self.rows) as row:
                 kept = self._kept(b.sub(row.index, m[0]), b.sub(column.index, n[0]))
-                finish.store(self._at(kept, self.block_n), row.index)
+                finish.store(self.sums.load(kept, self.block_n), row.index)
 
     def _rows(self, scope: Scope, m: Range, n: Range, columns: Range, k: Range) -> None:
         """All rows of a block for some of its columns."""
@@ -417,7 +419,7 @@ class Blocks:
         b = self.b
         with b.loop(*rows, self.rows) as row:
             kept = self._kept(b.sub(row.index, origin[0]), origin[1])
-            start = self._start(kept, k[0])
+            start = self.sums.begun(kept, self.block_n, k[0])
             sums = multiplied(self, scope, (row.index, rows), (number, right), k, start)
             self._finish_or_wait(finish, sums, row.index, kept, k)
 
@@ -427,12 +429,12 @@ class Blocks:
         """Sums wait unless these are the last summed positions and somebody is to `finish` them."""
         b = self.b
         if finish is None:
-            self._wait(sums, kept)
+            self.sums.store(sums, kept, self.block_n)
             return
         with b.if_(b.cmp("ge", k[1], self.k)) as choice:
             finish.store(self._settled(sums), row)
             choice.otherwise()
-            self._wait(sums, kept)
+            self.sums.store(sums, kept, self.block_n)
 
     def _settled(self, sums: list[Value]) -> list[Value]:
         """Sums that are the same whether runs were passed over or not."""
@@ -463,42 +465,15 @@ class Blocks:
             depth, line = b.sub(k[1], k[0]), self.width * self.size
             inner.write(places, self.right_panels, count, depth, self.tile, line)
             kept = self._kept(b.sub(row.index, origin[0]), origin[1])
-            added = self._at(self.tile, b.constant(self.width, I64))
-            sums = [b.add(s, found) for s, found in zip(self._start(kept, k[0]), added, strict=True)]
+            added = self.sums.load(self.tile, b.constant(self.width, I64))
+            start = self.sums.begun(kept, self.block_n, k[0])
+            sums = [b.add(s, found) for s, found in zip(start, added, strict=True)]
             self._finish_or_wait(finish, sums, row.index, kept, k)
 
     def _kept(self, row: Value, column: Value) -> Value:
         """Where the sums of a register block wait for the next block of k."""
         b = self.b
-        return b.offset(self.sums, b.mul(b.add(b.mul(row, self.block_n), column), self.size))
-
-    def each(self, start: Value, row_elements: Value, visit: Callable[[int, Value], object]) -> None:
-        for row in range(self.rows):
-            line = self.b.offset(start, self.b.mul(row_elements, row * self.size))
-            for column in range(self.columns):
-                visit(row * self.columns + column, self.b.offset(line, column * self.lanes * self.size))
-
-    def _start(self, kept: Value, k_low: Value) -> list[Value]:
-        """Zero, or the sums of the earlier blocks of k."""
-        b = self.b
-        type = self.type.vector(self.lanes)
-        count = self.rows * self.columns
-        with b.if_(b.cmp("eq", k_low, 0), [type] * count) as choice:
-            zero = b.constant(0, type)
-            choice.yield_(*[zero] * count)
-            choice.otherwise()
-            choice.yield_(*self._at(kept, self.block_n))
-        return choice.results
-
-    def _wait(self, sums: list[Value], kept: Value) -> None:
-        self.each(kept, self.block_n, lambda place, at: self.b.store(sums[place], at))
-
-    def _at(self, start: Value, row_elements: Value) -> list[Value]:
-        """The sums of a register block that are in memory."""
-        type = self.type.vector(self.lanes)
-        loaded: list[Value] = []
-        self.each(start, row_elements, lambda place, at: loaded.append(self.b.load(at, type)))
-        return loaded
+        return b.offset(self.waiting, b.mul(b.add(b.mul(row, self.block_n), column), self.size))
 
 
 def _blocks(b: Builder, extent: Value, size: Value) -> Value:

@@ -105,7 +105,7 @@ class Finish:
 
     def _from_memory(self, sums: list[Value], block: RowBlock) -> None:
         b, blocks = self.b, self.blocks
-        blocks.each(blocks.tile, b.constant(blocks.width, I64), lambda n, at: b.store(sums[n], at))
+        blocks.sums.store(sums, blocks.tile, b.constant(blocks.width, I64))
         with b.loop(block.first, block.stop) as loop:
             line = b.offset(blocks.tile, b.mul(loop.index, blocks.width * blocks.size))
             at = block.at(loop.index)

@@ -195,6 +195,11 @@ def _known(
     return {base(a): extents[base(a)] for a in axes if few or extents[base(a)] <= WRITTEN_OUT}
 
 
+def slid_along(node: At) -> set[str]:
+    """The axes along which what a node reads slides."""
+    return {axis for position in node.positions for axis in position.axes}
+
+
 def _both(contraction: Contraction) -> Iterator[tuple[Node, Sequence[str], Sequence[str]]]:
     """Both sides, each with its own positions and those of the other."""
     yield contraction.left, contraction.m, contraction.n
@@ -315,7 +320,7 @@ def _overrun(
     """How vectors of columns run on over the ends of lines, if rows are few and little is wasted."""
     rows = math.prod(extents[base(axis)] for axis in others)
     moving = [axis for axis in own if extents[base(axis)] > 1]
-    slides = {axis for position in node.positions for axis in position.axes}
+    slides = slid_along(node)
     ends = ends_of(node, extents)
     if rows > PASSING or not slides & {*moving[-1:]} or ends is None or not isinstance(node.arg, Read):
         return None
@@ -366,7 +371,7 @@ def _tapped(
 ) -> Tapped | None:
     """How columns are read along channels, if those fill vectors and sums go a good way along a line."""
     summed, channel = contraction.k, own[-1]
-    slides = {axis for position in node.positions for axis in position.axes}
+    slides = slid_along(node)
     steps = {axis: _apart(node, axis, strides) for axis in (*own, *summed)}
     if node.dtype != contraction.root.dtype or None in steps.values() or steps[channel] != 1:
         return None

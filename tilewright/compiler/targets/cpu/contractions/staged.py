@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import lane_order
-from tilewright.compiler.targets.cpu.contractions.sides import overruns
+from tilewright.compiler.targets.cpu.contractions.sides import overruns, slid_along
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.compiler.targets.cpu.toolchain import WIDEST
@@ -191,13 +191,13 @@ def _slides_far(node: At, summed: Sequence[str], extents: Mapping[str, int]) -> 
     """Whether windows slide a long way along one of the summed axes: sums go along it then, whatever axis a
     copy lies along.
     """
-    slides = {axis for position in node.positions for axis in position.axes}
+    slides = slid_along(node)
     return any(extents[base(axis)] >= LEAST[LONG] for axis in summed if axis in slides)
 
 
 def _long_axis(node: At, axes: Sequence[str], extents: Mapping[str, int]) -> str | None:
     """The longest of these axes that windows do not slide along, if it is long."""
-    slides = {axis for position in node.positions for axis in position.axes}
+    slides = slid_along(node)
     plain = [a for a in axes if a in node.arg.axes and a not in slides and a not in node.along]
     longest = max(plain, key=lambda axis: extents[base(axis)], default=None)
     return longest if longest and extents[base(longest)] >= LEAST[LONG] else None
