@@ -49,6 +49,13 @@ def window_energy(x: tw.Tile["... t"], k: tw.Tile["r"]):
 
 
 @tw.op
+def largest_of_steps(x: tw.Tile["n t c"], k: tw.Tile["o r c"], b: tw.Tile["n o"]):
+    """The gradient of x looks at y at other positions: where it is not to be added up anew."""
+    u = tw.axis("u", tw.size("t") // 2 + 3)
+    return tw.max(tw.sum(x.at(t=2 * u + 3 * tw.index("r") - 4) * k, "r c") + b, "u")
+
+
+@tw.op
 def additive_scores(q: tw.Tile["b n d"], v: tw.Tile["d"]):
     score = tw.sum(tw.tanh(q) * v, "d")
     return score / tw.max(score, "n"), tw.min(score, "n")
@@ -80,6 +87,7 @@ OPS = [
     (largest_of_products, ((4, 37, 19), (19, 5))),
     (scaled_and_largest, ((4, 37),)),
     (window_energy, ((3, 21), (5,))),
+    (largest_of_steps, ((3, 29, 5), (17, 4, 5), (3, 17))),
     (additive_scores, ((3, 21, 17), (17,))),
     (winners, ((3, 21, 17), (17,))),
     (shared_ranks, ((29, 33),)),

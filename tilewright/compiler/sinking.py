@@ -6,7 +6,8 @@
 `At` that stays above anything but an operand means: the kernel before writes that value to memory, this
 one reads it at its positions. It stays where moving it would repeat work: above a reduction of which each
 value is read more than once, above dear functions under a window, and above a product that would be no
-contraction then.
+contraction then. And above a jump (`dsl.jumps`) on a sum that others look at as well: at the positions it
+would be another kernel's, and added up in another order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tilewright.autograd.inversion import reads_once
 from tilewright.autograd.solving import Axes
 from tilewright.compiler.contraction import recognise
 from tilewright.dsl.axes import fresh, union
+from tilewright.dsl.jumps import depends_on_order, jumps
 from tilewright.dsl.program import (
     At,
     Cast,
@@ -90,12 +92,15 @@ def _loses_a_contraction(node: At, moved: Node) -> bool:
 def _pays(node: At, uses: Counter[Node], axes: Axes) -> bool:
     """Whether computing the operand at the positions is no more work than computing it everywhere."""
     window = len(node.axes) > len(node.arg.axes) and not reads_once(node, axes)
-    stack, seen = [node.arg], set()
+    stack, seen = [(node.arg, False, False)], set()
     while stack:
-        inner = stack.pop()
-        if inner in seen or not set(inner.axes) & set(node.along):
+        inner, compared, shared = found = stack.pop()
+        if found in seen or not set(inner.axes) & set(node.along):
             continue
-        seen.add(inner)
+        seen.add(found)
+        shared = shared or (compared and uses[inner] > 1)
+        if shared and depends_on_order(inner):
+            return False
         if isinstance(inner, Reduce):
             if window or uses[inner] > 1 or not inner.dtype.is_float or inner.combine != "sum":
                 return False
@@ -104,7 +109,8 @@ def _pays(node: At, uses: Counter[Node], axes: Axes) -> bool:
                 return False
         elif not isinstance(inner, (Read, Index, Cast, At)):
             return False
-        stack.extend(inner.args if not isinstance(inner, At) else inner.positions)
+        below = inner.args if not isinstance(inner, At) else inner.positions
+        stack.extend((arg, compared or jumps(inner), shared) for arg in below)
     return True
 
 

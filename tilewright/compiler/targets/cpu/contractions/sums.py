@@ -1,5 +1,5 @@
-"""The sums of a register block in memory: where they wait between blocks of summed positions, and on their way
-to what follows them.
+"""The sums of a register block in memory: where they wait between blocks of summed positions, and on
+their way to what follows them.
 """
 
 from __future__ import annotations
