@@ -12,8 +12,8 @@ import tilewright as tw
 from tests.support.threads import assert_same_bits, on_threads
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import frame, loading
-from tilewright.compiler.targets.cpu.emit import MOST_SHARING, PIECES
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.functions import MOST_SHARING, PIECES
 from tilewright.compiler.targets.cpu.launch import has_openmp
 from tilewright.compiler.targets.cpu.recipe import Step
 from tilewright.runtime.addresses import address

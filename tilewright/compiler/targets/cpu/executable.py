@@ -22,7 +22,7 @@ from tilewright.compiler.pipeline import lower
 from tilewright.compiler.placed import placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
-from tilewright.compiler.targets.cpu import frame, loading, toolchain
+from tilewright.compiler.targets.cpu import frame, loading, slice_loop, toolchain
 from tilewright.compiler.targets.cpu.contractions.padded import padded
 from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes, workspace_bytes
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
@@ -42,6 +42,8 @@ from tilewright.compiler.targets.cpu.recipe import (
 )
 from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, transposed
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
+from tilewright.compiler.targets.cpu.slice_loop import SliceLoop
+from tilewright.compiler.targets.cpu.slices import Planned, Sliced, shared_out, slicing
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.targets.cpu.windows import strips, taps
 from tilewright.compiler.targets.cpu.windows.slides import as_window
@@ -171,10 +173,11 @@ class CpuExecutable:
         inside = {**unmoved(self.plan, extents), **inside}
         places = self._places(operands, extents, inside)
         steps = self._steps(places, extents, inside, in_place, fresh)
-        made = tuple((places.shapes[b.name], b.dtype.numpy) for b in places.buffers)
+        made = [(places.shapes[b.name], b.dtype.numpy) for b in places.buffers]
+        steps, made = shared_out(steps, made, len(operands), len(self.plan.results))
         return Recipe(
             tuple(steps),
-            made,
+            tuple(made),
             len(self.plan.results),
             (*map(span, operands), *((0, bytes_of(places.shapes[b.name], b.dtype)) for b in places.buffers)),
             frozenset(
@@ -223,9 +226,9 @@ class CpuExecutable:
         inside: Mapping[str, str],
         in_place: Mapping[str, Kernel],
         fresh: bool,
-    ) -> list[Step]:
+    ) -> list[Step | Sliced]:
         """The steps of all kernels, and of the copies that they read and that turn their results."""
-        steps: list[Step] = []
+        steps: list[Step | Sliced] = []
         waiting: list[Turned] = []
         for n, kernel in enumerate(self.plan.kernels):
             if kernel.outputs[0].buffer.name in inside.values():
@@ -239,16 +242,15 @@ class CpuExecutable:
                 for buffer in chunked.between:
                     places.add_buffer(buffer, extents)
                 for part, piece in enumerate(chunked.kernels):
-                    steps += self._step(piece, f"{n}: piece {part}", places, extents, fresh)
+                    steps += self._step(Planned(piece, f"{n}: piece {part}", places), extents, fresh)
                 continue
-            kernel, made = self._with_zeros(kernel, n, places, extents, fresh)
+            kernel, group = self._with_zeros(kernel, n, places, extents)
             copies = staged(kernel, places.strides, extents)
-            steps += made
             for copy in copies:
                 name = copy.buffer.name
                 if name not in places.number:  # else an earlier kernel reads it too
                     places.add_buffer(copy.buffer, extents)
-                    steps += self._step(copy.kernel(kernel.name), f"{n}: {name}", places, extents, fresh)
+                    group.append(Planned(copy.kernel(kernel.name), f"{n}: {name}", places))
             turn = turned(kernel, copies, extents)
             if turn is not None and turn.buffer.name not in inside:
                 kernel = turn.written_by(kernel)
@@ -257,15 +259,16 @@ class CpuExecutable:
             own = functools.reduce(
                 lambda p, c: p.instead(c.param.name, c.buffer.name, c.order), copies, places
             )
-            steps += self._step(kernel, f"{n}: {kernel.outputs[0].buffer.axes}", own, extents, fresh)
+            group.append(Planned(kernel, f"{n}: {kernel.outputs[0].buffer.axes}", own))
             if turn in waiting and turn.buffer in self.plan.results:
-                steps += self._step(turn.kernel(kernel.name), f"{n}: turned", places, extents, fresh)
+                group.append(Planned(turn.kernel(kernel.name), f"{n}: turned", places))
+            steps += self._group(group, extents, fresh)
         return steps
 
     def _with_zeros(
-        self, kernel: Kernel, position: int, places: Places, extents: dict[str, int], fresh: bool
-    ) -> tuple[Kernel, list[Step]]:
-        """The kernel, reading an operand with zeros around it where that pays, and the step that makes it."""
+        self, kernel: Kernel, position: int, places: Places, extents: dict[str, int]
+    ) -> tuple[Kernel, list[Planned]]:
+        """The kernel, reading an operand with zeros around it where that pays, and the one that makes it."""
         wide = padded(kernel, places.strides, extents)
         if wide is None:
             return kernel, []
@@ -274,10 +277,28 @@ class CpuExecutable:
             return wide.read_by(kernel), []
         extents |= wide.extents(extents)
         places.add_buffer(wide.buffer, extents)
-        copy = wide.kernel(kernel.name)
-        return wide.read_by(kernel), self._step(
-            copy, f"{position}: {name}", wide.in_lines(places), extents, fresh
-        )
+        copy = Planned(wide.kernel(kernel.name), f"{position}: {name}", wide.in_lines(places))
+        return wide.read_by(kernel), [copy]
+
+    def _group(
+        self, group: Sequence[Planned], extents: Mapping[str, int], fresh: bool
+    ) -> list[Step | Sliced]:
+        """The steps of kernels that follow each other, slice by slice where that pays."""
+        cut = slicing(group, extents)
+        if cut is None:
+            return [step for planned in group for step in self._step(planned, extents, fresh)]
+        once = [planned for planned in group if not planned.writes_along(cut.axis)]
+        parts = [planned for planned in group if planned.writes_along(cut.axis)]
+        workers = max(_workers(planned.kernel, extents) for planned in parts)
+        each = 1 if cut.is_shared_out(workers) else None
+        steps = [step for planned in once for step in self._step(planned, extents, fresh)]
+        extents = {**extents, base(cut.axis): cut.length}
+        pieces: list[Step] = []
+        for planned in parts:
+            slices = cut.count if planned is parts[-1] else 1  # the others' results are read at once
+            pieces += self._step(planned.part(cut.axis, cut.length), extents, fresh, slices, each)
+        apart = [planned.apart(cut.axis, cut.length) for planned in parts]
+        return [*steps, Sliced.of(cut, pieces, apart, workers, self._slice_loop())]
 
     def _memory_for(self, turn: Turned) -> str | None:
         """The buffer in whose memory a turned one lies: that of an intermediate, which all readers turn."""
@@ -285,20 +306,22 @@ class CpuExecutable:
 
     def _step(
         self,
-        kernel: Kernel,
-        position: str,
-        places: Places,
+        planned: Planned,
         extents: Mapping[str, int],
         fresh: bool,
+        slices: int = 1,
+        workers: int | None = None,
     ) -> list[Step]:
-        """The step of a kernel, if it has anything to do."""
-        call = joined(Call(kernel, places.shapes, places.strides, extents))
+        """The step of a kernel, if it has anything to do: for one of so many `slices`, on so many threads."""
+        places = planned.places
+        call = joined(Call(planned.kernel, places.shapes, places.strides, extents))
         kernel, shapes, strides, extents = call.kernel, call.shapes, call.strides, call.extents
         layout = layout_of(kernel, shapes, strides, extents)
-        compiled = self._compiled(kernel, position, layout, fresh and _streams(kernel, layout, shapes))
+        stream = fresh and _streams(kernel, layout, shapes, slices)
+        compiled = self._compiled(kernel, planned.position, layout, stream)
         slots = compiled.frame
         template = array("q", bytes(8 * slots.padded_size))
-        workers = threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
+        workers = workers or _workers(kernel, extents)
         items, sizes, workspace = _work_items(compiled, self.target, extents, workers)
         if items == 0:
             return []
@@ -359,13 +382,23 @@ class CpuExecutable:
         part = RANGE(loaded.address(f"{ENTRY_NAME}_range"))
         return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, direct, part, loaded)
 
+    def _slice_loop(self) -> SliceLoop:
+        """The loop over slices, for this target."""
+        with _locks.kernels:
+            return _compiled_loop(self.target)
+
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
         """The kernels that operands like these run, in order; the operands' contents are not read."""
         return tuple(step.compiled for step in self.steps(arguments))
 
     def steps(self, arguments: Arrays) -> tuple[Step, ...]:
-        """The same with all that a call of these operands decides: extents, threads, memory."""
-        return self.recipe([arguments[name] for name in self._names], fresh=True).steps
+        """The same with all that a call of these operands decides: extents, threads, memory. Steps of slices
+        are those of one.
+        """
+        recipe = self.recipe([arguments[name] for name in self._names], fresh=True)
+        return tuple(
+            s for step in recipe.steps for s in (step.steps if isinstance(step, Sliced) else (step,))
+        )
 
     def source(self, compiled: CompiledKernel, language: str = "mlir") -> str:
         """The code of one kernel: "mlir", or what became of it as "llvm" or "asm"."""
@@ -430,8 +463,27 @@ def _object(text: str, target: toolchain.CpuTarget) -> bytes:
         return toolchain.compile_object(text, target)
 
 
-def _streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+@functools.cache
+def _compiled_loop(target: toolchain.CpuTarget) -> SliceLoop:
+    openmp = loading.openmp() is not None
+    material = {
+        "loop": "over slices",
+        "target": repr(target),
+        "openmp": str(openmp),
+        "code": code_version(),
+    }
+
+    def build() -> dict[str, bytes]:
+        return {"object": _object(slice_loop.emit(target, openmp, ENTRY_NAME), target)}
+
+    loaded = loading.load(shared_cache().get_or_build(material, build)["object"])
+    entry, part = ENTRY(loaded.address(ENTRY_NAME)), RANGE(loaded.address(f"{ENTRY_NAME}_range"))
+    return SliceLoop(entry, part, loaded)
+
+
+def _streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...]], slices: int) -> bool:
     """Whether the results should go past the caches: too much for them, and vectors of whole cache lines.
+    The shapes are those of one slice.
 
     Only blocks of the memory pool begin at a cache line, as such stores must. A single row may end anywhere,
     but not one that is walked from its end.
@@ -449,7 +501,12 @@ def _streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...
             return False
         if bytes_of(shape, dtype) < memory.POOLED_FROM:
             return False
-    return total > STREAM_FROM * toolchain.caches().l3
+    return slices * total > STREAM_FROM * toolchain.caches().l3
+
+
+def _workers(kernel: Kernel, extents: Mapping[str, int]) -> int:
+    """The threads that a kernel is worth."""
+    return threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
 
 
 def _work(kernel: Kernel, extents: Mapping[str, int]) -> float:

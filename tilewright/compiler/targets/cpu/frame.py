@@ -4,6 +4,7 @@ A kernel is `void kernel(int64 *frame)`. The frame's slots are, in this order:
 
     threads, items, workspace address, workspace bytes a thread, five sizes of blocks (contractions),
     a bit for each piece of the items that a thread has taken (0 at first),
+    whether the workspace holds what is packed once already (contractions; `slice_loop`),
     the extent of each axis of the kernel,
     for each tile read and each buffer written: address, then the stride of each dimension in bytes,
     each scalar: the bits of its float64, or its int64
@@ -18,9 +19,11 @@ from functools import cached_property
 
 from tilewright.compiler.nest import Kernel
 
-THREADS, ITEMS, WORKSPACE, WORKSPACE_BYTES, BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N, TAKEN = range(10)
+THREADS, ITEMS, WORKSPACE, WORKSPACE_BYTES, BLOCK_M, BLOCK_N, BLOCK_K, CHUNK_M, CHUNK_N, TAKEN, PACKED = (
+    range(11)
+)
 SIZES = BLOCK_M  # the slot of the first of them
-HEADER = 10
+HEADER = 11
 WORDS_COPIED = 8  # at once: a frame's template is whole pieces of so many
 
 

@@ -9,6 +9,7 @@ import ctypes
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -106,22 +107,33 @@ class Step:
 
     def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
         own = [arrays[number] for number in self.arrays]
-        workspace = memory.scratch(self.workspace) if self.workspace else own[-1]
         if LIES_IN_FIELD and (self.workers == 1 or has_openmp()):
+            workspace = memory.scratch(self.workspace) if self.workspace else own[-1]
             values = [_scalar(scalars[name], dtype) for _, name, dtype in self.scalars]
             self.compiled.direct(self.template.buffer_info()[0], workspace, *own, *values)
         else:
-            self._launch_on_frame(own, workspace, scalars)
+            self.launch_at([*map(address, own)], scalars)
 
-    def _launch_on_frame(self, own: Sequence[np.ndarray], workspace: np.ndarray, scalars: Scalars) -> None:
-        """With a frame that is filled here: for threads of Python's, which share one."""
+    def launch_at(self, places: Sequence[int], scalars: Scalars) -> None:
+        """The same for arrays at these addresses, with a frame that is filled here: threads of Python's
+        share one.
+        """
         words = self.template[:]
+        workspace = memory.scratch(self.workspace)
         words[frame.WORKSPACE] = address(workspace)
-        for slot, each in zip(self.slots, own, strict=True):
-            words[slot] = address(each)
+        for slot, place in zip(self.slots, places, strict=True):
+            words[slot] = place
         for slot, name, dtype in self.scalars:
-            words[slot] = _scalar_bits(scalars[name], dtype)
+            words[slot] = scalar_bits(scalars[name], dtype)
         enter(self.compiled.entry, self.compiled.part, words)
+
+
+class Launchable(Protocol):
+    """A kernel, or several with something around them."""
+
+    def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
+        """Run on arrays by their numbers: operands first, then buffers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,7 @@ class Recipe:
     one kernel, which takes the operands in their order.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Launchable, ...]
     buffers: tuple[Buffer, ...]
     results: int
     spans: tuple[tuple[int, int], ...]
@@ -208,11 +220,11 @@ class Recipe:
         return True
 
 
-def plain_entry(steps: Sequence[Step], operands: int, buffers: Sequence[Buffer]) -> Plain | None:
+def plain_entry(steps: Sequence[Launchable], operands: int, buffers: Sequence[Buffer]) -> Plain | None:
     """The `plain` of a recipe: what one call enters with its operands and one result, no questions asked."""
-    if len(steps) != 1 or len(buffers) != 1 or not LIES_IN_FIELD:
+    step = steps[0] if len(steps) == 1 else None
+    if not isinstance(step, Step) or len(buffers) != 1 or not LIES_IN_FIELD:
         return None
-    step = steps[0]
     if step.scalars or step.workers > 1 or step.arrays != tuple(range(operands + 1)):
         return None
     return step.compiled.direct, step.template.buffer_info()[0], step.workspace, memory.maker(*buffers[0])
@@ -235,7 +247,8 @@ def _scalar(value: float | int, dtype: DType) -> float | int:
     return float(value) if dtype.is_float else int(value)
 
 
-def _scalar_bits(value: float | int, dtype: DType) -> int:
+def scalar_bits(value: float | int, dtype: DType) -> int:
+    """What a frame holds of a scalar."""
     if not dtype.is_float:
         return int(value)
     return array("q", array("d", [float(value)]).tobytes())[0]

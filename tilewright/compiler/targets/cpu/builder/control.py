@@ -142,6 +142,11 @@ class Control(Text):
         self._emit(text)
         return None
 
+    def call_at(self, function: Value, args: Sequence[Value]) -> None:
+        """Calls the function at an address, which gives nothing back."""
+        types = ", ".join(str(v.type) for v in args)
+        self._emit(f"llvm.call {function}({', '.join(map(str, args))}) : !llvm.ptr, ({types}) -> ()")
+
     def address_of(self, name: str) -> Value:
         """The address of a function that this module defines (now or later)."""
         return self._op(PTR, f"llvm.mlir.addressof @{name} : !llvm.ptr")

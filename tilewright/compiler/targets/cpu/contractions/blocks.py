@@ -47,7 +47,7 @@ from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MA
 from tilewright.compiler.targets.cpu.contractions.sums import Sums
 from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
-from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N
+from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N, PACKED
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
@@ -97,6 +97,7 @@ class Blocks:
             b, walk.right, self.right, self.summed, self.lanes, self.columns, size, together
         )
         self._divide(workspace)
+        self.is_packed = self._is_packed(b.load(b.offset(frame, 8 * PACKED), I64))
         self.sums = Sums(b, self.rows, self.columns, self.type.vector(self.lanes))
         whole = self.inner or walk.in_lines or walk.overrun or walk.tapped
         self.half = self._of_one_vector() if schedule.halved and not whole else None
@@ -192,6 +193,13 @@ class Blocks:
             self.even.others = right
         return left, right
 
+    def _is_packed(self, before: Value) -> Value:
+        """Whether the right side lies in the workspace since an item `before`: all of it, for all items."""
+        b = self.b
+        one = b.and_(b.cmp("le", self.n, self.chunk_n), b.cmp("le", self.k, self.block_k))
+        one = b.and_(one, b.cmp("le", self.batch.size(), 1))
+        return b.and_(one, b.cmp("ne", before, 0))
+
     def _after(self, start: Value, size: Value) -> Value:
         """The first cache line behind `size` bytes."""
         b = self.b
@@ -221,7 +229,8 @@ class Blocks:
                 elif self.tapped:
                     self.tapped.note(scope, k)
                 elif not self.inner and not self.walk.in_lines:
-                    self.pack_right.pack(scope, self.right_panels, columns, k)
+                    with b.if_(b.not_(self.is_packed)):
+                        self.pack_right.pack(scope, self.right_panels, columns, k)
                     self._look_through(self.right_finite, self.right_panels, columns, self.width, k)
                 self._note_columns(scope, columns, k)
                 self._rows(scope, m, n, columns, k)

@@ -24,13 +24,14 @@ from tilewright.compiler.targets.cpu.contractions.panels import lane_order
 from tilewright.compiler.targets.cpu.contractions.sides import overruns, slid_along
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
-from tilewright.compiler.targets.cpu.toolchain import WIDEST
+from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read
 
 REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
 DEAR = 2  # to copy an element, or to turn a result, against packing one from two pieces
+SLICED = 4  # the same against packing any, if the second cache holds what belongs to one image
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def staged(
         axis = _long_axis(node, contraction.k, extents)
         if axis is None or _slides_far(node, contraction.k, extents):
             continue
-        if not _pays(node, own, others, contraction, extents):
+        if not _pays(kernel, node, own, others, extents):
             continue
         found = _along(kernel, node, axis, strides)
         if found and is_plain(kernel, other, contraction):
@@ -204,21 +205,36 @@ def _long_axis(node: At, axes: Sequence[str], extents: Mapping[str, int]) -> str
 
 
 def _pays(
-    node: At,
-    own: Sequence[str],
-    others: Sequence[str],
-    contraction: Contraction,
-    extents: Mapping[str, int],
+    kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
 ) -> bool:
     """Whether a copy, and results that may have to be turned, cost less than to pack windows.
 
-    That costs as much as the square of the ends of lines in a vector: its pieces, each read under a mask.
+    That costs as much as the square of the ends of lines in a vector, its pieces, each read under a mask; and
+    something in any case.
     """
-
+    assert kernel.contraction is not None
     line = next((extents[base(axis)] for axis in reversed(own) if extents[base(axis)] > 1), 1)
     ends = (WIDEST - 1) / line
-    packed = _count((*own, *contraction.k), extents) * ends**2
-    return packed >= DEAR * (_count(node.arg.axes, extents) + _count((*own, *others), extents))
+    packed = _count((*own, *kernel.contraction.k), extents)
+    copied = _count(node.arg.axes, extents) + _count((*own, *others), extents)
+    near = _is_near(kernel, node, own, others, extents)
+    return packed * ends**2 >= DEAR * copied or (near and packed >= SLICED * copied)
+
+
+def _is_near(
+    kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
+) -> bool:
+    """Whether the second cache holds all that belongs to one position of the first axis: what is read, what is
+    written, and copies of both.
+    """
+    assert kernel.contraction is not None
+    first = next((a for a in kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
+    if first not in own or first not in node.arg.axes or first in (*node.along, *slid_along(node)):
+        return False
+    one = {**extents, first: 1}
+    passing = _count(node.arg.axes, one) + _count((*own, *others), one)
+    staying = _count((*others, *kernel.contraction.k), one)
+    return (2 * passing + staying) * node.dtype.itemsize <= caches().l2
 
 
 def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:

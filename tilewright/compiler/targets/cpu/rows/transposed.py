@@ -99,11 +99,15 @@ class TransposedTiles(RowLoops):
             self._store(inner, self.stores)
 
     def _transpose(self, scope: Scope, read: Read, first: Value, count: Value, lane: Value) -> None:
-        """Leave a block of an operand on the stack, a vector along the lane axis for each position."""
+        """Leave a block of an operand on the stack, a vector along the lane axis for each position. The caches
+        are asked for the next block of those positions: lines that lie apart are foreseen by no machine.
+        """
         b = self.b
         columns = []
         mask = b.first_lanes(count, self.lanes) if self.masks_are_free else None
         for number in range(self.lanes):
+            ahead = scope.child({self.across: b.add(first, self.lanes), self.lane: b.add(lane, number)})
+            b.prefetch(ahead.start_of(read)[0])
             column = scope.child({self.across: Lanes(first), self.lane: b.add(lane, number)}, mask)
             value = column.read(read)
             self._kinds[read] = value.type

@@ -1,0 +1,251 @@
+"""Kernels that pass values on, slice by slice: what one has written is in the second cache for the next.
+
+A convolution whose operand is copied first (`contractions.staged`, `contractions.padded`), and whose results
+are turned at the end, is three kernels. One image after the other goes through all of them:
+
+    for slice of n:  x along c [slice] = x[slice];  y along o [slice] = …;  y[slice] = y along o [slice]
+
+An axis is cut so if every kernel has it as it is: at each of its positions all of them read and write what
+belongs to that position alone. What waits in between is the same numbers, and so are the sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tilewright.compiler.nest import Kernel
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.targets.cpu.frame import THREADS, WORKSPACE, WORKSPACE_BYTES
+from tilewright.compiler.targets.cpu.launch import enter
+from tilewright.compiler.targets.cpu.layout import bytes_of
+from tilewright.compiler.targets.cpu.recipe import Buffer, Launchable, Places, Scalars, Step, scalar_bits
+from tilewright.compiler.targets.cpu.slice_loop import LoopFrame, SliceLoop
+from tilewright.compiler.targets.cpu.toolchain import caches
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import At, Index, Read, Size, topological
+from tilewright.runtime import memory
+from tilewright.runtime.addresses import address
+
+ROOM = 3 / 4  # of the second cache, for what waits between the kernels of a slice
+AGAIN = 1.5  # elements that each slice packs again, for each that waits there, at most
+UNEVEN = 1.25  # the time of slices that are shared out among threads, to that of even shares, at most
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A kernel that is to be a step, its name in the cache of kernels, and where it reads and writes."""
+
+    kernel: Kernel
+    position: str
+    places: Places
+
+    @property
+    def operands(self) -> dict[str, tuple[str, ...]]:
+        """The axes of all that it reads and writes, by name."""
+        read = {p.name: p.axes for p in self.kernel.tiles}
+        return read | {o.buffer.name: o.buffer.axes for o in self.kernel.outputs}
+
+    def writes_along(self, axis: str) -> bool:
+        return axis in self.kernel.outputs[0].buffer.axes
+
+    def part(self, axis: str, length: int) -> Planned:
+        """The same for so many positions along an axis."""
+        shapes = dict(self.places.shapes)
+        for name, axes in self.operands.items():
+            shape = zip(axes, shapes[name], strict=True)
+            shapes[name] = tuple(length if base(a) == axis else extent for a, extent in shape)
+        return replace(self, places=replace(self.places, shapes=shapes))
+
+    def apart(self, axis: str, length: int) -> dict[str, int]:
+        """The bytes from one slice of so many positions to the next in each array; 0 without that axis."""
+        strides = self.places.strides
+        steps = {n: dict(zip(axes, strides[n], strict=True)) for n, axes in self.operands.items()}
+        return {name: found.get(axis, 0) * length for name, found in steps.items()}
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """An axis that is cut into `count` slices of so many positions."""
+
+    axis: str
+    length: int
+    count: int
+
+    def is_shared_out(self, workers: int) -> bool:
+        """Whether so many threads take slices of their own, not parts of every kernel."""
+        return -(-self.count // workers) * workers <= UNEVEN * self.count
+
+
+def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | None:
+    """How kernels that follow each other are cut, if the second cache holds what waits between them then,
+    and not without. Those that do not write along the axis come first, and are not cut.
+    """
+    axis = next((a for a in group[-1].kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
+    cut = [planned for planned in group if axis is not None and planned.writes_along(axis)]
+    if axis is None or len(cut) < 2 or not all(_goes_along(planned.kernel, axis) for planned in cut):
+        return None
+    elements, size = _waiting(cut)
+    divisors = (n for n in range(1, extents[axis]) if extents[axis] % n == 0)
+    length = max((n for n in divisors if n * size <= ROOM * caches().l2 * extents[axis]), default=0)
+    again = max(_elements(planned, without=axis) for planned in cut)
+    if not length or again > AGAIN * elements * length / extents[axis]:
+        return None
+    return Slicing(axis, length, extents[axis] // length)
+
+
+def _goes_along(kernel: Kernel, axis: str) -> bool:
+    """Whether a kernel has nothing to do with an axis but to go along it, in all that it writes."""
+    if kernel.scans or kernel.scatter or kernel.order or kernel.split or kernel.starts:
+        return False
+    if any(
+        output.buffer.axes.count(axis) != 1 or output.places or output.accumulate for output in kernel.outputs
+    ):
+        return False
+    summed = kernel.contraction.k if kernel.contraction else ()
+    named = {axis for param in kernel.inputs for axis in param.axes}
+    for node in kernel.nodes():
+        named.update(node.axes)
+        if isinstance(node, Index | Size) and base(node.axis) == axis:
+            return False
+        if isinstance(node, Read) and not _reads_plainly(node, kernel, axis):
+            return False
+        if isinstance(node, At) and axis in (*node.along, *(a for p in node.positions for a in p.axes)):
+            return False
+    others = {name for name in named if base(name) == axis} - {axis}
+    return not others and axis not in (*summed, *kernel.row)
+
+
+def _reads_plainly(node: Read, kernel: Kernel, axis: str) -> bool:
+    """Whether an operand's own axis is read along this one, and no other."""
+    param = next((p for p in kernel.tiles if p.name == node.param), None)
+    return param is None or all(
+        (own == axis) == (name == axis) for own, name in zip(param.axes, node.names, strict=True)
+    )
+
+
+def _waiting(group: Sequence[Planned]) -> tuple[int, int]:
+    """The elements and the bytes that a kernel writes and a later one reads."""
+    written: set[int] = set()
+    elements = size = 0
+    for planned in group:
+        number, shapes = planned.places.number, planned.places.shapes
+        for param in planned.kernel.tiles:
+            if number[param.name] in written:
+                elements += math.prod(shapes[param.name])
+                size += bytes_of(shapes[param.name], param.dtype)
+        written |= {number[output.buffer.name] for output in planned.kernel.outputs}
+    return elements, size
+
+
+def _elements(planned: Planned, without: str) -> int:
+    """Those of the operands that do not have an axis."""
+    shapes = planned.places.shapes
+    return sum(math.prod(shapes[p.name]) for p in planned.kernel.tiles if without not in p.axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sliced:
+    """Steps of a recipe that are done for one slice after the other, on so many threads.
+
+    apart: for each array of each step, the bytes from one slice to the next. If there is a `frame`, threads
+    take slices of their own; else all of them share each step of a slice, since slices are too few.
+    """
+
+    slicing: Slicing
+    steps: tuple[Step, ...]
+    apart: tuple[tuple[int, ...], ...]
+    workers: int
+    loop: SliceLoop
+    frame: LoopFrame | None = None
+
+    @classmethod
+    def of(
+        cls,
+        slicing: Slicing,
+        steps: Sequence[Step],
+        apart: Sequence[Mapping[str, int]],
+        workers: int,
+        loop: SliceLoop,
+    ) -> Sliced:
+        """Those of a slice's steps. `apart`: the same by the names of arrays."""
+        names = [[name for name, _ in step.compiled.frame.operand_slot] for step in steps]
+        found = tuple(tuple(by[name] for name in own) for own, by in zip(names, apart, strict=True))
+        return cls(slicing, tuple(steps), found, workers, loop)
+
+    def shared_out(self, waiting: Mapping[int, int]) -> Sliced:
+        """The same with slices for each thread, if there are enough. `waiting`: bytes of the arrays that
+        nothing else has to do with, by their numbers.
+        """
+        if not self.slicing.is_shared_out(self.workers):
+            return self
+        count = self.slicing.count
+        own = {number: size // count for number, size in waiting.items()}
+        kept = [self._packs_once(step, apart) for step, apart in zip(self.steps, self.apart, strict=True)]
+        frame = LoopFrame.of(self.steps, self.apart, kept, own, count, min(self.workers, count))
+        return replace(self, frame=frame)
+
+    def _packs_once(self, step: Step, apart: Sequence[int]) -> bool:
+        """Whether the side of a contraction that vectors run along is the same for all slices."""
+        compiled = step.compiled
+        if compiled.kernel.contraction is None:
+            return False
+        right = Walk.of(compiled.kernel, compiled.schedule, compiled.layout).right
+        named = {node.param for node in topological([right.node]) if isinstance(node, Read)}
+        by = dict(zip((name for name, _ in compiled.frame.operand_slot), apart, strict=True))
+        return not any(by.get(name) for name in named)
+
+    def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
+        if self.frame is None:
+            self._launch_in_turn(arrays, scalars)
+            return
+        words = self.frame.words[:]
+        workspace = memory.scratch(words[THREADS] * words[WORKSPACE_BYTES])
+        words[WORKSPACE] = address(workspace)
+        for word, number in self.frame.arrays:
+            words[word] = address(arrays[number])
+        for word, name, dtype in self.frame.scalars:
+            words[word] = scalar_bits(scalars[name], dtype)
+        enter(self.loop.entry, self.loop.part, words)
+
+    def _launch_in_turn(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
+        for number in range(self.slicing.count):
+            for step, apart in zip(self.steps, self.apart, strict=True):
+                pairs = zip(step.arrays, apart, strict=True)
+                step.launch_at([address(arrays[n]) + number * by for n, by in pairs], scalars)
+
+
+def each_step(steps: Sequence[Launchable]) -> tuple[Step, ...]:
+    """All steps, of slices those of one."""
+    found: list[Step] = []
+    for step in steps:
+        found += step.steps if isinstance(step, Sliced) else [step] if isinstance(step, Step) else []
+    return tuple(found)
+
+
+def shared_out(
+    steps: Sequence[Step | Sliced], buffers: Sequence[Buffer], operands: int, results: int
+) -> tuple[list[Step | Sliced], list[Buffer]]:
+    """The steps of a recipe with slices for each thread, and its buffers, empty where no more than a slice of
+    them is needed. So many operands are numbered before the buffers, of which the first are results.
+    """
+    uses = Counter(n for step in steps for n in {n for each in each_step([step]) for n in each.arrays})
+    found, left = list[Step | Sliced](), list(buffers)
+    for step in steps:
+        if isinstance(step, Sliced):
+            numbers = {n for each in step.steps for n in each.arrays if n >= operands + results}
+            sizes = {n: _bytes(buffers[n - operands]) for n in numbers if uses[n] == 1}
+            step = step.shared_out(sizes)
+            for number in sizes if step.frame else ():
+                left[number - operands] = ((0,), buffers[number - operands][1])
+        found.append(step)
+    return found, left
+
+
+def _bytes(buffer: Buffer) -> int:
+    shape, dtype = buffer
+    return math.prod(shape) * dtype.itemsize
