@@ -43,7 +43,7 @@ from tilewright.compiler.targets.cpu.recipe import (
 from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, transposed
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.slice_loop import SliceLoop
-from tilewright.compiler.targets.cpu.slices import Planned, Sliced, shared_out, slicing
+from tilewright.compiler.targets.cpu.slices import Planned, Sliced, each_step, shared_out, slicing
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.targets.cpu.windows import strips, taps
 from tilewright.compiler.targets.cpu.windows.slides import as_window
@@ -395,10 +395,7 @@ class CpuExecutable:
         """The same with all that a call of these operands decides: extents, threads, memory. Steps of slices
         are those of one.
         """
-        recipe = self.recipe([arguments[name] for name in self._names], fresh=True)
-        return tuple(
-            s for step in recipe.steps for s in (step.steps if isinstance(step, Sliced) else (step,))
-        )
+        return each_step(self.recipe([arguments[name] for name in self._names], fresh=True).steps)
 
     def source(self, compiled: CompiledKernel, language: str = "mlir") -> str:
         """The code of one kernel: "mlir", or what became of it as "llvm" or "asm"."""

@@ -90,12 +90,12 @@ def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | N
     if axis is None or len(cut) < 2 or not all(_goes_along(planned.kernel, axis) for planned in cut):
         return None
     elements, size = _waiting(cut)
-    divisors = (n for n in range(1, extents[axis]) if extents[axis] % n == 0)
-    length = max((n for n in divisors if n * size <= ROOM * caches().l2 * extents[axis]), default=0)
+    whole, room = extents[axis], ROOM * caches().l2
+    length = max((n for n in range(1, whole + 1) if whole % n == 0 and n * size <= room * whole), default=0)
     again = max(_elements(planned, without=axis) for planned in cut)
-    if not length or again > AGAIN * elements * length / extents[axis]:
+    if not 0 < length < whole or again > AGAIN * elements * length / whole:
         return None
-    return Slicing(axis, length, extents[axis] // length)
+    return Slicing(axis, length, whole // length)
 
 
 def _goes_along(kernel: Kernel, axis: str) -> bool:

@@ -224,8 +224,8 @@ def _pays(
 def _is_near(
     kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
 ) -> bool:
-    """Whether the second cache holds all that belongs to one position of the first axis: what is read, what is
-    written, and copies of both.
+    """Whether the second cache holds all that belongs to one position of the first axis: what is read, what
+    is written, and copies of both.
     """
     assert kernel.contraction is not None
     first = next((a for a in kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)

@@ -99,8 +99,9 @@ class TransposedTiles(RowLoops):
             self._store(inner, self.stores)
 
     def _transpose(self, scope: Scope, read: Read, first: Value, count: Value, lane: Value) -> None:
-        """Leave a block of an operand on the stack, a vector along the lane axis for each position. The caches
-        are asked for the next block of those positions: lines that lie apart are foreseen by no machine.
+        """Leave a block of an operand on the stack, a vector along the lane axis for each position.
+
+        The caches are asked for the block after it: no machine foresees lines that lie far apart.
         """
         b = self.b
         columns = []
