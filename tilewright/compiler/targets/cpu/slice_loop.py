@@ -42,7 +42,6 @@ from tilewright.dsl.dtypes import DType
 
 WORD = 8  # bytes
 LINE = 64  # bytes: workspaces begin at a cache line
-ROOM = 4096  # bytes for a frame
 RECORD = 6  # words for a step, before its slots
 SLOT = 4  # words for each of them
 
@@ -80,7 +79,7 @@ class LoopFrame:
         pack something for all slices. `waiting`: the bytes of a slice of the arrays between them, by number.
         """
         frame = cls(array("q", bytes(WORD * HEADER)))
-        words, room = frame.words, ROOM
+        words, room = frame.words, _whole_lines(max(WORD * len(step.template) for step in steps))
         places: dict[int, int] = {}
         for number, size in waiting.items():
             places[number], room = room, room + _whole_lines(size)

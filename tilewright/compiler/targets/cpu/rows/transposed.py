@@ -6,8 +6,9 @@
             for each position of the other axis:            evaluate, store vectors along the lane axis
 
 A gather would touch as many cache lines as lanes for each vector, and all of them again for the next one.
-What is left over at the end of the lane axis is gathered, and so are the last few positions of the other one.
-More of them (the nine taps of a filter) are a block of their own, read under a mask where masks are free.
+What is left over at the end of either axis (the nine taps of a filter, the three colours of an image) is a
+block of its own, read and written under a mask where masks are free. Else it is gathered, and so are the last
+one to three positions of the other axis.
 """
 
 from __future__ import annotations
@@ -81,16 +82,22 @@ class TransposedTiles(RowLoops):
         b = self.b
         whole = b.sub(high, b.rem(b.sub(high, low), self.lanes, signed=False))
         with b.loop(low, whole, self.lanes) as loop:
-            self._block(scope, first, count, loop.index)
-        with b.if_(b.cmp("lt", whole, high)), b.loop(0, count) as rows:
-            self._ordinary(scope, b.add(first, rows.index), whole, high)
+            self._block(scope, first, count, loop.index, None)
+        with b.if_(b.cmp("lt", whole, high)):
+            if self.masks_are_free:
+                self._block(scope, first, count, whole, b.sub(high, whole))
+                return
+            with b.loop(0, count) as rows:
+                self._ordinary(scope, b.add(first, rows.index), whole, high)
 
-    def _block(self, scope: Scope, first: Value, count: Value, lane: Value) -> None:
+    def _block(self, scope: Scope, first: Value, count: Value, lane: Value, lanes: Value | None) -> None:
+        """So many positions of the other axis, and of the lane axis if not as many as a vector has lanes."""
         b = self.b
         for read in self.reads:
-            self._transpose(scope, read, first, count, lane)
+            self._transpose(scope, read, first, count, lane, lanes)
+        mask = None if lanes is None else b.first_lanes(lanes, self.lanes)
         with b.loop(0, count) as rows:
-            inner = scope.child({self.across: b.add(first, rows.index), self.lane: Lanes(lane)})
+            inner = scope.child({self.across: b.add(first, rows.index), self.lane: Lanes(lane)}, mask)
             for read, place in self.places.items():
                 type = self._kinds[read]
                 stored = type.integer if type.kind in STORAGE_FLOATS else type
@@ -98,15 +105,18 @@ class TransposedTiles(RowLoops):
                 inner.values[read] = b.bitcast(b.load(at, stored), type.kind)
             self._store(inner, self.stores)
 
-    def _transpose(self, scope: Scope, read: Read, first: Value, count: Value, lane: Value) -> None:
+    def _transpose(
+        self, scope: Scope, read: Read, first: Value, count: Value, lane: Value, lanes: Value | None
+    ) -> None:
         """Leave a block of an operand on the stack, a vector along the lane axis for each position.
 
         The caches are asked for the block after it: no machine foresees lines that lie far apart.
         """
         b = self.b
         columns = []
-        mask = b.first_lanes(count, self.lanes) if self.masks_are_free else None
         for number in range(self.lanes):
+            there = count if lanes is None else b.select(b.cmp("lt", number, lanes), count, 0)
+            mask = b.first_lanes(there, self.lanes) if self.masks_are_free else None
             ahead = scope.child({self.across: b.add(first, self.lanes), self.lane: b.add(lane, number)})
             b.prefetch(ahead.start_of(read)[0])
             column = scope.child({self.across: Lanes(first), self.lane: b.add(lane, number)}, mask)
