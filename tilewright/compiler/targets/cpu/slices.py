@@ -31,8 +31,7 @@ from tilewright.dsl.program import At, Index, Read, Size, topological
 from tilewright.runtime import memory
 from tilewright.runtime.addresses import address
 
-ROOM = 3 / 4  # of the second cache, for what waits between the kernels of a slice
-AGAIN = 1.5  # elements that each slice packs again, for each that waits there, at most
+AGAIN = 1.5  # bytes that each slice reads again, for each that waits there, at most
 UNEVEN = 1.25  # the time of slices that are shared out among threads, to that of even shares, at most
 
 
@@ -83,18 +82,20 @@ class Slicing:
 
 def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | None:
     """How kernels that follow each other are cut, if the second cache holds what waits between them then,
-    and not without. Those that do not write along the axis come first, and are not cut.
+    and not without: into slices of which it holds everything, or of one position. Those that do not write
+    along the axis come first, and are not cut.
     """
     axis = next((a for a in group[-1].kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
     cut = [planned for planned in group if axis is not None and planned.writes_along(axis)]
     if axis is None or len(cut) < 2 or not all(_goes_along(planned.kernel, axis) for planned in cut):
         return None
-    elements, size = _waiting(cut)
-    whole, room = extents[axis], ROOM * caches().l2
-    length = max((n for n in range(1, whole + 1) if whole % n == 0 and n * size <= room * whole), default=0)
-    again = max(_elements(planned, without=axis) for planned in cut)
-    if not 0 < length < whole or again > AGAIN * elements * length / whole:
+    waiting, along, rest = _sizes(cut, axis)
+    whole, room = extents[axis], caches().l2
+    if waiting <= room or waiting > room * whole or rest > AGAIN * waiting / whole:
         return None
+    length = max(
+        n for n in range(1, whole) if whole % n == 0 and (n == 1 or n * along <= whole * (room - rest))
+    )
     return Slicing(axis, length, whole // length)
 
 
@@ -128,24 +129,29 @@ def _reads_plainly(node: Read, kernel: Kernel, axis: str) -> bool:
     )
 
 
-def _waiting(group: Sequence[Planned]) -> tuple[int, int]:
-    """The elements and the bytes that a kernel writes and a later one reads."""
+def _sizes(group: Sequence[Planned], axis: str) -> tuple[int, int, int]:
+    """The bytes of what one kernel writes and a later one reads, of all that lies along an axis, and of all
+    that does not.
+    """
+    sizes: dict[int, int] = {}
+    along: set[int] = set()
     written: set[int] = set()
-    elements = size = 0
+    waiting: set[int] = set()
     for planned in group:
-        number, shapes = planned.places.number, planned.places.shapes
-        for param in planned.kernel.tiles:
-            if number[param.name] in written:
-                elements += math.prod(shapes[param.name])
-                size += bytes_of(shapes[param.name], param.dtype)
-        written |= {number[output.buffer.name] for output in planned.kernel.outputs}
-    return elements, size
-
-
-def _elements(planned: Planned, without: str) -> int:
-    """Those of the operands that do not have an axis."""
-    shapes = planned.places.shapes
-    return sum(math.prod(shapes[p.name]) for p in planned.kernel.tiles if without not in p.axes)
+        number, kernel = planned.places.number, planned.kernel
+        dtypes = {p.name: p.dtype for p in kernel.tiles} | {
+            o.buffer.name: o.buffer.dtype for o in kernel.outputs
+        }
+        for name, axes in planned.operands.items():
+            sizes[number[name]] = bytes_of(planned.places.shapes[name], dtypes[name])
+            along |= {number[name]} if axis in axes else set()
+        waiting |= written & {number[p.name] for p in kernel.tiles}
+        written |= {number[output.buffer.name] for output in kernel.outputs}
+    return (
+        sum(sizes[n] for n in waiting),
+        sum(sizes[n] for n in along),
+        sum(size for n, size in sizes.items() if n not in along),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,19 +217,22 @@ def _pays(
     ends = (WIDEST - 1) / line
     packed = _count((*own, *kernel.contraction.k), extents)
     copied = _count(node.arg.axes, extents) + _count((*own, *others), extents)
-    near = _is_near(kernel, node, own, others, extents)
-    return packed * ends**2 >= DEAR * copied or (near and packed >= SLICED * copied)
+    near = packed >= SLICED * copied and _is_near(kernel, node, own, others, extents)
+    return near or packed * ends**2 >= DEAR * copied
 
 
 def _is_near(
     kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
 ) -> bool:
     """Whether the second cache holds all that belongs to one position of the first axis: what is read, what
-    is written, and copies of both.
+    is written, and copies of both. Filters are an even number of vectors: of an odd one the last register
+    blocks are half as wide, and take what packing does.
     """
     assert kernel.contraction is not None
     first = next((a for a in kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
     if first not in own or first not in node.arg.axes or first in (*node.along, *slid_along(node)):
+        return False
+    if -(-_count(others, extents) // WIDEST) % 2:
         return False
     one = {**extents, first: 1}
     passing = _count(node.arg.axes, one) + _count((*own, *others), one)
