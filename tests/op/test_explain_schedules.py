@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import tilewright as tw
 from tilewright import kernels as K
+from tilewright.compiler.targets.cpu import slices
+from tilewright.compiler.targets.cpu.toolchain import caches
 
 Shape = tuple[int, int]
 
@@ -58,3 +62,10 @@ def test_what_of_a_product_is_packed(op: tw.Op, left: Shape, right: Shape, packe
     left = np.empty(left, np.float32).T if left[1] == 200 else left
     text = " ".join(op.explain(left, right).split())
     assert text.split("CPU ")[1].startswith(packed)
+
+
+def test_slices_of_which_the_second_cache_holds_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(slices, "caches", lambda: replace(caches(), l2=112 << 10))
+    operands = (12, 32, 9, 9), (40, 32, 3, 3)
+    for text in (K.conv2d.explain(*operands, padding=1), K.conv2d.code(*operands, padding=1)):
+        assert "once for each of 12 slices along" in text

@@ -68,7 +68,7 @@ def _cpu(program: Program, arrays: Mapping[str, np.ndarray], language: str) -> I
     writers = {o.buffer.name: k.name for k in executable.plan.kernels for o in k.outputs}
     for step in executable.steps(arrays):
         yield ""
-        yield _commented(kernel_lines(step.compiled.kernel, step.extents, writers, step.compiled), mark)
+        yield _commented(kernel_lines(step.compiled.kernel, step.extents, writers, step), mark)
         yield executable.source(step.compiled, language)
 
 

@@ -188,18 +188,22 @@ def _kernels(title: str, what: Compiled) -> Iterator[str]:
     writers = {o.buffer.name: k.name for k in plan.kernels for o in k.outputs}
     for kernel in plan.kernels:
         step = what.specialised.get(kernel.name)
-        lines = kernel_lines(kernel, step.extents if step else extents, writers, step and step.compiled)
+        lines = kernel_lines(kernel, step.extents if step else extents, writers, step)
         yield from _indented("\n".join(lines))
 
 
 def kernel_lines(
-    kernel: Kernel, extents: Mapping[str, int], writers: Mapping[str, str], specialised: Any = None
+    kernel: Kernel, extents: Mapping[str, int], writers: Mapping[str, str], step: Any = None
 ) -> Iterator[str]:
-    """One kernel in words: loops, formulas of each phase, reasons, costs and the CPU's specialisation."""
+    """One kernel in words: loops, formulas of each phase, reasons, costs, and the CPU's step if any."""
+    specialised = step and step.compiled
     kernel = kernel if specialised is None else specialised.kernel  # in the form that the extents decided
     read, written = words.operands(kernel)
     yield f"{words.heading(kernel)}: {read} → {written}"
     yield f"  {words.loops(kernel, extents)}"
+    if step and step.slices:
+        axis, count = step.slices
+        yield f"  once for each of {count} slices along {words.axis_label(axis)}; the figures are one's"
     kept = _kept(kernel, specialised)
     for label, lines in words.steps(kernel, kept):
         for number, line in enumerate(lines):

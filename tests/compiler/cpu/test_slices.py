@@ -53,17 +53,17 @@ def neighbours(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"]):
 @tw.op
 def lines(x: tw.Tile["n c t"], k: tw.Tile["o c r"]):
     a = tw.axis("a", tw.size("t") - tw.size("r") + 1)
-    return tw.tanh(tw.sum(x.at(t=a + tw.index("r")) * k, "c r"))
+    return 0.25 * tw.sum(x.at(t=a + tw.index("r")) * k, "c r")
 
 
 CASES = [
     (scaled, ((6, 32, 7, 9), (48, 32, 3, 3), (6, 48, 7, 9))),
-    (numbered, ((6, 32, 7, 9), (48, 32, 3, 3))),
-    (grouped, ((4, 2, 32, 7, 7), (2, 32, 32, 3, 3))),
-    (neighbours, ((5, 32, 7, 7), (33, 32, 3, 3))),
-    (lines, ((9, 32, 15), (40, 32, 3))),
-    (conv2d, ((7, 32, 7, 7), (35, 32, 3, 3))),
-    (channels_last, ((6, 13, 13, 3), (20, 3, 3, 3))),
+    (numbered, ((9, 32, 7, 9), (48, 32, 3, 3))),
+    (grouped, ((8, 2, 32, 5, 5), (2, 40, 32, 1, 3))),
+    (neighbours, ((15, 32, 7, 7), (33, 32, 3, 3))),
+    (lines, ((50, 32, 15), (40, 32, 5))),
+    (conv2d, ((14, 32, 7, 7), (35, 32, 3, 3))),
+    (channels_last, ((48, 13, 13, 3), (20, 3, 3, 3))),
 ]
 IDS = [op.name for op, _ in CASES]
 
@@ -71,7 +71,7 @@ IDS = [op.name for op, _ in CASES]
 @pytest.fixture(autouse=True)
 def small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second cache with room for what belongs to one or two small images."""
-    small = replace(caches(), l2=64 << 10)
+    small = replace(caches(), l2=112 << 10)
     monkeypatch.setattr(slices, "caches", lambda: small)
     monkeypatch.setattr(staged, "caches", lambda: small)
 
@@ -137,11 +137,15 @@ def test_what_waits_between_the_kernels_has_no_memory_of_its_own():
     assert [len(shape) for shape, _ in recipe.buffers] == [4, 4, 4]
 
 
-@pytest.mark.parametrize("op", [numbered, neighbours])
-def test_an_axis_with_a_meaning_is_not_cut(op):
+@pytest.mark.parametrize(("op", "shapes"), CASES, ids=IDS)
+def test_an_axis_with_a_meaning_is_not_cut(op, shapes):
     """A slice does not know which one it is, nor what lies in others."""
-    program, arrays = drawn(*next(case for case in CASES if case[0] is op))
-    assert not sliced_steps(program, arrays)
+    program, arrays = drawn(
+        op,
+        shapes,
+        **{"pad": 1} if op is conv2d else {"before": 1, "behind": 1} if op is channels_last else {},
+    )
+    assert bool(sliced_steps(program, arrays)) == (op not in (numbered, neighbours))
 
 
 def test_what_the_second_cache_holds_is_not_cut(monkeypatch: pytest.MonkeyPatch):

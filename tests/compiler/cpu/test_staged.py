@@ -71,6 +71,13 @@ def test_short_lines_are_worth_a_copy():
     assert turned.kernel.outputs[0].buffer.axes[-1] == "ow"
 
 
+def test_images_that_the_second_cache_holds_are_worth_one():
+    """All of an image and its copies: where it does not, windows of long lines are packed."""
+    k = np.zeros((64, 64, 3, 3), "f4")
+    assert len(kernels_for(np.zeros((2, 64, 8, 60), "f4"), k, pad=1)) == 3
+    assert len(kernels_for(np.zeros((2, 64, 128, 128), "f4"), k, pad=1)) == 1
+
+
 def test_others_are_not():
     long_lines = np.zeros((2, 32, 6, 60), "f4")
     few_channels = np.zeros((2, 8, 7, 7), "f4")

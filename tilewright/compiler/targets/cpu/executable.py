@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 import threading
 from array import array
@@ -24,7 +23,6 @@ from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, slice_loop, toolchain
 from tilewright.compiler.targets.cpu.contractions.padded import padded
-from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes, workspace_bytes
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, layout_of, normal_strides
@@ -40,30 +38,25 @@ from tilewright.compiler.targets.cpu.recipe import (
     plain_entry,
     span,
 )
-from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, transposed
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.slice_loop import SliceLoop
 from tilewright.compiler.targets.cpu.slices import Planned, Sliced, each_step, shared_out, slicing
-from tilewright.compiler.targets.cpu.spelling import cost
-from tilewright.compiler.targets.cpu.windows import strips, taps
 from tilewright.compiler.targets.cpu.windows.slides import as_window
+from tilewright.compiler.targets.cpu.work import streams, work_items, workers_for
 from tilewright.compiler.unmoved import unmoved
 from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
-from tilewright.dsl.program import Program, topological
+from tilewright.dsl.program import Program
 from tilewright.dsl.text import to_text
-from tilewright.runtime import memory, threads
+from tilewright.runtime import threads
 from tilewright.runtime.addresses import HEAD
 from tilewright.runtime.cache import shared_cache
 from tilewright.runtime.recent import Recent
 
-WORTH_THREADS = 1_000_000  # scalar operations: below this a parallel region costs more than it saves
 MAX_RECIPES = 256
 MAX_OBJECTS = 64  # whose texts are remembered
-CACHE_LINE = 64
-STREAM_FROM = 0.5  # of the last cache: beyond it four ops on end are faster past it than through it
 
 ENTRY_NAME = "tw_kernel"  # of every compiled kernel: each is loaded apart from the others
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -289,7 +282,7 @@ class CpuExecutable:
             return [step for planned in group for step in self._step(planned, extents, fresh)]
         once = [planned for planned in group if not planned.writes_along(cut.axis)]
         parts = [planned for planned in group if planned.writes_along(cut.axis)]
-        workers = max(_workers(planned.kernel, extents) for planned in parts)
+        workers = max(workers_for(planned.kernel, extents) for planned in parts)
         each = 1 if cut.is_shared_out(workers) else None
         steps = [step for planned in once for step in self._step(planned, extents, fresh)]
         extents = {**extents, base(cut.axis): cut.length}
@@ -317,12 +310,12 @@ class CpuExecutable:
         call = joined(Call(planned.kernel, places.shapes, places.strides, extents))
         kernel, shapes, strides, extents = call.kernel, call.shapes, call.strides, call.extents
         layout = layout_of(kernel, shapes, strides, extents)
-        stream = fresh and _streams(kernel, layout, shapes, slices)
+        stream = fresh and streams(kernel, layout, shapes, slices)
         compiled = self._compiled(kernel, planned.position, layout, stream)
         slots = compiled.frame
         template = array("q", bytes(8 * slots.padded_size))
-        workers = workers or _workers(kernel, extents)
-        items, sizes, workspace = _work_items(compiled, self.target, extents, workers)
+        workers = workers or workers_for(kernel, extents)
+        items, sizes, workspace = work_items(compiled, self.target, extents, workers)
         if items == 0:
             return []
         workers = max(1, min(workers, items))
@@ -476,85 +469,3 @@ def _compiled_loop(target: toolchain.CpuTarget) -> SliceLoop:
     loaded = loading.load(shared_cache().get_or_build(material, build)["object"])
     entry, part = ENTRY(loaded.address(ENTRY_NAME)), RANGE(loaded.address(f"{ENTRY_NAME}_range"))
     return SliceLoop(entry, part, loaded)
-
-
-def _streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...]], slices: int) -> bool:
-    """Whether the results should go past the caches: too much for them, and vectors of whole cache lines.
-    The shapes are those of one slice.
-
-    Only blocks of the memory pool begin at a cache line, as such stores must. A single row may end anywhere,
-    but not one that is walked from its end.
-    """
-    backwards = any(scan.reverse for scan in kernel.scans)
-    total = sum(bytes_of(shapes[p.name], p.dtype) for p in kernel.tiles)
-    for output in kernel.outputs:
-        shape, dtype = shapes[output.buffer.name], output.buffer.dtype
-        total += bytes_of(shape, dtype)
-        if output.accumulate is not None:
-            continue
-        inner = 2 if layout.is_short(output.buffer.axes[-1:]) else 1  # dimensions that vectors run on through
-        piece = bytes_of(shape[-inner:], dtype)
-        if (backwards or piece < bytes_of(shape, dtype)) and piece % CACHE_LINE:
-            return False
-        if bytes_of(shape, dtype) < memory.POOLED_FROM:
-            return False
-    return slices * total > STREAM_FROM * toolchain.caches().l3
-
-
-def _workers(kernel: Kernel, extents: Mapping[str, int]) -> int:
-    """The threads that a kernel is worth."""
-    return threads.get_num_threads() if _work(kernel, extents) > WORTH_THREADS else 1
-
-
-def _work(kernel: Kernel, extents: Mapping[str, int]) -> float:
-    """Scalar operations of a kernel, about."""
-    total = 1.0
-    summed = kernel.contraction.k if kernel.contraction else ()
-    for axis in (*kernel.parallel, *kernel.row, *summed):
-        if not is_chunk_axis(axis):
-            total *= extents[base(axis)]
-    return total * max(1.0, 0.25 * sum(cost(node) for node in topological(kernel.roots)))
-
-
-def _work_items(
-    compiled: CompiledKernel, target: toolchain.CpuTarget, extents: Mapping[str, int], workers: int
-) -> tuple[int, tuple[int, ...], int]:
-    """(work items, block sizes, workspace bytes a thread)."""
-    kernel, schedule, layout = compiled.kernel, compiled.schedule, compiled.layout
-    if kernel.contraction:
-        sizes = block_sizes(kernel, schedule, layout, extents, workers)
-        return sizes.items, sizes.slots(), workspace_bytes(kernel, schedule, layout, extents, sizes)
-    items = 1
-    tile, sizes = schedule.tile, ()
-    if schedule.outer:
-        return flat.work_items(kernel, schedule, extents), (0, flat.rows_an_item(schedule, extents)), 0
-    if schedule.across:
-        return transposed.work_items(kernel, schedule, extents), (), 0
-    if strips.slides(kernel, layout, schedule):
-        return strips.work_items(kernel, layout, schedule, extents), (), 0
-    if taps.sums_by_tap(kernel, layout, schedule):
-        return taps.work_items(kernel, layout, schedule, extents), (), 0
-    if columns.lies_across(kernel, schedule) and not schedule.short:
-        tile = columns.strip_width(kernel, schedule, target, extents, workers)
-        sizes = (0, tile)
-    if kernel.split and kernel.split.of == "row":
-        items = math.prod(extents[base(axis)] for axis in kernel.parallel)
-    elif kernel.split:
-        items = extents[kernel.split.axis]
-    else:
-        lane = schedule.lane_axis
-        last = [a for a in kernel.parallel if a != lane][-1:] if kernel.kind == "pointwise" and lane else []
-        rows = max(1, tile // max(1, extents[base(lane)])) if last and lane else 1
-        for axis in kernel.parallel:
-            extent = extents[base(axis)]
-            items *= -(-extent // (tile if axis == lane else rows if axis in last else 1))
-    if kernel.scans and schedule.lane_axis in kernel.row and not schedule.segment:
-        items = -(-items // schedule.lanes)
-    if kernel.order:
-        return items, (), orders.workspace_bytes(kernel, extents)
-    if schedule.brief:
-        last = extents[base(kernel.parallel[-1])]
-        items = items // last * -(-last // schedule.lanes)
-    count = len(keep.kept_nodes(kernel)) if schedule.lane_axis in kernel.row else 0
-    together = schedule.lanes if schedule.brief else 1
-    return items, sizes, keep.workspace_bytes(kernel, count, extents, together) if count else 0

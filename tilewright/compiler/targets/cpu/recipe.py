@@ -94,6 +94,7 @@ class Step:
 
     An array is known by its number: operands first, then buffers. arrays: those of the kernel, in the order
     of the frame's `slots`. scalars: slot, name, dtype of each. workspace: its bytes. extents: of its axes.
+    slices: the axis that it goes along slice by slice, and how many slices there are.
     """
 
     compiled: CompiledKernel
@@ -104,6 +105,7 @@ class Step:
     workspace: int
     workers: int
     extents: Mapping[str, int]
+    slices: tuple[str, int] | None = None
 
     def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
         own = [arrays[number] for number in self.arrays]

@@ -31,7 +31,7 @@ from tilewright.dsl.program import At, Index, Read, Size, topological
 from tilewright.runtime import memory
 from tilewright.runtime.addresses import address
 
-AGAIN = 1.5  # bytes that each slice reads again, for each that waits there, at most
+AGAIN = 1.5  # bytes that each slice reads from afar again, for each that waits in it, at most
 UNEVEN = 1.25  # the time of slices that are shared out among threads, to that of even shares, at most
 
 
@@ -91,11 +91,12 @@ def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | N
         return None
     waiting, along, rest = _sizes(cut, axis)
     whole, room = extents[axis], caches().l2
-    if waiting <= room or waiting > room * whole or rest > AGAIN * waiting / whole:
+    if waiting <= room or waiting > room * whole:
         return None
-    length = max(
-        n for n in range(1, whole) if whole % n == 0 and (n == 1 or n * along <= whole * (room - rest))
-    )
+    fitting = [n for n in range(1, whole) if whole % n == 0 and rest + n * along / whole <= room]
+    if not fitting and rest > AGAIN * waiting / whole:
+        return None
+    length = max(fitting, default=1)
     return Slicing(axis, length, whole // length)
 
 
@@ -181,7 +182,8 @@ class Sliced:
         """Those of a slice's steps. `apart`: the same by the names of arrays."""
         names = [[name for name, _ in step.compiled.frame.operand_slot] for step in steps]
         found = tuple(tuple(by[name] for name in own) for own, by in zip(names, apart, strict=True))
-        return cls(slicing, tuple(steps), found, workers, loop)
+        slices = slicing.axis, slicing.count
+        return cls(slicing, tuple(replace(step, slices=slices) for step in steps), found, workers, loop)
 
     def shared_out(self, waiting: Mapping[int, int]) -> Sliced:
         """The same with slices for each thread, if there are enough. `waiting`: bytes of the arrays that
