@@ -131,10 +131,12 @@ def test_what_waits_between_the_kernels_has_no_memory_of_its_own():
     program, arrays = drawn(*CASES[0])
     recipe = recipe_of(program, arrays, 1)
     assert [shape for shape, _ in recipe.buffers] == [(6, 48, 7, 9), (0,), (0,)]
-    recipe = recipe_of(program, arrays, 5)  # all threads share each kernel of each slice
-    (step,) = recipe.steps
-    assert isinstance(step, Sliced) and step.frame is None
-    assert [len(shape) for shape, _ in recipe.buffers] == [4, 4, 4]
+
+
+def test_too_few_slices_for_the_threads_are_none():
+    program, arrays = drawn(*CASES[0])
+    recipe = recipe_of(program, arrays, 5)
+    assert len(recipe.steps) == 3 and [len(shape) for shape, _ in recipe.buffers] == [4, 4, 4]
 
 
 @pytest.mark.parametrize(("op", "shapes"), CASES, ids=IDS)
@@ -157,10 +159,9 @@ def test_what_the_second_cache_holds_is_not_cut(monkeypatch: pytest.MonkeyPatch)
 def test_weights_are_packed_for_all_slices():
     program, arrays = drawn(*CASES[0])
     (step,) = sliced_steps(program, arrays)
-    assert step.frame is not None
-    contraction = step.steps[1].compiled
-    assert [step._packs_once(s, apart) for s, apart in zip(step.steps, step.apart, strict=True)] == [0, 1, 0]
-    assert contraction.schedule.lane_axis == "o"
+    kept = [slices.packs_once(s, apart) for s, apart in zip(step.steps, step.apart, strict=True)]
+    assert kept == [False, True, False]
+    assert step.steps[1].compiled.schedule.lane_axis == "o"
 
 
 def test_further_calls_see_their_own_weights():

@@ -40,7 +40,15 @@ from tilewright.compiler.targets.cpu.recipe import (
 )
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.slice_loop import SliceLoop
-from tilewright.compiler.targets.cpu.slices import Planned, Sliced, each_step, shared_out, slicing
+from tilewright.compiler.targets.cpu.slices import (
+    Planned,
+    Sliced,
+    Slicing,
+    each_step,
+    order_of_sums,
+    slicing,
+    with_own,
+)
 from tilewright.compiler.targets.cpu.windows.slides import as_window
 from tilewright.compiler.targets.cpu.work import streams, work_items, workers_for
 from tilewright.compiler.unmoved import unmoved
@@ -167,7 +175,7 @@ class CpuExecutable:
         places = self._places(operands, extents, inside)
         steps = self._steps(places, extents, inside, in_place, fresh)
         made = [(places.shapes[b.name], b.dtype.numpy) for b in places.buffers]
-        steps, made = shared_out(steps, made, len(operands), len(self.plan.results))
+        steps, made = with_own(steps, made, len(operands), len(self.plan.results))
         return Recipe(
             tuple(steps),
             tuple(made),
@@ -278,20 +286,47 @@ class CpuExecutable:
     ) -> list[Step | Sliced]:
         """The steps of kernels that follow each other, slice by slice where that pays."""
         cut = slicing(group, extents)
-        if cut is None:
-            return [step for planned in group for step in self._step(planned, extents, fresh)]
-        once = [planned for planned in group if not planned.writes_along(cut.axis)]
-        parts = [planned for planned in group if planned.writes_along(cut.axis)]
-        workers = max(workers_for(planned.kernel, extents) for planned in parts)
-        each = 1 if cut.is_shared_out(workers) else None
-        steps = [step for planned in once for step in self._step(planned, extents, fresh)]
-        extents = {**extents, base(cut.axis): cut.length}
-        pieces: list[Step] = []
+        if cut is not None and self._keeps_order(group, cut, extents):
+            parts = [planned for planned in group if planned.writes_along(cut.axis)]
+            workers = max(workers_for(planned.kernel, extents) for planned in parts)
+            if cut.suits(workers):
+                once = [planned for planned in group if planned not in parts]
+                steps = [step for planned in once for step in self._step(planned, extents, fresh)]
+                return [*steps, self._sliced(parts, cut, extents, fresh, workers)]
+        return [step for planned in group for step in self._step(planned, extents, fresh)]
+
+    def _sliced(
+        self, parts: Sequence[Planned], cut: Slicing, extents: Mapping[str, int], fresh: bool, workers: int
+    ) -> Sliced:
+        """Kernels slice by slice, on so many threads."""
+        one = {**extents, base(cut.axis): cut.length}
+        steps: list[Step] = []
         for planned in parts:
             slices = cut.count if planned is parts[-1] else 1  # the others' results are read at once
-            pieces += self._step(planned.part(cut.axis, cut.length), extents, fresh, slices, each)
+            steps += self._step(planned.part(cut.axis, cut.length), one, fresh, slices, 1)
         apart = [planned.apart(cut.axis, cut.length) for planned in parts]
-        return [*steps, Sliced.of(cut, pieces, apart, workers, self._slice_loop())]
+        with _locks.kernels:
+            loop = _slice_loop(self.target)
+        return Sliced.of(cut, steps, apart, workers, loop)
+
+    def _keeps_order(self, group: Sequence[Planned], cut: Slicing, extents: Mapping[str, int]) -> bool:
+        """Whether sums of slices are of the same order as those of the whole."""
+        one = {**extents, base(cut.axis): cut.length}
+        for planned in group:
+            whole, part = (
+                self._order(planned, extents),
+                self._order(planned.part(cut.axis, cut.length), one),
+            )
+            if whole != part:
+                return False
+        return True
+
+    def _order(self, planned: Planned, extents: Mapping[str, int]) -> tuple[object, ...]:
+        places = planned.places
+        call = joined(Call(planned.kernel, places.shapes, places.strides, extents))
+        layout = layout_of(call.kernel, call.shapes, call.strides, call.extents)
+        schedule = self.choose(call.kernel, layout, self.target, False)
+        return order_of_sums(call.kernel, schedule, layout, call.extents)
 
     def _memory_for(self, turn: Turned) -> str | None:
         """The buffer in whose memory a turned one lies: that of an intermediate, which all readers turn."""
@@ -375,11 +410,6 @@ class CpuExecutable:
         part = RANGE(loaded.address(f"{ENTRY_NAME}_range"))
         return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, direct, part, loaded)
 
-    def _slice_loop(self) -> SliceLoop:
-        """The loop over slices, for this target."""
-        with _locks.kernels:
-            return _compiled_loop(self.target)
-
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
         """The kernels that operands like these run, in order; the operands' contents are not read."""
         return tuple(step.compiled for step in self.steps(arguments))
@@ -454,7 +484,7 @@ def _object(text: str, target: toolchain.CpuTarget) -> bytes:
 
 
 @functools.cache
-def _compiled_loop(target: toolchain.CpuTarget) -> SliceLoop:
+def _slice_loop(target: toolchain.CpuTarget) -> SliceLoop:
     openmp = loading.openmp() is not None
     material = {
         "loop": "over slices",

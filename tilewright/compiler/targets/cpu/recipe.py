@@ -109,22 +109,19 @@ class Step:
 
     def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
         own = [arrays[number] for number in self.arrays]
+        workspace = memory.scratch(self.workspace) if self.workspace else own[-1]
         if LIES_IN_FIELD and (self.workers == 1 or has_openmp()):
-            workspace = memory.scratch(self.workspace) if self.workspace else own[-1]
             values = [_scalar(scalars[name], dtype) for _, name, dtype in self.scalars]
             self.compiled.direct(self.template.buffer_info()[0], workspace, *own, *values)
         else:
-            self.launch_at([*map(address, own)], scalars)
+            self._launch_on_frame(own, workspace, scalars)
 
-    def launch_at(self, places: Sequence[int], scalars: Scalars) -> None:
-        """The same for arrays at these addresses, with a frame that is filled here: threads of Python's
-        share one.
-        """
+    def _launch_on_frame(self, own: Sequence[np.ndarray], workspace: np.ndarray, scalars: Scalars) -> None:
+        """With a frame that is filled here: for threads of Python's, which share one."""
         words = self.template[:]
-        workspace = memory.scratch(self.workspace)
         words[frame.WORKSPACE] = address(workspace)
-        for slot, place in zip(self.slots, places, strict=True):
-            words[slot] = place
+        for slot, each in zip(self.slots, own, strict=True):
+            words[slot] = address(each)
         for slot, name, dtype in self.scalars:
             words[slot] = scalar_bits(scalars[name], dtype)
         enter(self.compiled.entry, self.compiled.part, words)

@@ -6,7 +6,8 @@ are turned at the end, is three kernels. One image after the other goes through 
     for slice of n:  x along c [slice] = x[slice];  y along o [slice] = …;  y[slice] = y along o [slice]
 
 An axis is cut so if every kernel has it as it is: at each of its positions all of them read and write what
-belongs to that position alone. What waits in between is the same numbers, and so are the sums.
+belongs to that position alone. Sums have the order that they have without; where there are too few slices for
+the threads, nothing is cut, and bits are the same.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilewright.compiler.nest import Kernel
+from tilewright.compiler.nest import Kernel, Output
+from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.frame import THREADS, WORKSPACE, WORKSPACE_BYTES
 from tilewright.compiler.targets.cpu.launch import enter
-from tilewright.compiler.targets.cpu.layout import bytes_of
+from tilewright.compiler.targets.cpu.layout import Layout, bytes_of
 from tilewright.compiler.targets.cpu.recipe import Buffer, Launchable, Places, Scalars, Step, scalar_bits
+from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.slice_loop import LoopFrame, SliceLoop
 from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
@@ -75,8 +78,8 @@ class Slicing:
     length: int
     count: int
 
-    def is_shared_out(self, workers: int) -> bool:
-        """Whether so many threads take slices of their own, not parts of every kernel."""
+    def suits(self, workers: int) -> bool:
+        """Whether there are enough slices for so many threads, each of which takes some."""
         return -(-self.count // workers) * workers <= UNEVEN * self.count
 
 
@@ -104,12 +107,10 @@ def _goes_along(kernel: Kernel, axis: str) -> bool:
     """Whether a kernel has nothing to do with an axis but to go along it, in all that it writes."""
     if kernel.scans or kernel.scatter or kernel.order or kernel.split or kernel.starts:
         return False
-    if any(
-        output.buffer.axes.count(axis) != 1 or output.places or output.accumulate for output in kernel.outputs
-    ):
+    if not all(_writes_plainly(output, axis) for output in kernel.outputs):
         return False
     summed = kernel.contraction.k if kernel.contraction else ()
-    named = {axis for param in kernel.inputs for axis in param.axes}
+    named = {name for param in kernel.inputs for name in param.axes}
     for node in kernel.nodes():
         named.update(node.axes)
         if isinstance(node, Index | Size) and base(node.axis) == axis:
@@ -120,6 +121,11 @@ def _goes_along(kernel: Kernel, axis: str) -> bool:
             return False
     others = {name for name in named if base(name) == axis} - {axis}
     return not others and axis not in (*summed, *kernel.row)
+
+
+def _writes_plainly(output: Output, axis: str) -> bool:
+    """Whether there is one dimension for an axis, and each element of it is written once."""
+    return output.buffer.axes.count(axis) == 1 and not output.places and output.accumulate is None
 
 
 def _reads_plainly(node: Read, kernel: Kernel, axis: str) -> bool:
@@ -155,12 +161,22 @@ def _sizes(group: Sequence[Planned], axis: str) -> tuple[int, int, int]:
     )
 
 
+def order_of_sums(
+    kernel: Kernel, schedule: Schedule, layout: Layout, extents: Mapping[str, int]
+) -> tuple[object, ...]:
+    """What decides on the bits of a kernel's sums."""
+    if kernel.contraction is None:
+        return ()
+    walk = Walk.of(kernel, schedule, layout)
+    block = block_sizes(kernel, schedule, layout, extents, 1).block_k
+    return walk.summed, walk.joined, walk.inner, walk.in_lines, walk.tapped, schedule.dot_product, block
+
+
 @dataclass(frozen=True, slots=True)
 class Sliced:
-    """Steps of a recipe that are done for one slice after the other, on so many threads.
+    """Steps of a recipe that are done for one slice after the other, of which each thread has its own.
 
-    apart: for each array of each step, the bytes from one slice to the next. If there is a `frame`, threads
-    take slices of their own; else all of them share each step of a slice, since slices are too few.
+    apart: for each array of each step, the bytes from one slice to the next.
     """
 
     slicing: Slicing
@@ -168,7 +184,7 @@ class Sliced:
     apart: tuple[tuple[int, ...], ...]
     workers: int
     loop: SliceLoop
-    frame: LoopFrame | None = None
+    frame: LoopFrame
 
     @classmethod
     def of(
@@ -180,37 +196,32 @@ class Sliced:
         loop: SliceLoop,
     ) -> Sliced:
         """Those of a slice's steps. `apart`: the same by the names of arrays."""
+        slices = slicing.axis, slicing.count
+        marked = tuple(replace(step, slices=slices) for step in steps)
         names = [[name for name, _ in step.compiled.frame.operand_slot] for step in steps]
         found = tuple(tuple(by[name] for name in own) for own, by in zip(names, apart, strict=True))
-        slices = slicing.axis, slicing.count
-        return cls(slicing, tuple(replace(step, slices=slices) for step in steps), found, workers, loop)
+        workers = min(workers, slicing.count)
+        return cls(slicing, marked, found, workers, loop, cls._frame(slicing, marked, found, workers, {}))
 
-    def shared_out(self, waiting: Mapping[int, int]) -> Sliced:
-        """The same with slices for each thread, if there are enough. `waiting`: bytes of the arrays that
-        nothing else has to do with, by their numbers.
+    def with_own(self, sizes: Mapping[int, int]) -> Sliced:
+        """The same with arrays that nothing else has to do with, a slice of them, in the threads' workspaces.
+        `sizes`: their bytes, by their numbers.
         """
-        if not self.slicing.is_shared_out(self.workers):
-            return self
-        count = self.slicing.count
-        own = {number: size // count for number, size in waiting.items()}
-        kept = [self._packs_once(step, apart) for step, apart in zip(self.steps, self.apart, strict=True)]
-        frame = LoopFrame.of(self.steps, self.apart, kept, own, count, min(self.workers, count))
-        return replace(self, frame=frame)
+        own = {number: size // self.slicing.count for number, size in sizes.items()}
+        return replace(self, frame=self._frame(self.slicing, self.steps, self.apart, self.workers, own))
 
-    def _packs_once(self, step: Step, apart: Sequence[int]) -> bool:
-        """Whether the side of a contraction that vectors run along is the same for all slices."""
-        compiled = step.compiled
-        if compiled.kernel.contraction is None:
-            return False
-        right = Walk.of(compiled.kernel, compiled.schedule, compiled.layout).right
-        named = {node.param for node in topological([right.node]) if isinstance(node, Read)}
-        by = dict(zip((name for name, _ in compiled.frame.operand_slot), apart, strict=True))
-        return not any(by.get(name) for name in named)
+    @staticmethod
+    def _frame(
+        slicing: Slicing,
+        steps: Sequence[Step],
+        apart: Sequence[Sequence[int]],
+        workers: int,
+        own: Mapping[int, int],
+    ) -> LoopFrame:
+        kept = [packs_once(step, by) for step, by in zip(steps, apart, strict=True)]
+        return LoopFrame.of(steps, apart, kept, own, slicing.count, workers)
 
     def launch(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
-        if self.frame is None:
-            self._launch_in_turn(arrays, scalars)
-            return
         words = self.frame.words[:]
         workspace = memory.scratch(words[THREADS] * words[WORKSPACE_BYTES])
         words[WORKSPACE] = address(workspace)
@@ -220,11 +231,16 @@ class Sliced:
             words[word] = scalar_bits(scalars[name], dtype)
         enter(self.loop.entry, self.loop.part, words)
 
-    def _launch_in_turn(self, arrays: Sequence[np.ndarray], scalars: Scalars) -> None:
-        for number in range(self.slicing.count):
-            for step, apart in zip(self.steps, self.apart, strict=True):
-                pairs = zip(step.arrays, apart, strict=True)
-                step.launch_at([address(arrays[n]) + number * by for n, by in pairs], scalars)
+
+def packs_once(step: Step, apart: Sequence[int]) -> bool:
+    """Whether the side of a contraction that vectors run along is the same for all slices."""
+    compiled = step.compiled
+    if compiled.kernel.contraction is None:
+        return False
+    right = Walk.of(compiled.kernel, compiled.schedule, compiled.layout).right
+    named = {node.param for node in topological([right.node]) if isinstance(node, Read)}
+    by = dict(zip((name for name, _ in compiled.frame.operand_slot), apart, strict=True))
+    return not any(by.get(name) for name in named)
 
 
 def each_step(steps: Sequence[Launchable]) -> tuple[Step, ...]:
@@ -235,11 +251,11 @@ def each_step(steps: Sequence[Launchable]) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def shared_out(
+def with_own(
     steps: Sequence[Step | Sliced], buffers: Sequence[Buffer], operands: int, results: int
 ) -> tuple[list[Step | Sliced], list[Buffer]]:
-    """The steps of a recipe with slices for each thread, and its buffers, empty where no more than a slice of
-    them is needed. So many operands are numbered before the buffers, of which the first are results.
+    """The steps of a recipe and its buffers: those that one step's slices alone have to do with are empty. So
+    many operands are numbered before the buffers, of which the first are results.
     """
     uses = Counter(n for step in steps for n in {n for each in each_step([step]) for n in each.arrays})
     found, left = list[Step | Sliced](), list(buffers)
@@ -247,8 +263,8 @@ def shared_out(
         if isinstance(step, Sliced):
             numbers = {n for each in step.steps for n in each.arrays if n >= operands + results}
             sizes = {n: _bytes(buffers[n - operands]) for n in numbers if uses[n] == 1}
-            step = step.shared_out(sizes)
-            for number in sizes if step.frame else ():
+            step = step.with_own(sizes)
+            for number in sizes:
                 left[number - operands] = ((0,), buffers[number - operands][1])
         found.append(step)
     return found, left
