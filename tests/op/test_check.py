@@ -61,6 +61,23 @@ def test_a_target_that_is_missing_is_named_and_not_counted(monkeypatch: pytest.M
     assert not checking.CheckReport("nothing", ()).ok
 
 
+@tw.op
+def bounded(x: tw.Tile["n c t"], k: tw.Tile["o c r"]):
+    a = tw.axis("a", tw.size("t") - tw.size("r") + 1)
+    return tw.tanh(tw.sum(x.at(t=a + tw.index("r")) * k, "c r"))
+
+
+def test_results_that_are_smaller_than_what_they_are_made_of(monkeypatch: pytest.MonkeyPatch):
+    """Sums of ±40 are rounded before they become ±1: that is no fault of a kernel's."""
+    on_cpu(monkeypatch)
+    report = bounded.check((50, 32, 15), (40, 32, 5))
+    assert report.ok, str(report)
+    assert all(line.tolerance < 1e-4 for line in report.lines if line.tolerance and line.target == "cpu")
+    right = checking.compile_program
+    monkeypatch.setattr(checking, "compile_program", lambda program, target: Wrong(right(program, target)))
+    assert not bounded.check((50, 32, 15), (40, 32, 5))
+
+
 class Wrong:
     """An executable whose first result is off in one element."""
 
