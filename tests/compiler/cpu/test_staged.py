@@ -9,12 +9,17 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
+from tests.support.contractions import walk_of
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.pipeline import compile_program, lower
+from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
+from tilewright.dsl.program import Program
+from tilewright.dsl.reference import reference
+from tilewright.op.check import relative_error
 
 
 @tw.op
@@ -65,7 +70,7 @@ def test_short_lines_are_worth_a_copy():
         np.zeros((2, 32, 7, 7), "f4"), np.zeros((40, 32, 3, 3), "f4"), pad=1
     )
     assert copy.kernel.kind == "pointwise" and copy.kernel.outputs[0].buffer.axes[-1] == "c"
-    walk = Walk.of(contraction.kernel, contraction.schedule, contraction.layout)
+    walk = walk_of(contraction)
     assert walk.direct and contraction.schedule.lane_axis == "o"
     assert contraction.kernel.outputs[0].buffer.axes[-1] == "o"
     assert turned.kernel.outputs[0].buffer.axes[-1] == "ow"
@@ -125,19 +130,50 @@ def test_strides_dilation_and_no_padding(constants: dict[str, int]):
     on_guard_pages(conv2d, (3, 16, 9, 9), (19, 16, 3, 3), **constants)
 
 
-def test_operands_whose_elements_lie_apart_along_the_sums_are_copied():
+def gradient_of_filters(channels: int, **constants: int) -> tuple[Program, dict[str, np.ndarray]]:
+    x, k = drawn(2, channels, 30, 30), drawn(40, channels, 3, 3)
+    call = conv2d.bind(conv2d.arguments((x, k), constants))
+    backward = backward_of(call.program)
+    program = replace(backward, results=backward.results[1:])
+    arrays = with_cotangents(backward, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
+    return program, {p.name: arrays[p.name] for p in program.tiles}
+
+
+def compiled(program: Program, arrays: dict[str, np.ndarray]) -> tuple[CompiledKernel, ...]:
+    return compile_program(program).compiled(arrays)
+
+
+@pytest.mark.parametrize(("channels", "stride", "copies"), [(40, 2, 1), (40, 1, 0)])
+def test_operands_whose_elements_lie_apart_along_the_sums_are_copied(channels, stride, copies):
     """A filter's gradient, whose sums run over every other element of a line."""
-    for stride, copies in ((2, 1), (1, 0)):
-        x, k = drawn(2, 32, 30, 30), drawn(40, 32, 3, 3)
-        call = conv2d.bind(conv2d.arguments((x, k), {"stride": stride, "pad": 1}))
-        backward = backward_of(call.program)
-        program = replace(backward, results=backward.results[1:])
-        arrays = with_cotangents(backward, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
-        given = {p.name: arrays[p.name] for p in program.tiles}
-        kernels = compile_program(program).compiled(given)
-        assert [c.kernel.kind for c in kernels] == ["pointwise"] * copies + ["contraction"]
-        walk = Walk.of(kernels[-1].kernel, kernels[-1].schedule, kernels[-1].layout)
-        assert walk.right.own[-1] == "c"
+    kernels = compiled(*gradient_of_filters(channels, stride=stride, pad=1))
+    assert [c.kernel.kind for c in kernels] == ["pointwise"] * copies + ["contraction"]
+    assert walk_of(kernels[-1]).right.own[-1] == "c"
+
+
+@pytest.mark.parametrize(
+    "constants", [{"pad": 1}, {"pad": 2, "dilation": 2}, {"pad": 1, "stride": 2}], ids=str
+)
+def test_gradients_of_filters_go_along_channels_that_fill_vectors(constants: dict[str, int]):
+    """The operand is copied along them, read where it lies for every tap, and the gradient is turned."""
+    _, contraction, turned = compiled(*gradient_of_filters(32, **constants))
+    assert walk_of(contraction).tapped and contraction.kernel.outputs[0].buffer.axes == ("o", "r", "s", "c")
+    assert turned.kernel.outputs[0].buffer.axes == ("o", "c", "r", "s")
+    assert [c.kernel.kind for c in compiled(*gradient_of_filters(24, pad=1))] == ["contraction"]
+
+
+@pytest.mark.parametrize("stride", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_gradients_of_filters(stride: int):
+    on_guard_pages(conv2d, (2, 16, 9, 11), (5, 16, 3, 3), stride=stride, pad=1)
+    on_guard_pages(added, (2, 32, 9, 12), (33, 32, 3, 3), (33,), (2, 33, 9, 12))
+
+
+def test_gradients_of_filters_on_narrower_vectors():
+    program, arrays = gradient_of_filters(32, pad=1)
+    executable = CpuExecutable(lower(program), toolchain.avx2())
+    assert walk_of(executable.compiled(arrays)[1]).tapped
+    for found, wanted in zip(executable.run(arrays), reference(program, arrays), strict=True):
+        assert relative_error(found, wanted) < 1e-5
 
 
 @pytest.mark.parametrize("edge", [pytest.param(8, marks=pytest.mark.exhaustive), 9])

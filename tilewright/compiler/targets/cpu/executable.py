@@ -252,7 +252,7 @@ class CpuExecutable:
                 if name not in places.number:  # else an earlier kernel reads it too
                     places.add_buffer(copy.buffer, extents)
                     group.append(Planned(copy.kernel(kernel.name), f"{n}: {name}", places))
-            turn = turned(kernel, copies, extents)
+            turn = turned(kernel, copies, places.strides, extents)
             if turn is not None and turn.buffer.name not in inside:
                 kernel = turn.written_by(kernel)
                 waiting.append(turn)

@@ -200,7 +200,7 @@ def slid_along(node: At) -> set[str]:
     return {axis for position in node.positions for axis in position.axes}
 
 
-def _both(contraction: Contraction) -> Iterator[tuple[Node, Sequence[str], Sequence[str]]]:
+def both_sides(contraction: Contraction) -> Iterator[tuple[Node, Sequence[str], Sequence[str]]]:
     """Both sides, each with its own positions and those of the other."""
     yield contraction.left, contraction.m, contraction.n
     yield contraction.right, contraction.n, contraction.m
@@ -242,7 +242,7 @@ def _even(
 ) -> dict[At, Even]:
     """The sides of which rows lie evenly, if the other has as few positions as two vectors."""
     found: dict[At, Even] = {}
-    for node, own, others in _both(contraction):
+    for node, own, others in both_sides(contraction):
         vectors = -(-math.prod(extents[base(axis)] for axis in others) // WIDEST)
         if vectors > MOST_VECTORS or not isinstance(node, At):
             continue
@@ -302,7 +302,7 @@ def overruns(
     found: dict[At, Overrun] = {}
     if kernel.contraction is None:
         return found
-    for node, own, others in _both(kernel.contraction):
+    for node, own, others in both_sides(kernel.contraction):
         if isinstance(node, At) and kernel.outputs[0].buffer.axes[-1] in own:
             overrun = _overrun(node, own, others, kernel.contraction.k, strides, extents)
             found |= {node: overrun} if overrun else {}
@@ -354,14 +354,14 @@ def tapped_sides(
     found: dict[At, Tapped] = {}
     if kernel.contraction is None:
         return found
-    for node, own, others in _both(kernel.contraction):
+    for node, own, others in both_sides(kernel.contraction):
         if isinstance(node, At) and kernel.outputs[0].buffer.axes[-1:] == tuple(own)[-1:]:
-            tapped = _tapped(node, own, others, kernel.contraction, strides, extents)
+            tapped = tapped_side(node, own, others, kernel.contraction, strides, extents)
             found |= {node: tapped} if tapped else {}
     return found
 
 
-def _tapped(
+def tapped_side(
     node: At,
     own: Sequence[str],
     others: Sequence[str],

@@ -10,6 +10,9 @@ So it does for a filter's gradient, whose sums step over several elements of a l
 Vectors run along the filters then, and so do the results in memory: they are turned at the end, once.
 
     t[n, h, w, o] = …        y[n, o, h, w] = t[n, h, w, o]
+
+A filter's gradient is read along the channels of its taps (`tapped`), from such a copy if the operand does
+not lie along them, and turned.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import lane_order
-from tilewright.compiler.targets.cpu.contractions.sides import overruns, slid_along
+from tilewright.compiler.targets.cpu.contractions.sides import both_sides, overruns, slid_along, tapped_side
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
@@ -63,7 +66,13 @@ class Turned:
 
     def written_by(self, kernel: Kernel) -> Kernel:
         outputs = tuple(replace(output, buffer=self.along) for output in kernel.outputs)
-        return replace(kernel, outputs=outputs)
+        contraction = kernel.contraction
+        assert contraction is not None
+        m, n = (
+            tuple(sorted(side, key=lambda axis: axis == self.along.axes[-1]))
+            for side in (contraction.m, contraction.n)
+        )
+        return replace(kernel, outputs=outputs, contraction=replace(contraction, m=m, n=n))
 
     def read_by(self, kernel: Kernel) -> Kernel:
         """A kernel that reads it, or itself."""
@@ -86,17 +95,25 @@ class Turned:
         return Kernel(f"{of}_turned", self.buffer.axes, (), outputs, phases, inputs=(param,))
 
 
-def turned(kernel: Kernel, copies: Sequence[Staged], extents: Mapping[str, int]) -> Turned | None:
-    """What a contraction writes across its vectors, which run along the filters where windows are copied."""
+def turned(
+    kernel: Kernel,
+    copies: Sequence[Staged],
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+) -> Turned | None:
+    """What a contraction writes across its vectors, which run along the filters where windows are copied, or
+    along the channels of a filter's gradient.
+    """
     contraction = kernel.contraction
     if contraction is None or not copies or len(kernel.outputs) != 1:
         return None
-    summed = copies[0].buffer.axes[-1] in contraction.k
+    along = copies[0].buffer.axes[-1]
+    tapped = any(_is_tapped(kernel, *side, along, strides, extents) for side in both_sides(contraction))
     sides = (contraction.left, contraction.n), (contraction.right, contraction.m)
     others = next(o for node, o in sides if isinstance(node, At) and _reads(node) == copies[0].param.name)
-    lanes = _lane_axis(others, extents)
+    lanes = _lane_axis(others, extents) if along in contraction.k else along if tapped else None
     buffer = kernel.outputs[0].buffer
-    if not summed or lanes not in buffer.axes or buffer.axes[-1] == lanes:
+    if lanes is None or lanes not in buffer.axes or buffer.axes[-1] == lanes:
         return None
     axes = (*(axis for axis in buffer.axes if axis != lanes), lanes)
     return Turned(buffer, Buffer(f"{buffer.name} along {lanes}", axes, buffer.dtype))
@@ -141,7 +158,38 @@ def staged(
             apart = _lies_apart(node, contraction.k, strides)
             if lanes and repeated and apart and (found := _along(kernel, node, lanes, strides)):
                 return found
+    for node, own, others in both_sides(contraction):
+        if not is_plain(kernel, node, contraction):
+            continue
+        assert isinstance(node, At)
+        channel = _long_axis(node, own, extents)
+        if channel and _is_tapped(kernel, node, own, others, channel, strides, extents):
+            return _along(kernel, node, channel, strides)
     return ()
+
+
+def _is_tapped(
+    kernel: Kernel,
+    node: Node,
+    own: Sequence[str],
+    others: Sequence[str],
+    channel: str,
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+) -> bool:
+    """Whether columns are read along the channels of their taps where the operand lies along those."""
+    assert kernel.contraction is not None
+    if not is_plain(kernel, node, kernel.contraction) or channel not in own:
+        return False
+    assert isinstance(node, At) and isinstance(node.arg, Read)
+    step = node.dtype.itemsize
+    lying = dict[str, int]()
+    for axis in (channel, *(a for a in reversed(node.arg.names) if a != channel)):
+        lying[axis] = step
+        step *= extents[base(axis)]
+    copy = {**strides, node.arg.param: [lying[axis] for axis in node.arg.names]}
+    last = (*(axis for axis in own if axis != channel), channel)
+    return tapped_side(node, last, others, kernel.contraction, copy, extents) is not None
 
 
 def _lanes(node: At, own: Sequence[str], extents: Mapping[str, int]) -> str | None:
