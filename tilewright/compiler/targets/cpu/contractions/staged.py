@@ -159,7 +159,7 @@ def staged(
             if lanes and repeated and apart and (found := _along(kernel, node, lanes, strides)):
                 return found
     for node, own, others in both_sides(contraction):
-        if not is_plain(kernel, node, contraction):
+        if not is_plain(kernel, node, contraction) or len(kernel.outputs) > 1:  # which are not turned
             continue
         assert isinstance(node, At)
         channel = _long_axis(node, own, extents)
