@@ -150,6 +150,17 @@ def test_an_axis_with_a_meaning_is_not_cut(op, shapes):
     assert bool(sliced_steps(program, arrays)) == (op not in (numbered, neighbours))
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_slices_that_lie_in_pieces_are_not_cut(count: int):
+    """The copy that a filter's gradient reads has groups inside of images: a group is no stretch of it."""
+    program, arrays = drawn(grouped, ((8, 2, 32, 5, 5), (2, 40, 32, 1, 3)), np.float64)
+    backward = backward_of(program)
+    given = with_cotangents(backward, arrays, extents_of(program, arrays))
+    mine = {p.name: given[p.name] for p in backward.tiles}
+    steps = [s for s in recipe_of(backward, mine, count).steps if isinstance(s, Sliced)]
+    assert all(step.slicing.axis == "n" for step in steps)
+
+
 def test_what_the_second_cache_holds_is_not_cut(monkeypatch: pytest.MonkeyPatch):
     program, arrays = drawn(*CASES[0])
     monkeypatch.setattr(slices, "caches", caches)

@@ -92,6 +92,8 @@ def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | N
     cut = [planned for planned in group if axis is not None and planned.writes_along(axis)]
     if axis is None or len(cut) < 2 or not all(_goes_along(planned.kernel, axis) for planned in cut):
         return None
+    if not all(_is_first(planned.kernel.outputs[0].buffer.axes, axis, extents) for planned in cut[:-1]):
+        return None
     waiting, along, rest = _sizes(cut, axis)
     whole, room = extents[axis], caches().l2
     if waiting <= room or waiting > room * whole:
@@ -101,6 +103,11 @@ def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | N
         return None
     length = max(fitting, default=1)
     return Slicing(axis, length, whole // length)
+
+
+def _is_first(axes: Sequence[str], axis: str, extents: Mapping[str, int]) -> bool:
+    """Whether slices of a buffer lie one after the other: each is one stretch of memory."""
+    return next(a for a in axes if extents[base(a)] > 1) == axis
 
 
 def _goes_along(kernel: Kernel, axis: str) -> bool:
