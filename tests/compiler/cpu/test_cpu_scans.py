@@ -13,7 +13,7 @@ from tests.support.campaigns import campaign, on
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu import executable, layout, toolchain
+from tilewright.compiler.targets.cpu import layout, toolchain, work
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
@@ -105,7 +105,7 @@ def test_large_results_may_end_anywhere(
     shape: tuple[int, int], reverse: bool, monkeypatch: pytest.MonkeyPatch
 ):
     """A store past the caches that is not aligned would end the process."""
-    monkeypatch.setattr(executable, "STREAM_FROM", 0)
+    monkeypatch.setattr(work, "STREAM_FROM", 0)
     op = named("cumsum", "t" if shape[0] < shape[1] else "n", reverse=reverse)
     x = RANDOM.integers(-2, 3, shape).astype(np.float32)
     outcome = run_forked(

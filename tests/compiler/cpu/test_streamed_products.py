@@ -10,7 +10,7 @@ import tilewright as tw
 from tests.support.guarded import on_guard_pages
 from tilewright import kernels
 from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu import executable
+from tilewright.compiler.targets.cpu import work
 from tilewright.runtime.guard import run_forked
 
 
@@ -21,7 +21,7 @@ def by_groups(x: tw.Tile["b m k"], w: tw.Tile["b k g n"], bias: tw.Tile["g n"]) 
 
 @pytest.fixture(autouse=True)
 def everything_streams(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(executable, "STREAM_FROM", 0)
+    monkeypatch.setattr(work, "STREAM_FROM", 0)
 
 
 EVERY_DAY = {("float32", 48), ("float32", 137), ("bfloat16", 40)}

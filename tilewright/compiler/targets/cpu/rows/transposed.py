@@ -85,17 +85,17 @@ class TransposedTiles(RowLoops):
             self._block(scope, first, count, loop.index, None)
         with b.if_(b.cmp("lt", whole, high)):
             if self.masks_are_free:
-                self._block(scope, first, count, whole, b.sub(high, whole))
+                self._block(scope, first, count, whole, high)
                 return
             with b.loop(0, count) as rows:
                 self._ordinary(scope, b.add(first, rows.index), whole, high)
 
-    def _block(self, scope: Scope, first: Value, count: Value, lane: Value, lanes: Value | None) -> None:
-        """So many positions of the other axis, and of the lane axis if not as many as a vector has lanes."""
+    def _block(self, scope: Scope, first: Value, count: Value, lane: Value, high: Value | None) -> None:
+        """So many positions of the other axis, and those of the lane axis that are below `high`, if told."""
         b = self.b
         for read in self.reads:
-            self._transpose(scope, read, first, count, lane, lanes)
-        mask = None if lanes is None else b.first_lanes(lanes, self.lanes)
+            self._transpose(scope, read, first, count, lane, high)
+        mask = None if high is None else b.first_lanes(b.sub(high, lane), self.lanes)
         with b.loop(0, count) as rows:
             inner = scope.child({self.across: b.add(first, rows.index), self.lane: Lanes(lane)}, mask)
             for read, place in self.places.items():
@@ -106,20 +106,23 @@ class TransposedTiles(RowLoops):
             self._store(inner, self.stores)
 
     def _transpose(
-        self, scope: Scope, read: Read, first: Value, count: Value, lane: Value, lanes: Value | None
+        self, scope: Scope, read: Read, first: Value, count: Value, lane: Value, high: Value | None
     ) -> None:
-        """Leave a block of an operand on the stack, a vector along the lane axis for each position.
+        """Leave a block of an operand on the stack, a vector along the lane axis for each position; from
+        `high` on there is the one before again.
 
-        The caches are asked for the block after it: no machine foresees lines that lie far apart.
+        Of whole blocks the caches are asked for the next one: no machine foresees lines that lie far apart.
         """
         b = self.b
         columns = []
+        mask = b.first_lanes(count, self.lanes) if self.masks_are_free else None
         for number in range(self.lanes):
-            there = count if lanes is None else b.select(b.cmp("lt", number, lanes), count, 0)
-            mask = b.first_lanes(there, self.lanes) if self.masks_are_free else None
-            ahead = scope.child({self.across: b.add(first, self.lanes), self.lane: b.add(lane, number)})
-            b.prefetch(ahead.start_of(read)[0])
-            column = scope.child({self.across: Lanes(first), self.lane: b.add(lane, number)}, mask)
+            place = b.add(lane, number)
+            place = place if high is None else b.minimum(place, b.sub(high, 1))
+            if high is None:
+                ahead = scope.child({self.across: b.add(first, self.lanes), self.lane: place})
+                b.prefetch(ahead.start_of(read)[0])
+            column = scope.child({self.across: Lanes(first), self.lane: place}, mask)
             value = column.read(read)
             self._kinds[read] = value.type
             narrow = value.type.kind in STORAGE_FLOATS
