@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import tilewright as tw
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu import layout
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
-from tilewright.compiler.targets.cpu.toolchain import CpuTarget
+from tilewright.compiler.targets.cpu.toolchain import CpuTarget, caches
 
 
 @tw.op
@@ -92,6 +95,15 @@ def test_brief_rows_ask_for_each_of_their_vectors():
     """With one vector a step, or four, and those of the ragged end."""
     assert prefetches(row_total, (4000, 40)) == [2]
     assert prefetches(weighted, (4000, 110), (110,)) == [5]
+
+
+def test_pointwise_kernels_ask_where_the_last_cache_cannot_hold_what_they_read(monkeypatch):
+    """Wherever results go, over an operand too: four vectors a step and a ragged end, of x and of y."""
+    shapes = (64, 256), (64, 256), (256,)
+    assert prefetches(shifted, *shapes) == [0]
+    monkeypatch.setattr(layout, "caches", lambda: replace(caches(), l3=150 << 10))
+    assert prefetches(shifted, *shapes) == [10]
+    assert prefetches(shifted, (32, 256), (32, 256), (256,)) == [0]
 
 
 def test_pointwise_kernels_ask_where_their_results_pass_by_the_caches():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.sides import Sides, sides_of
-from tilewright.compiler.targets.cpu.toolchain import WIDEST
+from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.compiler.targets.cpu.windows.slides import Windows, windows_of
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import stays_inside
@@ -47,7 +47,8 @@ class Layout:
     scanned rows; that of a narrow last axis, shorter than a vector or not; and axes outside of a row that
     have one position. inside: the axes along which an operand read at computed positions is never left.
     sides: of a contraction (`contractions.sides`). windows: of a kernel's rows, if they are few taps
-    (`windows.slides`).
+    (`windows.slides`). far: whether what a pointwise kernel reads and writes is more than the last cache
+    holds.
     """
 
     classes: Mapping[str, str]
@@ -55,6 +56,7 @@ class Layout:
     inside: Mapping[At, frozenset[str]] = field(default_factory=dict)
     sides: Sides = field(default_factory=Sides)
     windows: Windows = field(default_factory=Windows)
+    far: bool = False
 
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
@@ -95,6 +97,7 @@ class Layout:
         parts = [f"{name}:{text}" for name, text in sorted(self.classes.items())]
         parts += [f"{axis}={length}" for axis, length in sorted(self.lengths.items())]
         parts += [f"inside {','.join(sorted(axes))}" for axes in self.inside.values()]
+        parts += ["far"] * self.far
         return " ".join((*parts, self.sides.text(), self.windows.text()))
 
 
@@ -117,7 +120,14 @@ def layout_of(
     }
     lengths |= _single_axes(kernel, extents, classes)
     sides = sides_of(kernel, shapes, strides, inside, extents)
-    return Layout(classes, lengths, inside, sides, windows_of(kernel, extents))
+    far = kernel.kind == "pointwise" and bytes_passed(kernel, shapes) > caches().l3
+    return Layout(classes, lengths, inside, sides, windows_of(kernel, extents), far)
+
+
+def bytes_passed(kernel: Kernel, shapes: Mapping[str, Sequence[int]]) -> int:
+    """All that a kernel reads and writes."""
+    buffers = (*kernel.tiles, *(output.buffer for output in kernel.outputs))
+    return sum(bytes_of(shapes[buffer.name], buffer.dtype) for buffer in buffers)
 
 
 def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from tilewright.compiler.chunks import is_chunk_axis
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes, workspace_bytes
-from tilewright.compiler.targets.cpu.layout import Layout, bytes_of
+from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, bytes_passed
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, transposed
 from tilewright.compiler.targets.cpu.spelling import cost
@@ -31,10 +31,8 @@ def streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...]
     but not one that is walked from its end.
     """
     backwards = any(scan.reverse for scan in kernel.scans)
-    total = sum(bytes_of(shapes[p.name], p.dtype) for p in kernel.tiles)
     for output in kernel.outputs:
         shape, dtype = shapes[output.buffer.name], output.buffer.dtype
-        total += bytes_of(shape, dtype)
         if output.accumulate is not None:
             continue
         inner = 2 if layout.is_short(output.buffer.axes[-1:]) else 1  # dimensions that vectors run on through
@@ -43,7 +41,7 @@ def streams(kernel: Kernel, layout: Layout, shapes: Mapping[str, tuple[int, ...]
             return False
         if bytes_of(shape, dtype) < memory.POOLED_FROM:
             return False
-    return slices * total > STREAM_FROM * toolchain.caches().l3
+    return slices * bytes_passed(kernel, shapes) > STREAM_FROM * toolchain.caches().l3
 
 
 def workers_for(kernel: Kernel, extents: Mapping[str, int]) -> int:

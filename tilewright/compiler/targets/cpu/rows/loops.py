@@ -151,8 +151,8 @@ class RowLoops:
         b, axis = self.b, self.schedule.lane_axis or ""
         stores = self.kernel.phases[0].stores
         roots = [o.node for o in stores]
-
-        streamed = self._streamed(0) if self.schedule.stream else []  # else it may be in the last cache
+        far = self.schedule.stream or self.top.layout.far  # else it may be in the last cache
+        streamed = self._streamed(0) if far else []
 
         def leaf(inner: Scope, carried: Carried, vector: int | None) -> Carried:
             self._store(inner, stores)
