@@ -40,12 +40,13 @@ def call(object_bytes: bytes, name: str, *arrays: np.ndarray) -> None:
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address(name))(ctypes.addressof(frame))
 
 
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("target", [toolchain.host(), toolchain.avx2()], ids=lambda target: target.name)
-def test_object_runs(target):
+def test_object_runs(target, plain):
     if not target.is_host:
         pytest.skip("another architecture")
     x, y = np.arange(1024, dtype=np.float32), np.zeros(1, np.float32)
-    call(toolchain.compile_object(sum_of_squares(target), target), "squares", x, y)
+    call(toolchain.compile_object(sum_of_squares(target), target, plain), "squares", x, y)
     np.testing.assert_allclose(y[0], float(x.astype(float) @ x), rtol=1e-6)
 
 
@@ -53,6 +54,15 @@ def test_objects_are_the_same_every_time():
     target = toolchain.host()
     text = sum_of_squares(target)
     assert toolchain.compile_object(text, target) == toolchain.compile_object(text, target)
+
+
+def test_few_passes_are_all_where_llvmlite_lacks_one(monkeypatch):
+    target = toolchain.host()
+    text = sum_of_squares(target)
+    everything = toolchain.optimised_ir(text, target)
+    assert toolchain.optimised_ir(text, target, plain=True) != everything
+    monkeypatch.setattr(toolchain, "PLAIN_PASSES", (*toolchain.PLAIN_PASSES, "not_yet_known"))
+    assert toolchain.optimised_ir(text, target, plain=True) == everything
 
 
 def test_what_compiles_a_kernel_is_freed(monkeypatch):

@@ -8,7 +8,7 @@ name_direct(template, workspace, arrays…, scalars…)   all items, for NumPy's
 
 from __future__ import annotations
 
-from tilewright.compiler.nest import Kernel
+from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.builder import F64, I64, PTR, Builder
 from tilewright.compiler.targets.cpu.contractions.blocks import Blocks
 from tilewright.compiler.targets.cpu.frame import WORDS_COPIED, WORKSPACE, Frame
@@ -47,6 +47,13 @@ def emit(
     entry_function(b, name, openmp)
     _direct(b, name, Frame(kernel))
     return b.module()
+
+
+def is_plain(kernel: Kernel, schedule: Schedule) -> bool:
+    """Whether a kernel's code is loops over vectors and little else: no blocks, no windows, nothing read at
+    computed positions, no rows that are finished together. Few of LLVM's passes find anything to do in it.
+    """
+    return not (kernel.contraction or indexed_reads(kernel) or schedule.brief)
 
 
 def symbol(kernel: Kernel) -> str:

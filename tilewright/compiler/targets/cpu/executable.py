@@ -24,7 +24,7 @@ from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, slice_loop, toolchain
 from tilewright.compiler.targets.cpu.contractions.padded import padded
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
-from tilewright.compiler.targets.cpu.emit import emit
+from tilewright.compiler.targets.cpu.emit import emit, is_plain
 from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, layout_of, normal_strides
 from tilewright.compiler.targets.cpu.recipe import (
     NOTHING,
@@ -401,7 +401,7 @@ class CpuExecutable:
 
         def build() -> dict[str, bytes]:
             text = emit(kernel, layout, schedule, self.target, openmp, ENTRY_NAME)
-            return {"object": _object(text, self.target)}
+            return {"object": _object(text, self.target, is_plain(kernel, schedule))}
 
         sections = shared_cache().get_or_build(material, build)
         loaded = loading.load(sections["object"])
@@ -426,7 +426,8 @@ class CpuExecutable:
         text = emit(compiled.kernel, compiled.layout, compiled.schedule, self.target, openmp)
         if language == "mlir":
             return text
-        return {"llvm": toolchain.optimised_ir, "asm": toolchain.assembly}[language](text, self.target)
+        translate = {"llvm": toolchain.optimised_ir, "asm": toolchain.assembly}[language]
+        return translate(text, self.target, is_plain(compiled.kernel, compiled.schedule))
 
 
 class Prepared:
@@ -477,10 +478,10 @@ def _kernel_names(plan: Plan) -> str:
     return " ".join(kernel.name for kernel in plan.kernels)
 
 
-def _object(text: str, target: toolchain.CpuTarget) -> bytes:
+def _object(text: str, target: toolchain.CpuTarget, plain: bool = False) -> bytes:
     """The object of a text. The steps of an unrolled loop are kernels of one text: compiled once."""
     with _locks.compiler:
-        return toolchain.compile_object(text, target)
+        return toolchain.compile_object(text, target, plain)
 
 
 @functools.cache

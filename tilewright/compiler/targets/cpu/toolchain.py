@@ -27,6 +27,12 @@ PIPELINE = (
     "convert-cf-to-llvm,reconcile-unrealized-casts)"
 )
 
+# What plain code gains from.
+PLAIN_PASSES = (
+    "simplify_cfg", "sroa", "instruction_combine", "loop_rotate", "simplify_cfg", "instruction_combine",
+    "loop_unroll", "new_gvn", "dead_store_elimination", "simplify_cfg", "aggressive_dce",
+)  # fmt: skip
+
 FREE_MASKS = 512  # bits of the vectors that are read under a mask at no cost: AVX-512's
 WIDEST = 16  # elements of a vector, at most, but for those of narrow integers
 
@@ -282,7 +288,7 @@ def _machine(target: CpuTarget) -> Any:
     )
 
 
-def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
+def _optimised(text: str, target: CpuTarget, plain: bool) -> tuple[Any, Any]:
     """The optimised LLVM module and the machine it was optimised for."""
     llvm = llvm_bindings()
     machine = _machine(target)
@@ -301,10 +307,21 @@ def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
     options.loop_vectorization = options.slp_vectorization = False
     options.loop_interleaving = False
     builder = llvm.create_pass_builder(machine, options)
-    manager = builder.getModulePassManager()
+    manager = (_few_passes(llvm) if plain else None) or builder.getModulePassManager()
     manager.run(module, builder)
     _dispose(manager)
     return module, machine
+
+
+def _few_passes(llvm: Any) -> Any | None:
+    """Those that plain code gains from, in a quarter of the time of all; None where llvmlite lacks any."""
+    added = [getattr(llvm.ModulePassManager, f"add_{name}_pass", None) for name in PLAIN_PASSES]
+    if not all(added):
+        return None
+    manager = llvm.create_new_module_pass_manager()
+    for name in PLAIN_PASSES:
+        getattr(manager, f"add_{name}_pass")()
+    return manager
 
 
 def _dispose(manager: Any) -> None:
@@ -322,10 +339,10 @@ def _dispose(manager: Any) -> None:
     manager.close()
 
 
-def compile_object(text: str, target: CpuTarget) -> bytes:
-    """MLIR text to the bytes of a relocatable object file."""
+def compile_object(text: str, target: CpuTarget, plain: bool = False) -> bytes:
+    """MLIR text to the bytes of a relocatable object file. plain: few passes make good code of it."""
     try:
-        module, machine = _optimised(text, target)
+        module, machine = _optimised(text, target, plain)
     except _UnreadableIR:
         if target != host():
             raise
@@ -347,12 +364,12 @@ def _compile_in_bindings(text: str) -> bytes:
         return path.read_bytes()
 
 
-def assembly(text: str, target: CpuTarget) -> str:
+def assembly(text: str, target: CpuTarget, plain: bool = False) -> str:
     """MLIR text to the target's assembly text, for reading and for tests."""
-    module, machine = _optimised(text, target)
+    module, machine = _optimised(text, target, plain)
     return machine.emit_assembly(module)
 
 
-def optimised_ir(text: str, target: CpuTarget) -> str:
+def optimised_ir(text: str, target: CpuTarget, plain: bool = False) -> str:
     """MLIR text to optimised LLVM IR text, for reading."""
-    return str(_optimised(text, target)[0])
+    return str(_optimised(text, target, plain)[0])
