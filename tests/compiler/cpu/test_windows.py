@@ -8,6 +8,7 @@ import pytest
 import tilewright as tw
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import by_channel, in_line, max_pool
+from tests.support.threads import assert_same_bits
 from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu.windows.strips import WindowTiles, slides
 from tilewright.compiler.targets.cpu.windows.taps import TapSums, sums_by_tap
@@ -30,6 +31,23 @@ def spread_and_mean(x: tw.Tile["n h w"], *, pad=1):
     mean = tw.mean(window, "r s")
     far = tw.where(h // 2 == w, 0.5, 1)
     return tw.sum(tw.where(w >= 0, (window - mean) * (window - mean), mean) * far, "r s")
+
+
+@tw.op
+def one_filter(x: tw.Tile["n c h w"], k: tw.Tile["c r s"], *, pad=1, stride=1):
+    """Channels are summed around the taps."""
+    h = stride * tw.axis("oh", (tw.size("h") + 2 * pad - tw.size("r")) // stride + 1) + tw.index("r") - pad
+    w = stride * tw.axis("ow", (tw.size("w") + 2 * pad - tw.size("s")) // stride + 1) + tw.index("s") - pad
+    return tw.sum(x.at(h=h, w=w) * k, "c r s")
+
+
+@tw.op
+def surprise(x: tw.Tile["c h w"], *, pad=1):
+    """Two phases over windows of all channels, of which a condition knows the channel."""
+    h = tw.axis("oh", tw.size("h") + 2 * pad - 2) + tw.axis("r", 3) - pad
+    w = tw.axis("ow", tw.size("w") + 2 * pad - 2) + tw.axis("s", 3) - pad
+    window = tw.where(tw.index("c") < w + 30, x.at(h=h, w=w, fill=-1), 0.25)
+    return tw.logsumexp(window, "c r s")
 
 
 def kind_of(op: tw.Op, *shapes: tuple[int, ...], **constants: int) -> type | None:
@@ -96,6 +114,45 @@ MANY_TAPS = [
 @pytest.mark.parametrize(("op", "image", "filter", "constants"), MANY_TAPS)
 def test_taps_that_strips_do_not_share_are_a_loop(op, image, filter, constants):
     on_guard_pages(op, image, filter, **constants)
+
+
+DEEP = [
+    ((2, 9, 9, 37), (9, 3, 3), {}),
+    ((1, 70, 5, 20), (70, 2, 5), {"pad": 2}),
+    *(
+        pytest.param(*case, marks=pytest.mark.exhaustive)
+        for case in (
+            ((2, 9, 14, 28), (9, 3, 3), {}),
+            ((1, 9, 13, 41), (9, 3, 3), {"stride": 2}),
+            ((1, 9, 40, 17), (9, 5, 5), {"pad": 0}),
+            ((3, 20, 1, 16), (20, 3, 3), {}),
+            ((1, 8, 7, 7), (8, 3, 3), {"pad": 3}),
+            ((1, 65, 6, 50), (65, 1, 7), {"pad": 0}),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("image", "filter", "constants"), DEEP)
+def test_channels_are_summed_around_the_taps(image, filter, constants):
+    assert kind_of(one_filter, image, filter, **constants) is WindowTiles
+    on_guard_pages(one_filter, image, filter, **constants)
+
+
+def test_other_reductions_over_channels_and_taps():
+    assert kind_of(surprise, (12, 9, 37)) is WindowTiles
+    on_guard_pages(surprise, (12, 9, 37))
+    on_guard_pages(surprise, (40, 6, 16), pad=0)
+
+
+def test_gradients_of_images_of_one_channel():
+    """The transpose of the windows, whose filters are summed around the taps."""
+    rng = np.random.default_rng(0)
+    shapes = (9, 1, 28, 28), (32, 1, 3, 3), (32,), (9, 32, 28, 28)
+    operands = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    exact = tw.kernels.conv2d.vjp(*(operand.astype(np.float64) for operand in operands), padding=1)[0]
+    np.testing.assert_allclose(tw.kernels.conv2d.vjp(*operands, padding=1)[0], exact, atol=1e-4)
+    assert_same_bits(lambda: tw.kernels.conv2d.vjp(*operands, padding=1)[0])
 
 
 def test_code_for_one_size_is_not_run_for_another():

@@ -273,7 +273,10 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
     candidates = lane_axes(kernel)
     candidates = tuple(a for a in candidates if layout.length(a) != ONE) or candidates
     few = {*layout.windows.taps, *layout.windows.phases}
-    candidates = tuple(a for a in candidates if a in kernel.row or base(a) not in few) or candidates
+    alone = {base(axis) for axis in kernel.row} <= few  # windows, of which nothing but taps is reduced
+    candidates = (
+        tuple(a for a in candidates if base(a) not in few or (alone and a in kernel.row)) or candidates
+    )
     if not candidates:
         return None
     scores = dict.fromkeys(candidates, 0.0)

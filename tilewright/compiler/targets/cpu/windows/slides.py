@@ -11,7 +11,7 @@ from tilewright.compiler.slender import as_row
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds
-from tilewright.dsl.program import Index, Size, topological
+from tilewright.dsl.program import Index, Node, Size, topological
 
 MOST_TAPS = 11  # along an axis
 MOST_SUMS = 27  # that are carried together, one for each tap
@@ -48,7 +48,7 @@ class Windows:
 def windows_of(kernel: Kernel, extents: Mapping[str, int]) -> Windows:
     """Those of a kernel; nothing if it has none."""
     taps = _taps(kernel, extents)
-    sliding = sliding_axes(kernel) if is_window(kernel, extents) else ()
+    sliding = sliding_axes(kernel) if is_window(kernel, taps) else ()
     phases = _phases(kernel, extents, math.prod(taps.values())) if _in_phases(kernel, extents) else {}
     strips = {base(a): _strip(kernel, extents, taps, phases, a) for a in sliding if base(a) not in phases}
     known = taps | phases | _sizes(kernel, extents, {*taps, *phases}) if phases else {}
@@ -58,25 +58,29 @@ def windows_of(kernel: Kernel, extents: Mapping[str, int]) -> Windows:
 
 
 def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
-    """The extents of a row's axes, if it is a window: its few positions are read at those of others. Or those
-    of parallel axes of few positions, at which the many of a row are read.
+    """The extents of a row's axes, if it is a window: its few positions are read at those of others. Of rows
+    with many more positions, such as channels, those of the axes along which they are windows. Or those of
+    parallel axes of few positions, at which the many of a row are read.
     """
     if kernel.kind != "row" or kernel.split or not sliding_axes(kernel):
         return {}
     taps = {base(axis): extents[base(axis)] for axis in kernel.row}
     if math.prod(taps.values()) <= WRITTEN_OUT:
         return taps
+    beside = {base(axis): extents[base(axis)] for axis in sliding_axes(kernel)}
+    taps = {base(a): extents[base(a)] for a in sliding_taps(kernel) if base(a) not in beside}
+    if taps and math.prod(taps.values()) <= min(WRITTEN_OUT, math.prod(beside.values()) - 1):
+        return taps
     alone = len(kernel.phases) == 1 and not kernel.phases[0].stores
-    found = {base(a): extents[base(a)] for a in sliding_axes(kernel) if extents[base(a)] <= MOST_TAPS}
+    found = {axis: extent for axis, extent in beside.items() if extent <= MOST_TAPS}
     while math.prod(found.values()) > MOST_SUMS:
         del found[next(iter(found))]  # a pass for each of its positions
     return found if alone else {}
 
 
-def is_window(kernel: Kernel, extents: Mapping[str, int]) -> bool:
-    """Whether all rows of a kernel are the few taps of windows."""
-    taps = _taps(kernel, extents)
-    return bool(taps) and {base(axis) for axis in kernel.row} <= set(taps)
+def is_window(kernel: Kernel, taps: Mapping[str, int]) -> bool:
+    """Whether the rows of a kernel are windows, whatever else they are, rather than read at few positions."""
+    return any(base(axis) in taps for axis in kernel.row)
 
 
 def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
@@ -94,9 +98,12 @@ def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
 
 
 def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:
-    """Whether a kernel is one of windows, few enough in all phases, whose results take their places."""
-    taps = math.prod(_taps(kernel, extents).values())
-    return is_window(kernel, extents) and bool(_phases(kernel, extents, taps))
+    """Whether a kernel is one of nothing but windows, few enough in all phases, whose results take their
+    places.
+    """
+    taps = _taps(kernel, extents)
+    alone = {base(axis) for axis in kernel.row} <= set(taps)
+    return bool(taps) and alone and bool(_phases(kernel, extents, math.prod(taps.values())))
 
 
 def _phases(kernel: Kernel, extents: Mapping[str, int], taps: int) -> dict[str, int]:
@@ -138,19 +145,31 @@ def _within(output: Output, extents: Mapping[str, int]) -> frozenset[str]:
 
 def sliding_axes(kernel: Kernel) -> tuple[str, ...]:
     """The parallel axes along which windows slide whose taps are the kernel's rows."""
+    return tuple(axis for axis in kernel.parallel if any(axis in p.axes for p in _windows(kernel)))
+
+
+def sliding_taps(kernel: Kernel) -> tuple[str, ...]:
+    """The axes of a row that are taps of windows which slide along parallel axes."""
+    sliding = set(sliding_axes(kernel))
+    windows = [p for p in _windows(kernel) if sliding & set(p.axes)]
+    return tuple(axis for axis in kernel.row if any(axis in p.axes for p in windows))
+
+
+def _windows(kernel: Kernel) -> list[Node]:
+    """The positions that a kernel's rows are read at."""
     row = set(kernel.row)
-    windows = [p for node in indexed_reads(kernel) for p in node.positions if row & set(p.axes)]
-    return tuple(axis for axis in kernel.parallel if any(axis in p.axes for p in windows))
+    return [p for node in indexed_reads(kernel) for p in node.positions if row & set(p.axes)]
 
 
 def written_out(kernel: Kernel, taps: Mapping[str, int], axis: str | None, whole: bool) -> tuple[str, ...]:
     """The taps that are written out for strips along an axis: all, or those that its windows share, if they
     are many and a strip is not the `whole` axis. If it is, what is outside is known.
     """
+    few = tuple(tap for tap in kernel.row if base(tap) in taps)
     if axis is None or whole or math.prod(taps.values()) * FEWEST_TOGETHER <= WRITTEN_OUT:
-        return kernel.row
+        return few
     windows = [p for node in indexed_reads(kernel) for p in node.positions if axis in p.axes]
-    return tuple(tap for tap in kernel.row if any(tap in p.axes for p in windows))
+    return tuple(tap for tap in few if any(tap in p.axes for p in windows))
 
 
 def _strip(

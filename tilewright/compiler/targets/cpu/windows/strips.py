@@ -9,8 +9,9 @@
             finish, store
 
 Positions of a strip share what they read, and all loads of a tile are in one stretch of code, so that each is
-made once. Where there are many taps, those along other axes than the strip's are a loop around the rest. The
-order of every sum is fixed. What is certain inside of a tile is told in `claims`.
+made once. Where there are many taps, those along other axes than the strip's are a loop around the rest; what
+is reduced besides (the channels of a filter that has one result) is a loop around all taps. The order of
+every sum is fixed. What is certain inside of a tile is told in `claims`.
 
 The gradient of windows with a stride comes in phases, which are written out as well: each has its own of the
 taps, and they lie in turns in the result (`placed`), lane after lane where vectors run along it.
@@ -32,7 +33,7 @@ from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
 from tilewright.compiler.targets.cpu.windows.absent import Absent
 from tilewright.compiler.targets.cpu.windows.claims import claims, hold, where_certain
-from tilewright.compiler.targets.cpu.windows.slides import sliding_axes, written_out
+from tilewright.compiler.targets.cpu.windows.slides import is_window, sliding_axes, written_out
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Node
@@ -41,9 +42,11 @@ STRIPS_AHEAD = 1  # that are asked for
 
 
 def slides(kernel: Kernel, layout: Layout, schedule: Schedule) -> bool:
-    """Whether a kernel is of this kind: reductions over a few taps, whose vectors run along another axis."""
+    """Whether a kernel is of this kind: reductions over a few taps, and whatever axes besides, whose vectors
+    run along another one.
+    """
     across = schedule.lane_axis in kernel.parallel
-    return kernel.kind == "row" and across and {base(a) for a in kernel.row} <= set(layout.windows.taps)
+    return kernel.kind == "row" and across and is_window(kernel, layout.windows.taps)
 
 
 def strip_axis(kernel: Kernel, layout: Layout, schedule: Schedule) -> str | None:
@@ -76,14 +79,15 @@ class WindowTiles(RowLoops):
         self.axis = strip_axis(kernel, layout, schedule)
         self.length = strip_length(kernel, layout, schedule)
         windows = layout.windows
-        self.taps = {axis: windows.taps[base(axis)] for axis in kernel.row}
+        self.taps = {axis: windows.taps[base(axis)] for axis in kernel.row if base(axis) in windows.taps}
+        self.deep = tuple(axis for axis in kernel.row if axis not in self.taps)
         self.phases = {a: windows.phases[base(a)] for a in kernel.parallel if base(a) in windows.phases}
         whole = windows.known.get(base(self.axis or "")) == self.length
         self.written_out = written_out(kernel, windows.taps, self.axis, whole)
         self.few = frozenset({*self.taps, *self.phases})
         self.absent = Absent(kernel, layout, self.few)
         self.turns = _turns(kernel, self.phases, self.lane)
-        strip = self.few | {self.axis or ""}
+        strip = self.few | {self.axis or "", *self.deep}
         asked = [c for c in claims(kernel, layout, strip | {self.lane}) if not set(c.value.axes) <= self.few]
         self.of_strips = tuple(c for c in asked if self.lane not in c.value.axes)
         self.of_vectors = tuple(c for c in asked if self.lane in c.value.axes)
@@ -120,7 +124,7 @@ class WindowTiles(RowLoops):
     def _vectors(self, scope: Scope, first: Value | None, length: int) -> None:
         b, extent = self.b, self.top.extent(self.lane)
         scope = replace(scope, straight=True, values=dict(scope.values))
-        scope.hoist(self._roots(), self.few | {self.lane, self.axis or ""})
+        scope.hoist(self._roots(), self.few | {self.lane, self.axis or "", *self.deep})
         around = self._ends(first, length)
         with b.loop(0, extent, self.lanes) as loop:
             ends = around | {self.lane: (loop.index, b.add(loop.index, self.lanes - 1))}
@@ -141,7 +145,7 @@ class WindowTiles(RowLoops):
         for axis, count in self.phases.items():
             here = [place | {axis: b.constant(phase, I64)} for place in here for phase in range(count)]
         scopes = [scope.child(coordinates, mask) for coordinates in here]
-        if first is not None and length > 1:
+        if first is not None and length > 1 and not self.deep:
             self._ask_ahead(scope.child({self.lane: lanes}), first)
         for phase in self.kernel.phases:
             self._phase_across(scopes, phase)
@@ -189,9 +193,10 @@ class WindowTiles(RowLoops):
         phase: Phase,
         totals: Totals,
     ) -> Carried:
-        """A loop over the taps along an axis, around those along the others."""
+        """A loop over an axis, around the taps along the others."""
         rest = [other for other in axes if other != axis]
-        with self.b.loop(0, self.taps[axis], 1, carried, unroll=False) as loop:
+        extent = self.taps[axis] if axis in self.taps else self.top.extent(axis)
+        with self.b.loop(0, extent, 1, carried, unroll=False) as loop:
             inner = [scope.child({axis: loop.index}) for scope in scopes]
             results = self._scalar_rows(rest, inner, loop.carried, phase, totals)
             if carried:
@@ -231,6 +236,7 @@ class WindowTiles(RowLoops):
         b = self.b
         few = {**self.taps, **self.phases}
         ends = {axis: (b.constant(0, I64), b.constant(count - 1, I64)) for axis, count in few.items()}
+        ends |= {axis: (b.constant(0, I64), b.sub(self.top.extent(axis), 1)) for axis in self.deep}
         if first is not None and self.axis is not None:
             ends[self.axis] = first, b.add(first, length - 1)
         return ends
