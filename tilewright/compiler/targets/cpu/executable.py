@@ -38,6 +38,7 @@ from tilewright.compiler.targets.cpu.recipe import (
     plain_entry,
     span,
 )
+from tilewright.compiler.targets.cpu.rows.along_rows import along_rows
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.slice_loop import SliceLoop
 from tilewright.compiler.targets.cpu.slices import (
@@ -246,7 +247,7 @@ class CpuExecutable:
                     steps += self._step(Planned(piece, f"{n}: piece {part}", places), extents, fresh)
                 continue
             kernel, group = self._with_zeros(kernel, n, places, extents)
-            copies = staged(kernel, places.strides, extents)
+            copies = staged(kernel, places.strides, extents) or along_rows(kernel, places.strides, extents)
             for copy in copies:
                 name = copy.buffer.name
                 if name not in places.number:  # else an earlier kernel reads it too
