@@ -150,6 +150,9 @@ class _Exact(_Evaluator):
 # range of their dtype: nothing, as if there were no range; or this.
 OUTCOMES = (None, np.inf, np.nan, 0.0)
 
+# Their error is relative to what cancels in them.
+CANCELLING = {"logaddexp"}
+
 # Their values between two poles, a period apart, say nothing where the operand is off by more.
 PERIODIC_POLES = {"tan", "lgamma", "digamma"}
 
@@ -210,7 +213,8 @@ class _Disturbed(_Exact):
     def _error(self, node: Node, value: np.ndarray) -> Any:
         epsilon = EPSILON[node.dtype.name]
         if isinstance(node, Map):
-            return 0.0 if node.function in COPYING else SCALARS[node.function].ulp * epsilon * np.abs(value)
+            size = np.maximum(np.abs(value), 1) if node.function in CANCELLING else np.abs(value)
+            return 0.0 if node.function in COPYING else SCALARS[node.function].ulp * epsilon * size
         if isinstance(node, Cast):
             kept = node.arg.dtype.is_float and EPSILON[node.arg.dtype.name] >= epsilon
             exact = kept or (bool(np.all(np.abs(value) * epsilon < 0.5)) and not node.arg.dtype.is_float)

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import scipy.special
 
+import tilewright as tw
 from tilewright.compiler.targets.cpu import loading, toolchain
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Type
-from tilewright.compiler.targets.cpu.vector_math import MEASURED_ULP, VECTOR_MATH
+from tilewright.compiler.targets.cpu.vector_math import EXPANDED_ULP, MEASURED_ULP, VECTOR_MATH
 
 TARGETS = {"avx2": toolchain.avx2, "host": toolchain.host}
 NUMPY = {"f32": np.float32, "f64": np.float64}
@@ -410,6 +411,27 @@ def test_f64_powers_of_every_size():
 
 
 @pytest.mark.parametrize("kind", NUMPY.values())
+@tw.op
+def added_logarithms(x: tw.Tile["n"], y: tw.Tile["n"]):
+    return tw.logaddexp(x, y)
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("float32", np.float64), ("float64", np.longdouble)])
+def test_logaddexp_where_it_cancels_and_elsewhere(dtype, wide):
+    """About the curve e^x + e^y = 1, whose results are as small as one likes, and anywhere."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate(
+        [-2 * rng.random(100_000) - 1e-6, *(rng.standard_normal((4, 50_000)) * [[0.01], [1], [9], [300]])]
+    )
+    y = np.concatenate([np.log(-np.expm1(x[:100_000])), rng.permutation(x[100_000:])])
+    x, y = x.astype(dtype), y.astype(dtype)
+    exact = np.logaddexp(x.astype(wide), y.astype(wide))
+    unit = np.spacing(np.maximum(np.abs(exact), 1).astype(dtype))
+    accuracy = EXPANDED_ULP["logaddexp"]
+    bound = accuracy.f32 if dtype == "float32" else accuracy.f64
+    assert np.abs((added_logarithms(x, y) - exact) / unit).max() <= bound
+
+
 def test_lgamma_has_two_exact_zeros(kind):
     y = evaluate("lgamma", np.array([1.0, 2.0] * 16, kind))
     assert not np.any(y)

@@ -13,7 +13,7 @@ from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.contractions.direct import readable, step_along
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
-from tilewright.compiler.targets.cpu.contractions.sides import SLIM
+from tilewright.compiler.targets.cpu.contractions.sides import MOST, SLIM
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
@@ -217,10 +217,14 @@ def _register_block(
         return (walk.tapped.rows, walk.tapped.vectors) if lanes >= WIDEST else (sums // 2, 2)
     if walk and walk.even and lanes >= WIDEST:
         return walk.even.rows, walk.even.vectors
-    if axis in layout.sides.narrow and lanes >= WIDEST:
-        return sums, 1
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
     rows = next((side[-1] for side in sides if side and axis not in side), None)
+    vectors = 1 if axis in layout.sides.narrow else 2
+    few = layout.sides.few.get(rows or "", MOST + 1)
+    if lanes >= WIDEST and few * vectors <= MOST:
+        return few, vectors
+    if vectors == 1 and lanes >= WIDEST:
+        return sums, 1
     columns = 4 if layout.sides.slim.get(rows or "") == SLIM[0] else 2
     return sums // columns, columns
 
@@ -315,6 +319,8 @@ def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) 
     dtype = contraction.root.dtype
     if side in layout.sides.overrun or side in layout.sides.tapped:
         return layout.moving(own)[-1]
+    if layout.sides.crossed:
+        return others[-1]
     direct = readable(side, (summed,), dtype, layout) or step_along(side, summed, dtype, layout)
     turned = isinstance(side, At) and direct
     lane = last if last in own else own[-1]

@@ -38,6 +38,10 @@ MOST_ROWS = 128  # beside taps that are not packed: of more, packing is the less
 MOST_REGISTERS = 31  # that hold sums and columns: one is left for rows
 A_LINE = 0.4  # what a cache line that is read from the second cache takes beside, in sums
 HALF = 16  # of the registers: sums of blocks beside which columns and addresses wait
+IN_PLACE, PACKED = (
+    0.45,
+    1.25,
+)  # vectors along one side that are worth one along the other, which is packed or not
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
@@ -113,6 +117,8 @@ class Sides:
     those that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
     skinny: whether one side has few positions, and its sums have enough. known: the extents of the summed
     axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
+    crossed: whether vectors run along the side that results do not lie along. few: the number of positions of
+    sides, if a register block has all of them; where windows have long sums.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
@@ -126,6 +132,8 @@ class Sides:
     slim: Mapping[str, int] = field(default_factory=dict)
     skinny: bool = False
     known: Mapping[str, int] = field(default_factory=dict)
+    crossed: bool = False
+    few: Mapping[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
         parts = [f"outside {found}" for found in self.outside.values() if found]
@@ -138,6 +146,8 @@ class Sides:
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
         parts += [f"halved {axis}" for axis in sorted(self.halved)]
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
+        parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
+        parts += ["crossed"] * self.crossed
         parts += [f"{axis} is {extent}" for axis, extent in sorted(self.known.items())]
         return " ".join([*parts, *["skinny"] * self.skinny])
 
@@ -159,6 +169,7 @@ def sides_of(
     within = [node for node in reads if inside[node] == frozenset(node.along)]
     even = _even(contraction, strides, extents, within)
     overrun = overruns(kernel, strides, extents)
+    long = bool(reads) and _has_long_sums(contraction, extents)
     return Sides(
         {node: _outside(node, extents) for node in reads},
         {name: _chains(shapes[name], strides[name]) for name in _names(kernel)},
@@ -171,6 +182,8 @@ def sides_of(
         {axis: count for axis, count in most.items() if count},
         _skinny(kernel, extents),
         _known(contraction, overrun, extents) if reads else {},
+        long and _is_crossed(kernel, strides, extents),
+        {axis: count for axis, count in counts.items() if long and count <= MOST},
     )
 
 
@@ -185,6 +198,37 @@ def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
         return False
     m, n, k = (math.prod(extents[base(axis)] for axis in side) for side in (c.m, c.n, c.k))
     return k >= DEEP and min(m, n) <= (SKINNY if k <= DEEPEST else SLIM[0])
+
+
+def _has_long_sums(contraction: Contraction, extents: Mapping[str, int]) -> bool:
+    """Whether there are more summed positions than results, as of a filter's gradient."""
+    m, n, k = (_count(side, extents) for side in (contraction.m, contraction.n, contraction.k))
+    return k >= max(DEEPEST, m * n)
+
+
+def _is_crossed(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> bool:
+    """Whether vectors run along the side that results do not lie along, if they would run along the taps of
+    windows: these fill them to a part, and each is packed from many pieces.
+    """
+    c = kernel.contraction
+    assert c is not None
+    along = kernel.outputs[0].buffer.axes[-1]
+    sides = list(both_sides(c))
+    (node, own, others), (other, *_) = sides if along in c.m else sides[::-1]
+    here, there = _count(own, extents), _count(others, extents)
+    worth = IN_PLACE if _lies_along(other, others[-1], strides) else PACKED
+    return isinstance(node, At) and there * -(-here // WIDEST) >= worth * here * -(-there // WIDEST)
+
+
+def _lies_along(node: Node, axis: str, strides: Mapping[str, Sequence[int]]) -> bool:
+    """Whether an operand that is read as it is lies along an axis."""
+    if not isinstance(node, Read) or axis not in node.names:
+        return False
+    return strides[node.param][node.names.index(axis)] == node.dtype.itemsize
+
+
+def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
+    return math.prod(extents[base(axis)] for axis in axes)
 
 
 def _known(

@@ -59,3 +59,8 @@ MEASURED_ULP: dict[str, Accuracy] = {
     "rsqrt": Accuracy(1.50, 1.50, every_argument=True),
     "round": Accuracy(0.0, 0.0, every_argument=True),
 }
+
+EXPANDED_ULP: dict[str, Accuracy] = {
+    "logaddexp": Accuracy(1.10, 1.20, note="relative to max(|result|, 1)"),
+}
+"""Of functions that are written in terms of those: the larger operand and a logarithm may cancel."""
