@@ -65,6 +65,16 @@ def test_what_is_reversed_or_repeated():
     assert likeness.check(x, w[::-1]).ok
 
 
+def test_one_position_and_a_scalar():
+    """Which is as large as all that has axes."""
+
+    @tw.op
+    def mixed(x: tw.Tile["n d"], w: tw.Tile["d"], *, by: tw.Scalar):
+        return tw.sum(tw.exp(x) * w * by, "d")
+
+    assert mixed.check((1, 1), (1,), by=0.5).ok
+
+
 @pytest.mark.parametrize("channels", [19, pytest.param(8, marks=pytest.mark.exhaustive)])
 def test_windows_along_channels(channels):
     on_guard_pages(last_layer, (5, 12, 10, channels), (channels, 3, 3))

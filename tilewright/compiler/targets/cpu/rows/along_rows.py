@@ -48,6 +48,7 @@ def _row_axis(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Map
     """The axis of the row along which the largest operand lies, if that is no tiny one and read as it is."""
     indexed = [(n.arg, n.along) for n in indexed_reads(kernel) if isinstance(n.arg, Read)]
     reads = [*((read, ()) for read in reads_of(kernel)), *indexed]
+    reads = [(read, computed) for read, computed in reads if read.names]  # scalars lie nowhere
     sizes = [math.prod(extents[base(a)] for a in read.names) for read, _ in reads]
     for size, (read, computed) in zip(sizes, reads, strict=True):
         if size < max(sizes):
