@@ -220,8 +220,8 @@ def _register_block(
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
     rows = next((side[-1] for side in sides if side and axis not in side), None)
     vectors = 1 if axis in layout.sides.narrow else 2
-    few = layout.sides.few.get(rows or "", MOST + 1)
-    if lanes >= WIDEST and few * vectors <= MOST:
+    few = layout.sides.few.get(rows or "", 0)
+    if lanes >= WIDEST and SLIM[0] < few <= MOST // vectors:
         return few, vectors
     if vectors == 1 and lanes >= WIDEST:
         return sums, 1

@@ -38,10 +38,7 @@ MOST_ROWS = 128  # beside taps that are not packed: of more, packing is the less
 MOST_REGISTERS = 31  # that hold sums and columns: one is left for rows
 A_LINE = 0.4  # what a cache line that is read from the second cache takes beside, in sums
 HALF = 16  # of the registers: sums of blocks beside which columns and addresses wait
-IN_PLACE, PACKED = (
-    0.45,
-    1.25,
-)  # vectors along one side that are worth one along the other, which is packed or not
+CROSSED = (0.45, 1.25)  # vectors along one side for one along the other, if that is read as it lies, and else
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
@@ -216,7 +213,7 @@ def _is_crossed(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: M
     sides = list(both_sides(c))
     (node, own, others), (other, *_) = sides if along in c.m else sides[::-1]
     here, there = _count(own, extents), _count(others, extents)
-    worth = IN_PLACE if _lies_along(other, others[-1], strides) else PACKED
+    worth = CROSSED[not _lies_along(other, others[-1], strides)]
     return isinstance(node, At) and there * -(-here // WIDEST) >= worth * here * -(-there // WIDEST)
 
 
