@@ -59,9 +59,8 @@ def windows_of(kernel: Kernel, extents: Mapping[str, int]) -> Windows:
 
 def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
     """The extents of a row's axes, if it is a window: its few positions are read at those of others. Of rows
-    with many more positions, such as channels, those of the axes along which they are windows, if strips of
-    results make up for each sum's time. Or those of parallel axes of few positions, at which the many of a
-    row are read.
+    with many more positions, such as channels, those of the axes along which they are windows. Or those of
+    parallel axes of few positions, at which the many of a row are read.
     """
     if kernel.kind != "row" or kernel.split or not sliding_axes(kernel):
         return {}
@@ -70,8 +69,7 @@ def _taps(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, int]:
         return taps
     beside = {base(axis): extents[base(axis)] for axis in sliding_axes(kernel)}
     taps = {base(a): extents[base(a)] for a in sliding_taps(kernel) if base(a) not in beside}
-    strips = sum(extent >= FEWEST_TOGETHER for extent in beside.values()) > 1  # beside the lanes' axis
-    if taps and strips and math.prod(taps.values()) <= min(WRITTEN_OUT, math.prod(beside.values()) - 1):
+    if taps and math.prod(taps.values()) <= min(WRITTEN_OUT, math.prod(beside.values()) - 1):
         return taps
     alone = len(kernel.phases) == 1 and not kernel.phases[0].stores
     found = {axis: extent for axis, extent in beside.items() if extent <= MOST_TAPS}
