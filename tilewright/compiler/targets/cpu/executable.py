@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import os
-import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,11 +18,12 @@ from tilewright.compiler.pipeline import lower
 from tilewright.compiler.placed import placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
-from tilewright.compiler.targets.cpu import frame, loading, slice_loop, toolchain
+from tilewright.compiler.targets.cpu import frame, loading, toolchain
 from tilewright.compiler.targets.cpu.contractions.padded import padded
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit, is_plain
 from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, layout_of, normal_strides
+from tilewright.compiler.targets.cpu.objects import compiled_kernel, compiled_slice_loop, locks
 from tilewright.compiler.targets.cpu.recipe import (
     NOTHING,
     CompiledKernel,
@@ -33,14 +31,12 @@ from tilewright.compiler.targets.cpu.recipe import (
     Recipe,
     Scalars,
     Step,
-    direct_type,
     lies_as,
     plain_entry,
     span,
 )
 from tilewright.compiler.targets.cpu.rows.along_rows import along_rows
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
-from tilewright.compiler.targets.cpu.slice_loop import SliceLoop
 from tilewright.compiler.targets.cpu.slices import (
     Planned,
     Sliced,
@@ -53,43 +49,19 @@ from tilewright.compiler.targets.cpu.slices import (
 from tilewright.compiler.targets.cpu.windows.slides import as_window
 from tilewright.compiler.targets.cpu.work import streams, work_items, workers_for
 from tilewright.compiler.unmoved import unmoved
-from tilewright.compiler.version import code_version
 from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
 from tilewright.dsl.text import to_text
 from tilewright.runtime import threads
-from tilewright.runtime.addresses import HEAD
-from tilewright.runtime.cache import shared_cache
 from tilewright.runtime.recent import Recent
 
 MAX_RECIPES = 256
 MAX_OBJECTS = 64  # whose texts are remembered
 
-ENTRY_NAME = "tw_kernel"  # of every compiled kernel: each is loaded apart from the others
-ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-RANGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-
 Arrays = Mapping[str, np.ndarray]
 Choose = Callable[[Kernel, Layout, toolchain.CpuTarget, bool], Schedule]
-
-
-class _Locks:
-    """One compilation at a time (LLVM's contexts are shared), one look-up with a compilation behind it."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Fresh locks: in a forked child the old ones may be held by threads that are not there."""
-        self.compiler = threading.Lock()
-        self.kernels = threading.RLock()
-
-
-_locks = _Locks()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_locks.renew)
 
 
 class CpuExecutable:
@@ -306,8 +278,8 @@ class CpuExecutable:
             slices = cut.count if planned is parts[-1] else 1  # the others' results are read at once
             steps += self._step(planned.part(cut.axis, cut.length), one, fresh, slices, 1)
         apart = [planned.apart(cut.axis, cut.length) for planned in parts]
-        with _locks.kernels:
-            loop = _slice_loop(self.target)
+        with locks.kernels:
+            loop = compiled_slice_loop(self.target)
         return Sliced.of(cut, steps, apart, workers, loop)
 
     def _keeps_order(self, group: Sequence[Planned], cut: Slicing, extents: Mapping[str, int]) -> bool:
@@ -377,7 +349,7 @@ class CpuExecutable:
         key = (position, kernel.row, kernel.single, indexed_reads(kernel), layout.text(), stream)
         found = self._kernels.get(key)
         if found is None:
-            with _locks.kernels:
+            with locks.kernels:
                 found = self._kernels.get(key)
                 if found is None:
                     found = self._kernels[key] = self._compile(kernel, position, layout, stream)
@@ -385,31 +357,8 @@ class CpuExecutable:
 
     def _compile(self, kernel: Kernel, position: str, layout: Layout, stream: bool) -> CompiledKernel:
         schedule = self.choose(kernel, layout, self.target, stream)
-        openmp = loading.openmp() is not None
-        material = {
-            "program": self._text,
-            "plan": self._kernel_names,
-            "kernel": position,
-            "single": str(kernel.single),
-            "indexed": str(indexed_reads(kernel)),
-            "layout": layout.text(),
-            "schedule": repr(schedule),
-            "target": repr(self.target),
-            "openmp": str(openmp),
-            "head": str(HEAD),
-            "code": code_version(),
-        }
-
-        def build() -> dict[str, bytes]:
-            text = emit(kernel, layout, schedule, self.target, openmp, ENTRY_NAME)
-            return {"object": _object(text, self.target, is_plain(kernel, schedule))}
-
-        sections = shared_cache().get_or_build(material, build)
-        loaded = loading.load(sections["object"])
-        entry = ENTRY(loaded.address(ENTRY_NAME))
-        direct = direct_type(kernel)(loaded.address(f"{ENTRY_NAME}_direct"))
-        part = RANGE(loaded.address(f"{ENTRY_NAME}_range"))
-        return CompiledKernel(kernel, layout, schedule, frame.Frame(kernel), entry, direct, part, loaded)
+        of = {"program": self._text, "plan": self._kernel_names, "kernel": position}
+        return compiled_kernel(kernel, layout, schedule, self.target, of)
 
     def compiled(self, arguments: Arrays) -> tuple[CompiledKernel, ...]:
         """The kernels that operands like these run, in order; the operands' contents are not read."""
@@ -477,27 +426,3 @@ class Prepared:
 @functools.lru_cache(maxsize=MAX_OBJECTS)
 def _kernel_names(plan: Plan) -> str:
     return " ".join(kernel.name for kernel in plan.kernels)
-
-
-def _object(text: str, target: toolchain.CpuTarget, plain: bool = False) -> bytes:
-    """The object of a text. The steps of an unrolled loop are kernels of one text: compiled once."""
-    with _locks.compiler:
-        return toolchain.compile_object(text, target, plain)
-
-
-@functools.cache
-def _slice_loop(target: toolchain.CpuTarget) -> SliceLoop:
-    openmp = loading.openmp() is not None
-    material = {
-        "loop": "over slices",
-        "target": repr(target),
-        "openmp": str(openmp),
-        "code": code_version(),
-    }
-
-    def build() -> dict[str, bytes]:
-        return {"object": _object(slice_loop.emit(target, openmp, ENTRY_NAME), target)}
-
-    loaded = loading.load(shared_cache().get_or_build(material, build)["object"])
-    entry, part = ENTRY(loaded.address(ENTRY_NAME)), RANGE(loaded.address(f"{ENTRY_NAME}_range"))
-    return SliceLoop(entry, part, loaded)
