@@ -300,6 +300,26 @@ def test_what_rounding_decides_may_be_anything_and_nothing_else_may(op, operand,
             check_results(call.program, call.arrays, [np.asarray(value, kind)])
 
 
+def test_logarithms_that_are_added_may_cancel():
+    """Where e^x + e^y is about 1 the error is relative to 1, and what is tiny may be 0, but nowhere else."""
+
+    @tw.op
+    def added(x: tw.Tile["n"], y: tw.Tile["n"]):
+        z = tw.logaddexp(x, y)
+        return z, z / z
+
+    x, y = np.float32([-0.7, 0, 3]), np.float32([-0.69, -448, 2])
+    call = added.bind(added.arguments((x, y), {}))
+    right, ones = (value.astype(np.float32) for value in reference(call.program, call.arrays))
+    check_results(call.program, call.arrays, [right + np.float32([1e-7, 0, 0]), ones])
+    check_results(call.program, call.arrays, [right * np.float32([1, 0, 1]), np.float32([1, np.nan, 1])])
+    for wrong in ([1e-4, 0, 0], [0, 1e-4, 0], [0, 0, 1e-4]):
+        with pytest.raises(AssertionError, match="is wrong in 1 of 3"):
+            check_results(call.program, call.arrays, [right + np.float32(wrong), ones])
+    with pytest.raises(AssertionError, match="is wrong in 1 of 3"):
+        check_results(call.program, call.arrays, [right, np.float32([1, 1, np.nan])])
+
+
 def test_a_cast_to_a_narrower_float_of_the_same_width_rounds():
     @tw.op
     def narrowed(x: tw.Tile["i"]):

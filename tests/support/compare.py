@@ -246,7 +246,8 @@ class _Disturbed(_Exact):
         if isinstance(node, Reduce) and node.combine == "prod":
             return self._product_undecided(node)
         if self.outcome == 0:
-            return np.abs(value) < _smallest(node.dtype)  # some targets flush what is subnormal
+            nothing = self._error(node, value) if self._is_map(node, CANCELLING) else 0.0
+            return np.abs(value) < np.maximum(_smallest(node.dtype), nothing)  # some flush what is subnormal
         if self._is_map(node, PERIODIC_POLES):
             (operand,) = node.operands
             value = self.values[operand]
