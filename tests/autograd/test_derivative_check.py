@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 from derivative_cases import Case, layer_norm, matmul, softmax
 
 import tilewright as tw
 from tilewright.autograd.check import check_jvp, check_vjp, directional
 from tilewright.autograd.derive import vjp
 from tilewright.dsl.program import Map, Node, Program, rewrite
+
+
+def windows_by_their_largest(x: tw.Tile["n t c"], g: tw.Tile["c"]):
+    t = tw.axis("at", tw.size("t")) + tw.axis("r", 3) - 1
+    p = x.at(t=t) * g
+    return tw.sum(p, "r c") / (1 + tw.max(tw.abs(p), "r c"))
 
 
 def with_slip(program: Program, before: str, after: str) -> Program:
@@ -74,3 +81,33 @@ def test_directional_derivative_and_its_uncertainty():
     )
     assert abs(value - 2 * np.e) < 1e-10
     assert abs(value - 2 * np.e) <= 10 * uncertainty + 1e-12
+
+
+@pytest.mark.parametrize("distance", [0.02, 1e-3, 1e-4, 1e-5])
+def test_a_kink_beside_the_point_is_no_wrong_slope(distance: float):
+    def function(at):
+        return float(np.abs(at["x"] - distance) + np.sin(3 * at["x"]))
+
+    value, uncertainty = directional(function, {"x": np.array(0.0)}, {"x": np.array(1.0)})
+    assert abs(value - 2) < 1e-8
+    assert uncertainty < 1e-7
+
+
+def test_at_a_kink_the_slopes_between_its_sides_are_right():
+    def function(at):
+        return float(3 * np.maximum(at["x"], 0) + np.sin(at["x"]))
+
+    value, uncertainty = directional(function, {"x": np.array(0.0)}, {"x": np.array(1.0)})
+    for slope in (1.0, 2.5, 4.0):
+        assert abs(slope - value) <= 2 * uncertainty + 1e-8
+    for slope in (-1.0, 6.0):
+        assert abs(slope - value) > 2 * uncertainty + 0.1
+
+
+def test_derivatives_of_many_maxima_are_measured_beside_their_kinks():
+    case = Case(windows_by_their_largest, extents={"n": 2, "t": 9, "c": 3})
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        arguments = {name: rng.standard_normal(a.shape) for name, a in case.arguments().items()}
+        report = check_vjp(case.program(), arguments, entries=3, directions=2)
+        assert report.error < 1e-8, str(report)

@@ -176,3 +176,26 @@ def test_results_that_their_dtype_cannot_hold(dtype: str):
     """Sums of 65536 · 4 and 16 · 4, and of both."""
     narrow = getattr(tw, dtype).numpy
     assert gram.check(np.array([[256.0] * 4, [-4.0] * 4]).astype(narrow)).ok
+
+
+@tw.op
+def by_the_largest_product(x: tw.Tile["n h"], k: tw.Tile["r"], g: tw.Tile["n"]):
+    p = x.at(h=tw.axis("at", tw.size("h")) + tw.index("r") - 1) * g
+    return tw.sum(p * k, "r") / (1 + tw.max(tw.abs(p), "r"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_backward_gets_what_its_own_forward_saved(seed: int):
+    """Which product is the largest is known to the kernel that rounded the products."""
+    rng = np.random.default_rng(seed)
+    operands = [rng.standard_normal(shape).astype(np.float32) for shape in ((3, 20), (3,), (3,))]
+    report = by_the_largest_product.check(*operands)
+    assert report.ok, str(report)
+    assert {line.target for line in report.lines if line.what == "d_x"} >= {"cpu", "interpreter"}
+
+
+def test_windows_beyond_what_the_interpreter_is_given():
+    """The corner of a result is the result of the corner: 198 positions of 200 become 22 of 24."""
+    report = bounded.check((30, 16, 200), (20, 16, 3))
+    assert report.ok, str(report)
+    assert any(line.target == "interpreter" and not line.skipped for line in report.lines)

@@ -23,7 +23,7 @@ from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.errors import DerivativeError
 from tilewright.op import costs, limits, storage
-from tilewright.op.check import backward_operands
+from tilewright.op.backward import random_cotangents, saved_values
 from tilewright.op.derivatives import at_call, vjp
 from tilewright.op.machines import Machine, machine, sample_on_host
 from tilewright.op.op import Op
@@ -118,7 +118,8 @@ def bench(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any], budget: f
     totals = {"forward": _totals(program, arrays, target)}
     derivative = _derivative(program)
     if derivative is not None:
-        given = backward_operands(derivative, arrays, scalars)
+        saved = saved_values(derivative, arrays, scalars, target)
+        given = {**arrays, **random_cotangents(derivative, arrays), **saved}
         forward = _runner(derivative.forward, arrays, scalars, target)
         backward = _runner(derivative.backward, given, scalars, target)
         work["forward + backward"] = lambda: (forward(), backward())

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,9 @@ from tilewright.dsl.program import Cast, Program, Reduce
 from tilewright.dsl.reference import reference
 from tilewright.errors import DerivativeError, TargetError, TilewrightError
 from tilewright.op import margins
+from tilewright.op.backward import random_cotangents, saved_values
 from tilewright.op.derivatives import at_call, vjp
+from tilewright.op.derived import without_saved
 from tilewright.op.op import Op
 from tilewright.op.targets import targets_at_hand
 from tilewright.runtime import guard, memory, threads
@@ -125,15 +127,50 @@ def check(op: Op, tiles: tuple[Any, ...], keywords: Mapping[str, Any]) -> CheckR
     arguments = op.arguments(tiles, keywords)
     targets = _targets(arguments.target(op.name))
     call = op.bind(arguments.as_arrays())
-    operands = dict(call.arrays)
-    scalars = dict(call.scalars)
+    program, operands, scalars = call.program, dict(call.arrays), dict(call.scalars)
     here = [target for target, missing in targets if not missing]
     lines = [
-        *_on_every_target(call.program, operands, scalars, here),
-        *_backward(call.program, operands, scalars, here),
+        *_on_every_target(lambda arrays: Trial(program, program, arrays, scalars), program, operands, here),
+        *_backward(program, operands, scalars, here),
         *(Line(op.name, t, None, None, f"not here: {why}", skipped=True) for t, why in targets if why),
     ]
     return CheckReport(op.name, tuple(lines))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A Program to be run on targets, and what it means in terms of the operands alone.
+
+    The meaning of a backward is that of its operands and cotangents: what its forward saves, which each
+    target computes in its own way, is no operand of it.
+    """
+
+    program: Program
+    meaning: Program
+    operands: Arrays
+    scalars: Mapping[str, Any]
+    derivative: Derivative | None = None
+
+    @classmethod
+    def of_backward(cls, program: Program, operands: Arrays, scalars: Mapping[str, Any]) -> Trial:
+        """Raises `DerivativeError` where there is none."""
+        derivative = vjp(at_call(program, operands))
+        given = {**operands, **random_cotangents(derivative, operands)}
+        return cls(derivative.backward, without_saved(derivative), given, scalars, derivative)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return _given(self.meaning, {**self.operands, **self.scalars})
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return {p.name: self.scalars[p.name] for p in self.program.scalars}
+
+    def arrays(self, target: str) -> dict[str, np.ndarray]:
+        """The operands of the Program on a target, which computes what the forward saves."""
+        saved = saved_values(self.derivative, self.operands, self.scalars, target) if self.derivative else {}
+        given = {**self.operands, **saved}
+        return {p.name: given[p.name] for p in self.program.tiles}
 
 
 def _targets(operands: str) -> list[tuple[str, str]]:
@@ -155,28 +192,10 @@ def _backward(
     except DerivativeError as reason:
         yield Line("gradient", "", None, None, f"none: {reason}", skipped=True)
         return
-    arrays = backward_operands(derivative, operands, scalars)
-    yield from _on_every_target(derivative.backward, arrays, scalars, targets)
+    yield from _on_every_target(
+        lambda arrays: Trial.of_backward(program, arrays, scalars), program, operands, targets
+    )
     yield _differences(program, derivative, operands, scalars)
-
-
-def backward_operands(
-    derivative: Derivative, operands: Arrays, scalars: Mapping[str, Any], seed: int = 1
-) -> dict[str, np.ndarray]:
-    """Operands of the backward: saved values from the reference, random cotangents."""
-    forward = derivative.forward
-    values = reference(forward, _given(forward, {**operands, **scalars}))
-    with np.errstate(over="ignore"):
-        saved = {r.name: v.astype(r.dtype.numpy) for r, v in zip(forward.results, values, strict=True)}
-    rng = np.random.default_rng(seed)
-    shapes = {name: saved[result].shape for result, name in derivative.cotangents}
-    arrays = {}
-    for param in derivative.backward.tiles:
-        if param.name in shapes:
-            arrays[param.name] = rng.standard_normal(shapes[param.name]).astype(param.dtype.numpy)
-        else:
-            arrays[param.name] = saved.get(param.name, operands.get(param.name))
-    return arrays
 
 
 def _given(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,42 +203,40 @@ def _given(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _on_every_target(
-    program: Program, arrays: Arrays, scalars: Mapping[str, Any], targets: Sequence[str]
+    trial_on: Callable[[Arrays], Trial], program: Program, operands: Arrays, targets: Sequence[str]
 ) -> Iterator[Line]:
+    whole = trial_on(operands)
     for target in targets:
-        seen = (
-            corner(program, arrays) if target == "interpreter" and _elements(arrays) > INTERPRETED else arrays
-        )
+        slow = target == "interpreter" and sum(a.size for a in whole.operands.values()) > INTERPRETED
+        trial = trial_on(corner(program, operands)) if slow else whole
+        name = trial.program.name
         try:
-            yield from _on_target(program, seen, scalars, target)
+            yield from _on_target(trial, target)
         except TargetError as reason:
-            yield Line(program.name, target, None, None, f"cannot run: {reason}", skipped=target != "cpu")
+            yield Line(name, target, None, None, f"cannot run: {reason}", skipped=target != "cpu")
         except (TilewrightError, ArithmeticError, ValueError, TypeError, RuntimeError) as reason:
-            yield Line(program.name, target, None, None, f"FAILED: {type(reason).__name__}: {reason}")
+            yield Line(name, target, None, None, f"FAILED: {type(reason).__name__}: {reason}")
 
 
-def _elements(arrays: Arrays) -> int:
-    return sum(a.size for a in arrays.values())
-
-
-def _on_target(program: Program, arrays: Arrays, scalars: Mapping[str, Any], target: str) -> Iterator[Line]:
+def _on_target(trial: Trial, target: str) -> Iterator[Line]:
+    program = trial.program
     executable = compile_program(program, target)
-    numbers = {p.name: scalars[p.name] for p in program.scalars}
-    actual = executable.run({p.name: arrays[p.name] for p in program.tiles}, numbers)
-    expected = reference(program, _given(program, {**arrays, **scalars}))
+    arrays = trial.arrays(target)
+    actual = executable.run(arrays, trial.numbers)
+    expected = reference(trial.meaning, trial.given)
     expected = tuple(_held(v, r.dtype) for v, r in zip(expected, program.results, strict=True))
-    tolerances = _tolerances(program, arrays)
+    tolerances = _tolerances(trial)
     errors = [relative_error(np.asarray(a), e) for a, e in zip(actual, expected, strict=True)]
     if any(error > tolerances[r.name] for r, error in zip(program.results, errors, strict=True)):
-        tolerances = _widened(program, {**arrays, **scalars}, expected, tolerances)
+        tolerances = _widened(trial, expected, tolerances)
     for result, mine, right, error in zip(program.results, actual, expected, errors, strict=True):
         allowed = tolerances[result.name]
         verdict = "ok" if error <= allowed else f"WRONG: {_worst(np.asarray(mine), right)}"
         yield Line(result.name, target, error, allowed, verdict)
     if target == "cpu":
-        yield _on_guard_pages(program, arrays, numbers, expected, tolerances)
+        yield _on_guard_pages(program, arrays, trial.numbers, expected, tolerances)
     elif target != "interpreter":  # which checks each access
-        yield _between_margins(program, arrays, numbers, (expected, tolerances), target)
+        yield _between_margins(program, arrays, trial.numbers, (expected, tolerances), target)
 
 
 def _held(value: np.ndarray, dtype: DType) -> np.ndarray:
@@ -269,40 +286,40 @@ def _worst(actual: np.ndarray, expected: np.ndarray) -> str:
     return f"{mine[place]:.9g} instead of {right[place]:.9g} at {where}"
 
 
-def _tolerances(program: Program, arrays: Arrays) -> dict[str, float]:
-    extents = bind_extents(program, {p.name: arrays[p.name].shape for p in program.tiles})
-    sums = [n for n in program.nodes() if isinstance(n, Reduce)]
+def _tolerances(trial: Trial) -> dict[str, float]:
+    meaning = trial.meaning
+    extents = bind_extents(meaning, {p.name: trial.operands[p.name].shape for p in meaning.tiles})
+    sums = [n for n in meaning.nodes() if isinstance(n, Reduce)]
     terms = max((math.prod(extents[base(a)] for a in node.over) for node in sums), default=1)
     loss = PER_OPERATION + PER_TERM * math.sqrt(terms)
-    inputs = max((_rounding(p.dtype.compute) for p in program.params), default=0.0)
-    last = {r.node for r in program.results}
-    inner = {n.dtype for n in program.nodes() if isinstance(n, Cast) and n not in last}
-    rounded = max((_rounding(d) for d in inner if d != d.compute), default=0.0)  # which the reference is not
+    inputs = max((_rounding(p.dtype.compute) for p in meaning.params), default=0.0)
+    last = {r.node for r in meaning.results}
+    inner = {n.dtype for n in meaning.nodes() if isinstance(n, Cast) and n not in last}
+    saved = {p.dtype for p in trial.program.tiles if p.name not in trial.operands}
+    rounded = max((_rounding(d) for d in inner | saved if d != d.compute), default=0.0)  # on targets alone
     return {
         r.name: 2 * _rounding(r.dtype) + 4 * rounded + loss * max(inputs, _rounding(r.dtype.compute))
-        for r in program.results
+        for r in meaning.results
     }
 
 
 def _widened(
-    program: Program,
-    given: Mapping[str, Any],
-    expected: Sequence[np.ndarray],
-    tolerances: Mapping[str, float],
+    trial: Trial, expected: Sequence[np.ndarray], tolerances: Mapping[str, float]
 ) -> dict[str, float]:
     """The tolerances, and what results move by where operands are rounded: `tanh` of a sum of large terms has
     the rounding errors of the terms. Where a function jumps (`dsl.jumps`) that says nothing.
     """
-    if any(jumps(node) for node in program.nodes()):
+    meaning = trial.meaning
+    if any(jumps(node) for node in meaning.nodes()):
         return dict(tolerances)
     rng = np.random.default_rng(0)
-    moved = dict(given)
-    for param in program.tiles:
+    moved = trial.given
+    for param in meaning.tiles:
         if param.dtype.is_float:
-            whole = _floats(given[param.name])
+            whole = _floats(moved[param.name])
             spread = _rounding(param.dtype.compute) * rng.uniform(-1, 1, whole.shape)
             moved[param.name] = whole * (1 + spread)
-    found = zip(program.results, reference(program, _given(program, moved)), expected, strict=True)
+    found = zip(meaning.results, reference(meaning, moved), expected, strict=True)
     by = {result.name: relative_error(value, right) for result, value, right in found}
     return {n: t + MOVED * by[n] if math.isfinite(by[n]) else t for n, t in tolerances.items()}
 
