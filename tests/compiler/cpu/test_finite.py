@@ -42,6 +42,7 @@ def drawn(*shapes: tuple[int, ...]) -> list[np.ndarray]:
 CALLS = [
     pytest.param(channels_last, [(2, 9, 28, 16), (64, 3, 3, 16)], PADDED, id="rows with addresses"),
     pytest.param(channels_last, [(2, 9, 28, 16), (16, 3, 3, 16)], PADDED, id="rows that lie evenly"),
+    pytest.param(channels_last, [(9, 6, 7, 16), (40, 3, 3, 16)], PADDED, id="rows of nine images"),
     pytest.param(conv2d, [(2, 32, 12, 12), (64, 32, 3, 3)], {"pad": 1}, id="images along their lines"),
     pytest.param(one_position, [(2, 5, 13, 32), (64, 32)], {}, id="rows without any run"),
     pytest.param(phases, [(3, 40, 64), (5, 64, 64)], {}, id="taps that do not exist"),

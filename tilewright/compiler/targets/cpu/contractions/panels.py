@@ -43,6 +43,10 @@ class Side:
     node: Node
     own: tuple[str, ...]
 
+    def with_last(self, axes: Sequence[str]) -> Side:
+        """The same, with some of its axes behind the others."""
+        return Side(self.node, (*(axis for axis in self.own if axis not in axes), *axes))
+
 
 @dataclass(frozen=True)
 class Steps:

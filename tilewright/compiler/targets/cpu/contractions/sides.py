@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tilewright.compiler.nest import Contraction, Kernel, indexed_reads
+from tilewright.compiler.targets.cpu.contractions.borders import rows_together
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
@@ -115,7 +116,8 @@ class Sides:
     skinny: whether one side has few positions, and its sums have enough. known: the extents of the summed
     axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
     crossed: whether vectors run along the side that results do not lie along. few: the number of positions of
-    sides, if a register block has all of them; where windows have long sums.
+    sides, if a register block has all of them; where windows have long sums. together: the axes that rows of
+    windows have last, as they leave their operand together so.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
@@ -131,6 +133,7 @@ class Sides:
     known: Mapping[str, int] = field(default_factory=dict)
     crossed: bool = False
     few: Mapping[str, int] = field(default_factory=dict)
+    together: Mapping[At, tuple[str, ...]] = field(default_factory=dict)
 
     def text(self) -> str:
         parts = [f"outside {found}" for found in self.outside.values() if found]
@@ -145,6 +148,7 @@ class Sides:
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
         parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
         parts += ["crossed"] * self.crossed
+        parts += [f"{' '.join(axes)} last" for axes in self.together.values()]
         parts += [f"{axis} is {extent}" for axis, extent in sorted(self.known.items())]
         return " ".join([*parts, *["skinny"] * self.skinny])
 
@@ -181,6 +185,7 @@ def sides_of(
         _known(contraction, overrun, extents) if reads else {},
         long and _is_crossed(kernel, strides, extents),
         {axis: count for axis, count in counts.items() if long and count <= MOST},
+        rows_together(contraction, extents),
     )
 
 

@@ -92,6 +92,8 @@ class Walk:
         if sparse and sparse.on_the_left:
             left, even = by_runs, None
         in_lines, even = in_lines and not sparse, even if direct else None
+        if direct and isinstance(left.node, At) and not (sparse or even or in_lines):
+            left = left.with_last(layout.sides.together.get(left.node, ()))
         return cls(left, right, summed, direct, together, sparse=sparse, in_lines=in_lines, even=even)
 
     @classmethod
