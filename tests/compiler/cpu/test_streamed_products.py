@@ -57,6 +57,13 @@ def test_blocks_whose_columns_lie_in_pieces(columns: tuple[int, int]):
     on_guard_pages(by_groups, (2, 700, 6), (2, 6, groups, n), columns)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("width", "padding"), [(64, 1), (66, 0), (64, 0)])
+def test_lines_that_vectors_run_on_over(groups: int, width: int, padding: int):
+    """Columns between lines are numbered too: vectors begin anywhere."""
+    on_guard_pages(kernels.conv2d, (3, 4, 66, width), (8, 4 // groups, 3, 3), groups=groups, padding=padding)
+
+
 def test_whole_vectors_go_past_the_caches():
     def code(columns: int) -> str:
         operands = np.zeros((9_001, 5), "float32"), np.zeros((5, columns), "float32")

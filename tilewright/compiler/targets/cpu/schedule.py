@@ -95,6 +95,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     rows, columns = _register_block(kernel, axis, walk, lanes, layout, target)
     few = layout.is_short((*kernel.row, *kernel.parallel[-1:]))  # their vectors are whole in two forms only
     stream = stream and (bool(short or beside) if few else kernel.kind in STREAMS)
+    stream = stream and not (walk and walk.overrun)  # whose vectors begin anywhere in a line
     brief = _is_brief(kernel, layout, axis, lanes)
     if brief and layout.positions(kernel.row[0]) < unroll * lanes:
         unroll = 1  # no row has a whole step
