@@ -201,3 +201,27 @@ def test_filters_of_many_taps_are_turned_while_they_are_packed():
     (walk,) = walks(call.program, call.arrays)
     assert walk.overrun and not walk.direct
     on_guard_pages(long_filters, *shapes)
+
+
+@tw.op
+def framed(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], *, high=0, wide=0) -> tw.Tile["n o oh ow"]:
+    """Windows with more zeros above than beside."""
+    oh = tw.axis("oh", tw.size("h") + 2 * high - tw.size("r") + 1)
+    ow = tw.axis("ow", tw.size("w") + 2 * wide - tw.size("s") + 1)
+    return tw.sum(x.at(h=oh + tw.index("r") - high, w=ow + tw.index("s") - wide) * k, "c r s")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("filters", [8, 32])
+@pytest.mark.parametrize(
+    ("image", "taps", "zeros"),
+    [
+        ((28, 28), (3, 1), {"high": 1}),
+        ((28, 28), (7, 1), {"high": 3}),
+        ((4, 8), (1, 1), {"high": 3, "wide": 2}),
+        ((7, 48), (2, 1), {}),
+    ],
+)
+def test_lines_with_nothing_between_them(dtype: str, filters: int, image, taps, zeros):
+    """Taps across lines alone: behind an image there is room for whole vectors, which are nobody's."""
+    on_guard_pages(framed, (3, 16, *image), (filters, 16, *taps), dtype=dtype, **zeros)

@@ -130,10 +130,11 @@ class OverrunColumns:
     # --- what is stored ---------------------------------------------------------------------------
 
     def steady(self, first: Value, lanes: int, high: Value) -> Value:
-        """Whether `lanes` columns from `first` are of one line."""
+        """Whether `lanes` columns from `first` are of one line of the image: more may be numbered."""
         b = self.b
-        along = self._in_line(self._place(first)[1])[1]
-        return b.cmp("le", b.add(along, lanes), self.line)
+        place = self._place(first)[1]
+        on_a_line = b.cmp("le", b.add(self._in_line(place)[1], lanes), self.line)
+        return b.and_(on_a_line, b.cmp("le", b.add(place, lanes), self.span))
 
     def along(self, first: Value) -> Coordinates:
         """Lanes from `first` on one line."""
