@@ -19,6 +19,7 @@ from tilewright.compiler.placed import placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
+from tilewright.compiler.targets.cpu.contractions.lined import lined
 from tilewright.compiler.targets.cpu.contractions.padded import padded
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit, is_plain
@@ -219,13 +220,16 @@ class CpuExecutable:
                     steps += self._step(Planned(piece, f"{n}: piece {part}", places), extents, fresh)
                 continue
             kernel, group = self._with_zeros(kernel, n, places, extents)
+            turn = None
+            if not group:
+                kernel, group, turn = self._along_lines(kernel, n, places, extents)
             copies = staged(kernel, places.strides, extents) or along_rows(kernel, places.strides, extents)
             for copy in copies:
                 name = copy.buffer.name
                 if name not in places.number:  # else an earlier kernel reads it too
                     places.add_buffer(copy.buffer, extents)
                     group.append(Planned(copy.kernel(kernel.name), f"{n}: {name}", places))
-            turn = turned(kernel, copies, places.strides, extents)
+            turn = turn or turned(kernel, copies, places.strides, extents)
             if turn is not None and turn.buffer.name not in inside:
                 kernel = turn.written_by(kernel)
                 waiting.append(turn)
@@ -253,6 +257,22 @@ class CpuExecutable:
         places.add_buffer(wide.buffer, extents)
         copy = Planned(wide.kernel(kernel.name), f"{position}: {name}", wide.in_lines(places))
         return wide.read_by(kernel), [copy]
+
+    def _along_lines(
+        self, kernel: Kernel, position: int, places: Places, extents: dict[str, int]
+    ) -> tuple[Kernel, list[Planned], Turned | None]:
+        """The kernel, reading a copy along its lines where that pays, the one that makes it, and its result
+        along the same lines.
+        """
+        copy = lined(kernel, extents)
+        if copy is None:
+            return kernel, [], None
+        name = copy.buffer.name
+        planned = []
+        if name not in places.number:  # else an earlier kernel reads it too
+            places.add_buffer(copy.buffer, extents)
+            planned = [Planned(copy.kernel(kernel.name), f"{position}: {name}", places)]
+        return copy.read_by(kernel), planned, copy.turned(kernel)
 
     def _group(
         self, group: Sequence[Planned], extents: Mapping[str, int], fresh: bool

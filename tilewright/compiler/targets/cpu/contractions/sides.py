@@ -350,12 +350,12 @@ def overruns(
         return found
     for node, own, others in both_sides(kernel.contraction):
         if isinstance(node, At) and kernel.outputs[0].buffer.axes[-1] in own:
-            overrun = _overrun(node, own, others, kernel.contraction.k, strides, extents)
+            overrun = overrun_side(node, own, others, kernel.contraction.k, strides, extents)
             found |= {node: overrun} if overrun else {}
     return found
 
 
-def _overrun(
+def overrun_side(
     node: At,
     own: Sequence[str],
     others: Sequence[str],

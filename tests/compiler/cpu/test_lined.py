@@ -1,0 +1,140 @@
+"""Groups of few filters in channels-last order, computed along the lines of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
+from tests.support.guarded import on_guard_pages
+from tests.support.threads import assert_same_bits
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.kernels.convolution import conv2d_channels_last
+
+
+@tw.op
+def grouped(
+    x: tw.Tile["n h w g c"], k: tw.Tile["g o r s c"], b: tw.Tile["g o"], z: tw.Tile["n h w g o"], *, pad=1
+) -> tw.Tile["n h w g o"]:
+    """An epilogue that reads operands along the groups and in the results' own order."""
+    h, w = tw.index("h") + tw.index("r") - pad, tw.index("w") + tw.index("s") - pad
+    return tw.maximum(tw.sum(x.at(h=h, w=w) * k, "r s c") + b, 0) + z
+
+
+@tw.op
+def twice(x: tw.Tile["n t g c"], k: tw.Tile["g o r c"], l: tw.Tile["g o r c"]):
+    """Two groupwise windows over one operand, of which the second reads what the first made."""
+    t = tw.index("t") + tw.index("r") - 1
+    first = tw.sum(x.at(t=t) * k, "r c")
+    return first, tw.sum(x.at(t=t) * l, "r c") * first
+
+
+@tw.op
+def along_films(x: tw.Tile["n t h w g c"], k: tw.Tile["g o q r s c"]) -> tw.Tile["n t h w g o"]:
+    t, h, w = (tw.index(a) + tw.index(b) - 1 for a, b in (("t", "q"), ("h", "r"), ("w", "s")))
+    return tw.sum(x.at(t=t, h=h, w=w) * k, "q r s c")
+
+
+def drawn(*shapes: tuple[int, ...]) -> list[Any]:
+    """Small whole numbers, whose sums are exact."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(-3, 4, shape).astype(np.float32) for shape in shapes]
+
+
+def kernels_of(op: tw.Op, *operands: np.ndarray, **constants: int) -> list[str]:
+    """Those of a call, and what each writes."""
+    call = op.bind(op.arguments(operands, constants))
+    compiled = CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
+    return [c.kernel.outputs[0].buffer.name for c in compiled]
+
+
+IMAGES = [(2, 14, 15, 5, 4), (5, 4, 3, 3, 4), (5, 4), (2, 14, 15, 5, 4)]
+CALLS = [
+    pytest.param(grouped, IMAGES, {}, id="fours"),
+    pytest.param(
+        grouped, [(1, 20, 28, 3, 8), (3, 2, 3, 3, 8), (3, 2), (1, 20, 28, 3, 2)], {}, id="fewer filters"
+    ),
+    pytest.param(
+        grouped, [(3, 12, 28, 4, 3), (4, 7, 5, 5, 3), (4, 7), (3, 12, 28, 4, 7)], {"pad": 2}, id="odd ones"
+    ),
+    pytest.param(
+        grouped, [(2, 9, 33, 2, 4), (2, 8, 1, 3, 4), (2, 8), (2, 9, 33, 2, 8)], {}, id="lines alone"
+    ),
+    pytest.param(twice, [(2, 300, 4, 4), (4, 4, 3, 4), (4, 4, 3, 4)], {}, id="two of one operand"),
+    pytest.param(along_films, [(2, 5, 7, 16, 3, 4), (3, 4, 3, 3, 3, 4)], {}, id="films"),
+]
+
+
+@pytest.mark.parametrize(("op", "shapes", "constants"), CALLS)
+def test_values_and_memory(op, shapes, constants):
+    operands = drawn(*shapes)
+    found, wanted = (f(*operands, **constants) for f in (op, op.reference))
+    for a, b in zip(*((f,) if isinstance(f, np.ndarray) else f for f in (found, wanted)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    on_guard_pages(op, *shapes, **constants)
+
+
+@needs_wide_vectors
+def test_vectors_run_along_the_lines_of_a_copy():
+    operands = drawn(*IMAGES)
+    names = kernels_of(grouped, *operands)
+    assert names[0] == "x line by line" and names[-2:] == ["y line by line", "y"]
+    call = grouped.bind(grouped.arguments(operands, {}))
+    (walk,) = [
+        walk_of(c)
+        for c in CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
+        if c.kernel.contraction
+    ]
+    assert walk.overrun is not None
+    assert walk.right.own[-1] == "w"
+
+
+def test_filters_that_fill_vectors_stay_as_they_are():
+    shapes = [(2, 14, 14, 4, 16), (4, 16, 3, 3, 16), (4, 16), (2, 14, 14, 4, 16)]
+    assert not any("line by line" in name for name in kernels_of(grouped, *drawn(*shapes)))
+
+
+@pytest.mark.parametrize(("groups", "channels", "filters"), [(8, 16, 32), (32, 64, 64), (4, 16, 8)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_convolution_and_its_gradients(groups, channels, filters, stride, dilation):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 13, 14, channels)).astype("f")
+    k = rng.standard_normal((filters, 3, 3, channels // groups)).astype("f")
+    constants = {"stride": stride, "padding": 1, "dilation": dilation, "groups": groups}
+    y = conv2d_channels_last(x, k, **constants)
+    np.testing.assert_allclose(y, conv2d_channels_last.reference(x, k, **constants), rtol=1e-4, atol=1e-5)
+    dy = rng.standard_normal(y.shape).astype("f")
+    vjp = conv2d_channels_last.vjp
+    gradients = [f(x, k, d_y=dy, **constants) for f in (vjp, vjp.reference)]
+    for found, wanted in zip(*gradients, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_other_types(dtype):
+    assert grouped.check(*(a.astype(dtype) for a in drawn(*IMAGES))).ok
+
+
+def test_views_and_results_of_the_users():
+    x, k, b, z = drawn((4, 14, 30, 5, 4), *IMAGES[1:])
+    x = x[::-2, :, ::2]
+    out = np.zeros((2, 14, 15, 10, 4), "f")[:, :, :, ::2]
+    grouped(x, k, b, z, out=out)
+    np.testing.assert_array_equal(out, grouped.reference(x, k, b, z))
+
+
+def test_bits_for_every_number_of_threads():
+    rng = np.random.default_rng(0)
+    operands = [rng.standard_normal(shape).astype("f") for shape in ((7, *IMAGES[0][1:]), *IMAGES[1:3])]
+    z = rng.standard_normal((7, *IMAGES[3][1:])).astype("f")
+    assert_same_bits(lambda: grouped(*operands, z))
+
+
+def test_on_vectors_of_256_bits():
+    rng = np.random.default_rng(0)
+    operands = [rng.standard_normal(shape).astype("f") for shape in IMAGES]
+    on_avx2(grouped, *operands, applies=lambda walk: walk.right.own)
