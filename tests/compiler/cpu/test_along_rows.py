@@ -27,6 +27,14 @@ def last_layer(x: tw.Tile["n h w c"], k: tw.Tile["c r s"]):
     return tw.sum(x.at(h=h, w=w) * k, "r s c")
 
 
+@tw.op
+def each_channel(x: tw.Tile["n h w c"], k: tw.Tile["c r s"]) -> tw.Tile["n oh ow c"]:
+    """Windows of channels that do not meet."""
+    h = tw.axis("oh", tw.size("h")) + tw.index("r") - 1
+    w = tw.axis("ow", tw.size("w")) + tw.index("s") - 1
+    return tw.sum(x.at(h=h, w=w) * k, "r s")
+
+
 def kernels(op: tw.Op, *operands: np.ndarray) -> int:
     call = op.bind(op.arguments(operands, {}))
     return len(CpuExecutable(lower(call.program)).compiled(call.arrays))
@@ -102,3 +110,26 @@ def test_weights_that_are_written_over():
 
     total(x, w, out=w)
     np.testing.assert_allclose(w, right, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [37, pytest.param(16, marks=pytest.mark.exhaustive)])
+def test_windows_of_channels_that_do_not_meet(channels):
+    rng = np.random.default_rng(0)
+    x, k = (rng.standard_normal(shape).astype("f") for shape in ((3, 12, 11, channels), (channels, 3, 3)))
+    assert kernels(each_channel, x, k) == kernels(each_channel, x, np.asfortranarray(k)) + 1
+    on_guard_pages(each_channel, x.shape, k.shape)
+
+
+@pytest.mark.parametrize(("filters", "channels"), [(1, 1), (2, 1), (1, 2)])
+def test_groups_of_one_filter_are_stored_in_vectors(filters: int, channels: int):
+    """Results lie along their groups where each has one position behind them."""
+
+    @tw.op
+    def grouped(x: tw.Tile["n t g c"], k: tw.Tile["g o r c"]) -> tw.Tile["n t g o"]:
+        return tw.sum(x.at(t=tw.index("t") + tw.index("r") - 1) * k, "r c")
+
+    shapes = (3, 40, 40, channels), (40, filters, 3, channels)
+    if filters * channels == 1:
+        text = str(grouped.code(*(np.zeros(shape, "f") for shape in shapes), target="mlir"))
+        assert "vector.extract" not in text and "scatter" not in text
+    on_guard_pages(grouped, *shapes)

@@ -18,6 +18,7 @@ from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
     ENDLESS,
+    LEAST,
     LONG,
     MEDIUM,
     NARROW,
@@ -277,11 +278,11 @@ def _lane_axis(kernel: Kernel, layout: Layout) -> str | None:
         return _contraction_lane_axis(kernel.contraction, kernel.outputs[0].buffer.axes[-1], layout)
     candidates = lane_axes(kernel)
     candidates = tuple(a for a in candidates if layout.length(a) != ONE) or candidates
-    few = {*layout.windows.taps, *layout.windows.phases}
+    taps = layout.windows.taps
+    few = {*taps, *layout.windows.phases}
     alone = {base(axis) for axis in kernel.row} <= few  # windows, of which nothing but taps is reduced
-    candidates = (
-        tuple(a for a in candidates if base(a) not in few or (alone and a in kernel.row)) or candidates
-    )
+    long = {axis for axis in kernel.row if alone and taps.get(base(axis), 0) >= LEAST[MEDIUM]}
+    candidates = tuple(a for a in candidates if base(a) not in few or a in long) or candidates
     if not candidates:
         return None
     scores = dict.fromkeys(candidates, 0.0)

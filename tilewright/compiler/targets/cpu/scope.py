@@ -122,11 +122,10 @@ def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Load
     }
     read = {p.name: p.dtype for p in frame.kernel.tiles}
     written = {o.buffer.name: o.buffer.dtype for o in frame.kernel.outputs}
-    ranks = dict(zip(frame.operand_slot, (rank for _, rank in frame.operands), strict=True))
+    lying = {o.buffer.name: _contiguous(o.buffer.axes, frame.kernel.single) for o in frame.kernel.outputs}
     operands = {}
     for (name, is_written), at in frame.operand_slot.items():
-        rank = ranks[name, is_written]
-        classes = (STRIDED * rank)[:-1] + UNIT * bool(rank) if is_written else layout.classes[name]
+        classes = lying[name] if is_written else layout.classes[name]
         size = (written if is_written else read)[name].numpy.itemsize
         strides = tuple(stride(at + 1 + d, kind, size) for d, kind in enumerate(classes))
         operands[name, is_written] = Operand(slot(at, PTR), strides, classes)
@@ -138,6 +137,12 @@ def load_frame(b: Builder, pointer: Value, frame: Frame, layout: Layout) -> Load
         else:
             scalars[param.name] = b.convert(slot(at), value_type(param.dtype).kind)
     return Loaded(extents, operands, scalars)
+
+
+def _contiguous(axes: Sequence[str], single: Sequence[str]) -> str:
+    """The classes of a result's dimensions: it lies along the last one, but for those of one position."""
+    last = max((n for n, axis in enumerate(axes) if axis not in single), default=len(axes) - 1)
+    return "".join(UNIT if n >= last else STRIDED for n in range(len(axes)))
 
 
 @dataclass

@@ -23,7 +23,7 @@ from tilewright.compiler.targets.cpu.toolchain import WIDEST
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read, indexed
 
-WORTH = 8  # products of each element that is copied or turned, at least
+WORTH = 2  # products of each element that is copied or turned, at least
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
     y[n, h, w] = Σ_rsc x[n, h + r, w + s, c] · k[c, r, s]      x lies along c, k along s
 
 Vectors run along c, where most elements lie side by side: of k each lane would be picked on its own, for
-every result again. A copy that lies along c is made once, of operands that are read many times.
+every result again. A copy that lies along c is made once, of operands that are read many times. So it is
+where each channel has results of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def along_rows(
     kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
 ) -> tuple[Staged, ...]:
     """The operands of a row kernel that are worth copies."""
-    axis = _row_axis(kernel, strides, extents) if kernel.kind == "row" and not kernel.split else None
+    axis = _lane_axis(kernel, strides, extents) if kernel.kind == "row" and not kernel.split else None
     if axis is None:
         return ()
     params = {param.name: param for param in kernel.tiles}
@@ -44,8 +45,14 @@ def along_rows(
     return tuple(found)
 
 
-def _row_axis(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> str | None:
-    """The axis of the row along which the largest operand lies, if that is no tiny one and read as it is."""
+def _lane_axis(
+    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
+) -> str | None:
+    """The axis along which the largest operand lies, if that is no tiny one and read as it is: one of the
+    row, or that of the channels of windows, along which the results lie too.
+    """
+    moving = [a for a in kernel.outputs[0].buffer.axes if extents[base(a)] > 1]
+    lanes = {*kernel.row, *(moving[-1:] if indexed_reads(kernel) else ())}
     indexed = [(n.arg, n.along) for n in indexed_reads(kernel) if isinstance(n.arg, Read)]
     reads = [*((read, ()) for read in reads_of(kernel)), *indexed]
     reads = [(read, computed) for read, computed in reads if read.names]  # scalars lie nowhere
@@ -54,7 +61,7 @@ def _row_axis(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Map
         if size < max(sizes):
             continue
         for axis, stride in zip(read.names, strides[read.param], strict=True):
-            plain = axis in kernel.row and axis not in computed
+            plain = axis in lanes and axis not in computed
             if plain and extents[base(axis)] >= LEAST[SHORT] and stride == read.dtype.itemsize:
                 return axis
     return None
