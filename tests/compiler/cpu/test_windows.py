@@ -226,3 +226,46 @@ def test_sums_of_many_taps_in_passes():
 def test_sums_of_many_taps_along_lines():
     on_guard_pages(of_filter_last, (2, 5, 6, 18), (2, 5, 6, 18), taps=6, pad=2)
     on_guard_pages(of_filter, (2, 2, 9, 35), (2, 2, 9, 35), taps=7, pad=3)
+
+
+@tw.op
+def of_groups(x: tw.Tile["n g c h w"], d: tw.Tile["n g o h w"], *, taps=3) -> tw.Tile["g o c r s"]:
+    """The gradient of filters whose groups have several channels each."""
+    h, w = (tw.index(a) + tw.axis(b, taps) - taps // 2 for a, b in ("hr", "ws"))
+    return tw.sum(x.at(h=h, w=w) * d, "n h w")
+
+
+@tw.op
+def of_groups_last(x: tw.Tile["n h w g c"], d: tw.Tile["n h w g o"], *, taps=3) -> tw.Tile["g o r s c"]:
+    h, w = (tw.index(a) + tw.axis(b, taps) - taps // 2 for a, b in ("hr", "ws"))
+    return tw.sum(x.at(h=h, w=w) * d, "n h w")
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "taps"),
+    [(2, 3, 3), (1, 4, 5), pytest.param(4, 8, 1, marks=pytest.mark.exhaustive)],
+)
+def test_filters_of_small_groups_have_sums_of_every_tap(channels: int, filters: int, taps: int):
+    """A product of matrices would have as many rows and columns as a group has filters and channels."""
+    n, g, h, w = 3, 4, 17, 35
+    first, last = (
+        ((n, g, a, h, w) for a in (channels, filters)),
+        ((n, h, w, g, a) for a in (channels, filters)),
+    )
+    for op, shapes in ((of_groups, [*first]), (of_groups_last, [*last])):
+        if taps > 1:
+            assert kind_of(op, *shapes, taps=taps) is TapSums
+        on_guard_pages(op, *shapes, taps=taps)
+
+
+def test_larger_groups_stay_products():
+    assert kind_of(of_groups, (3, 2, 9, 17, 35), (3, 2, 9, 17, 35)) is None
+    assert kind_of(of_groups, (1, 4, 3, 5, 7), (1, 4, 3, 5, 7)) is None
+
+
+def test_sums_of_small_groups_have_the_same_bits_for_every_number_of_threads():
+    rng = np.random.default_rng(0)
+    x, d = (rng.standard_normal((7, 4, 3, 28, 28)).astype("f") for _ in range(2))
+    assert_same_bits(lambda: of_groups(x, d))
+    x, d = (np.ascontiguousarray(a.transpose(0, 3, 4, 1, 2)) for a in (x, d))
+    assert_same_bits(lambda: of_groups_last(x, d))

@@ -11,7 +11,7 @@ from tilewright.compiler.slender import as_row
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds
-from tilewright.dsl.program import Index, Node, Size, topological
+from tilewright.dsl.program import At, Index, Node, Size, topological
 
 MOST_TAPS = 11  # along an axis
 MOST_SUMS = 27  # that are carried together, one for each tap
@@ -21,6 +21,8 @@ STRIPS = (4, 3)  # windows, else
 FEWEST_TOGETHER = 4  # windows of a strip: where there are more taps, those that they do not share are a loop
 SMALL = 32  # positions of an axis: code is for images of this very size
 MOST_PHASES = 4  # along an axis
+MOST_PAIRS = 32  # of a filter and a channel, in a group: each has taps of its own
+LONG_SUMS = 4  # summed positions for each result of a group, at least
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,24 @@ def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
             return None
         kernel = as_row(kernel, (*kernel.parallel, *c.k))
     return kernel if _in_phases(kernel, extents) else None
+
+
+def as_sums_of_taps(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
+    """The kernel, or if it is the gradient of a filter whose groups have few filters and channels, the one
+    that makes all sums of taps in one pass: a register block would be filled to a part, and each column of
+    its panels packed from many pieces.
+    """
+    c = kernel.contraction
+    if c is None:
+        return kernel
+    windows = [(side, own) for side, own in ((c.left, c.m), (c.right, c.n)) if isinstance(side, At)]
+    slid = {axis for side, own in windows for p in side.positions for axis in p.axes if axis in own}
+    taps, results, groups, summed = (
+        math.prod(extents[base(axis)] for axis in axes) for axes in (slid, (*c.m, *c.n), c.batch, c.k)
+    )
+    if not windows or groups < 2 or results > MOST_PAIRS * taps or summed < LONG_SUMS * results:
+        return kernel
+    return as_row(kernel, [a for a in (*kernel.parallel, *c.k) if extents[base(a)] > 1])
 
 
 def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:
