@@ -15,7 +15,7 @@ from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu import toolchain
-from tilewright.compiler.targets.cpu.contractions import sides
+from tilewright.compiler.targets.cpu.contractions.reading.even import Even
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 
 PADDED = {"before": 1, "behind": 1}
@@ -53,7 +53,7 @@ def gradient_of_filter(*operands: np.ndarray, **constants: int) -> CompiledKerne
 def test_register_blocks_fill_lines(width: int, rows: int):
     made = contraction_of(*drawn((2, 3, width, 16), (16, 3, 3, 16)), **PADDED)
     walk = walk_of(made)
-    assert walk.even == sides.Even(1, 16, rows, False, edges=1)
+    assert walk.even == Even(1, 16, rows, False, edges=1)
     assert (made.schedule.block_rows, made.schedule.block_columns) == (rows, 1)
 
 
@@ -61,7 +61,7 @@ def test_register_blocks_fill_lines(width: int, rows: int):
 @pytest.mark.parametrize("filters", [17, 32])
 def test_two_vectors_of_columns_have_half_as_many_rows(filters: int):
     made = contraction_of(*drawn((2, 3, 56, 16), (filters, 3, 3, 16)), **PADDED)
-    assert walk_of(made).even == sides.Even(1, 16, 14, False, 2, 1)
+    assert walk_of(made).even == Even(1, 16, 14, False, 2, 1)
     assert (made.schedule.block_rows, made.schedule.block_columns) == (14, 2)
 
 
@@ -77,7 +77,7 @@ def test_where_rows_do_not_lie_evenly():
 def test_the_taps_of_a_filters_gradient_lie_evenly():
     """(s, c) is one line of 3 · 8, from channel to channel; the image is walked along its own lines."""
     walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 8), (16, 3, 3, 8)), **PADDED))
-    assert walk.step == 8 and walk.even == sides.Even(2, 1, 24, False)
+    assert walk.step == 8 and walk.even == Even(2, 1, 24, False)
 
 
 @needs_wide_vectors

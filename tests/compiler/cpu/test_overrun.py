@@ -16,7 +16,7 @@ from tests.support.indexing_ops import conv2d
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu import toolchain
-from tilewright.compiler.targets.cpu.contractions import sides
+from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.dsl.program import Program
 
@@ -76,14 +76,14 @@ def walk_of_gradient(*operands: np.ndarray, **constants: int) -> Walk:
 @pytest.mark.parametrize(
     ("image", "filters", "constants", "expected"),
     [
-        ((2, 6, 14, 14), (16, 6, 5, 5), {}, sides.Overrun(2, 14, 4, 3, "s", 1)),
+        ((2, 6, 14, 14), (16, 6, 5, 5), {}, Overrun(2, 14, 4, 3, "s", 1)),
         (
             (2, 8, 28, 28),
             (6, 8, 3, 3),
             AROUND,
-            sides.Overrun(2, 30, 6, 2, "s", 1, {"h": (1, 1), "w": (1, 1)}),
+            Overrun(2, 30, 6, 2, "s", 1, {"h": (1, 1), "w": (1, 1)}),
         ),
-        ((2, 3, 9, 40), (32, 3, 3, 3), {"dilation": 2}, sides.Overrun(2, 40, 8, 2, "s", 2)),
+        ((2, 3, 9, 40), (32, 3, 3, 3), {"dilation": 2}, Overrun(2, 40, 8, 2, "s", 2)),
     ],
 )
 def test_columns_run_over_lines(image, filters, constants, expected):
@@ -93,7 +93,7 @@ def test_columns_run_over_lines(image, filters, constants, expected):
 @needs_wide_vectors
 def test_an_images_gradient_runs_over_lines():
     found = walk_of_gradient(*drawn((2, 6, 12, 12), (16, 6, 5, 5))).overrun
-    assert found == sides.Overrun(2, 16, 3, 4, "s", -1, {"oh": (4, 4), "ow": (4, 4)})
+    assert found == Overrun(2, 16, 3, 4, "s", -1, {"oh": (4, 4), "ow": (4, 4)})
 
 
 @pytest.mark.parametrize(

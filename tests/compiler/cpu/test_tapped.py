@@ -11,7 +11,7 @@ from tests.support.guarded import on_guard_pages
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.compiler.targets.cpu import toolchain
-from tilewright.compiler.targets.cpu.contractions import sides
+from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.schedule import Schedule
@@ -72,12 +72,12 @@ def made(op: tw.Op, *operands: np.ndarray, **constants: int) -> tuple[Walk, Sche
 @pytest.mark.parametrize(
     ("d", "x", "expected"),
     [
-        ((2, 9, 20, 16), (2, 9, 20, 32), sides.Tapped("ow", 32, 8, 3)),
-        ((2, 9, 20, 5), (2, 9, 20, 16), sides.Tapped("ow", 16, 5, 3)),
-        ((2, 9, 20, 2), (2, 9, 20, 16), sides.Tapped("ow", 16, 2, 3)),
+        ((2, 9, 20, 16), (2, 9, 20, 32), Tapped("ow", 32, 8, 3)),
+        ((2, 9, 20, 5), (2, 9, 20, 16), Tapped("ow", 16, 5, 3)),
+        ((2, 9, 20, 2), (2, 9, 20, 16), Tapped("ow", 16, 2, 3)),
     ],
 )
-def test_register_blocks_have_whole_panels(d, x, expected: sides.Tapped):
+def test_register_blocks_have_whole_panels(d, x, expected: Tapped):
     walk, schedule = made(of_a_filter, *drawn(d, x), pad=1)
     assert walk.tapped == expected and not walk.direct
     assert (schedule.lane_axis, schedule.block_rows, schedule.block_columns) == (

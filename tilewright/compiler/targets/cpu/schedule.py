@@ -13,7 +13,8 @@ from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.contractions.direct import readable, step_along
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
-from tilewright.compiler.targets.cpu.contractions.sides import MOST, SLIM
+from tilewright.compiler.targets.cpu.contractions.reading.costs import MOST
+from tilewright.compiler.targets.cpu.contractions.sides import SLIM
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,

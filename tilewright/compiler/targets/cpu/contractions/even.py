@@ -30,7 +30,7 @@ from tilewright.compiler.targets.cpu.contractions.groups import (
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.contractions.products import Products, Starts
-from tilewright.compiler.targets.cpu.contractions.sides import Even
+from tilewright.compiler.targets.cpu.contractions.reading.even import Even
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.program import At

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
-from tilewright.compiler.targets.cpu.contractions.sides import both_sides, overrun_side, slid_along
+from tilewright.compiler.targets.cpu.contractions.reading.overrun import overrun_side
+from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, slid_along
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, is_plain
 from tilewright.compiler.targets.cpu.layout import contiguous_strides
 from tilewright.compiler.targets.cpu.toolchain import WIDEST

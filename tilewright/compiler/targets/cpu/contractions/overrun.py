@@ -19,7 +19,7 @@ from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, scalar
 from tilewright.compiler.targets.cpu.contractions.lines import AHEAD, Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
-from tilewright.compiler.targets.cpu.contractions.sides import Overrun
+from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, IMAGE_MARGIN, LINE
 from tilewright.compiler.targets.cpu.scope import Lanes, Operand, Scope
 from tilewright.compiler.targets.cpu.spelling import value_type

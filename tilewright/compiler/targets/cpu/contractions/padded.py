@@ -20,13 +20,10 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
-from tilewright.compiler.targets.cpu.contractions.sides import (
-    FARTHEST,
-    MOST_VECTORS,
-    NEAR,
-    ends_of,
-    tapped_sides,
-)
+from tilewright.compiler.targets.cpu.contractions.reading.even import MOST_VECTORS
+from tilewright.compiler.targets.cpu.contractions.reading.steps import ends_of
+from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_sides
+from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
 from tilewright.compiler.targets.cpu.contractions.walk import REUSED
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM

@@ -10,7 +10,7 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
 from tilewright.compiler.targets.cpu.contractions.lines import CLOSE, SIDE_BY_SIDE
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
 from tilewright.compiler.targets.cpu.contractions.panels import square_of
-from tilewright.compiler.targets.cpu.contractions.sides import FEW
+from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule

@@ -24,7 +24,9 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import lane_order
-from tilewright.compiler.targets.cpu.contractions.sides import both_sides, overruns, slid_along, tapped_side
+from tilewright.compiler.targets.cpu.contractions.reading.overrun import overruns
+from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, slid_along
+from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_side
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches

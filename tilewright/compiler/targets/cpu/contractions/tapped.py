@@ -24,7 +24,7 @@ from tilewright.compiler.targets.cpu.contractions.groups import Group, Run
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.contractions.products import Products
-from tilewright.compiler.targets.cpu.contractions.sides import Tapped
+from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type

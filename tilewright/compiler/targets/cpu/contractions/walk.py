@@ -12,7 +12,9 @@ from tilewright.compiler.targets.cpu.contractions.direct import in_words, is_ope
 from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
-from tilewright.compiler.targets.cpu.contractions.sides import Even, Overrun, Tapped, image_extents
+from tilewright.compiler.targets.cpu.contractions.reading.even import Even
+from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, image_extents
+from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read

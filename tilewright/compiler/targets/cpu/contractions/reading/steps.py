@@ -1,0 +1,47 @@
+"""How far what a side reads moves from one position to the next, and how far it reaches outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from tilewright.compiler.nest import Contraction
+from tilewright.dsl.affine import affine
+from tilewright.dsl.axes import base
+from tilewright.dsl.bounds import bounds
+from tilewright.dsl.program import At, Node, Read
+
+
+def slid_along(node: At) -> set[str]:
+    """The axes along which what a node reads slides."""
+    return {axis for position in node.positions for axis in position.axes}
+
+
+def both_sides(contraction: Contraction) -> Iterator[tuple[Node, Sequence[str], Sequence[str]]]:
+    """Both sides, each with its own positions and those of the other."""
+    yield contraction.left, contraction.m, contraction.n
+    yield contraction.right, contraction.n, contraction.m
+
+
+def apart(node: At, axis: str, strides: Mapping[str, Sequence[int]]) -> int | None:
+    """The elements of its operand from one position along an axis to the next, if always as many."""
+    if not isinstance(node.arg, Read):
+        return None
+    places = {name: affine(p) for name, p in zip(node.along, node.positions, strict=True)}
+    total = 0
+    for name, stride in zip(node.arg.names, strides[node.arg.param], strict=True):
+        step = places[name].step(axis) if name in places else int(name == axis)
+        if step is None:
+            return None
+        total += step * stride
+    return total // node.dtype.itemsize if total % node.dtype.itemsize == 0 else None
+
+
+def ends_of(node: At, extents: Mapping[str, int]) -> dict[str, tuple[int, int]] | None:
+    """How far positions reach outside of an operand along each axis; None where nothing is known."""
+    found: dict[str, tuple[int, int]] = {}
+    for axis, position in zip(node.along, node.positions, strict=True):
+        within = bounds(position, extents)
+        if within is None:
+            return None
+        found[axis] = max(0, -within[0]), max(0, within[1] - extents[base(axis)] + 1)
+    return found
