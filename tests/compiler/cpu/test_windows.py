@@ -269,3 +269,18 @@ def test_sums_of_small_groups_have_the_same_bits_for_every_number_of_threads():
     assert_same_bits(lambda: of_groups(x, d))
     x, d = (np.ascontiguousarray(a.transpose(0, 3, 4, 1, 2)) for a in (x, d))
     assert_same_bits(lambda: of_groups_last(x, d))
+
+
+@tw.op
+def stepping(x: tw.Tile["n g c h w"], k: tw.Tile["g o c r s"], *, stride=2) -> tw.Tile["n g o oh ow"]:
+    oh, ow = (tw.axis(f"o{a}", (tw.size(a) - 1) // stride + 1) for a in "hw")
+    h, w = oh * stride + tw.index("r") - 1, ow * stride + tw.index("s") - 1
+    return tw.sum(x.at(h=h, w=w) * k, "c r s")
+
+
+@pytest.mark.parametrize("stride", [2, pytest.param(3, marks=pytest.mark.exhaustive)])
+def test_small_groups_whose_windows_step_over_elements(stride: int):
+    shapes = (2, 3, 4, 19, 37), (3, 5, 4, 3, 3)
+    assert kind_of(stepping, *shapes, stride=stride) is WindowTiles
+    assert kind_of(stepping, *shapes, stride=1) is None
+    on_guard_pages(stepping, *shapes, stride=stride)

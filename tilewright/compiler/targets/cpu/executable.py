@@ -47,7 +47,7 @@ from tilewright.compiler.targets.cpu.slices import (
     slicing,
     with_own,
 )
-from tilewright.compiler.targets.cpu.windows.slides import as_sums_of_taps, as_window
+from tilewright.compiler.targets.cpu.windows.slides import as_window, of_small_groups
 from tilewright.compiler.targets.cpu.work import streams, work_items, workers_for
 from tilewright.compiler.unmoved import unmoved
 from tilewright.dsl.axes import base
@@ -210,7 +210,7 @@ class CpuExecutable:
                 continue
             kernel = in_place.get(kernel.name, kernel)
             kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
-            kernel = as_sums_of_taps(reshaped(kernel, extents), extents)
+            kernel = of_small_groups(reshaped(kernel, extents), extents)
             kernel = with_plain_reads(kernel, extents)
             chunked = cut(kernel, places.strides, extents)
             if chunked is not None:

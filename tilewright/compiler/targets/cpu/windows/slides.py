@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tilewright.compiler.nest import Kernel, Output, indexed_reads
+from tilewright.compiler.nest import Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.slender import as_row
+from tilewright.compiler.targets.cpu.toolchain import WIDEST
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds
@@ -99,22 +100,43 @@ def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
     return kernel if _in_phases(kernel, extents) else None
 
 
-def as_sums_of_taps(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
-    """The kernel, or if it is the gradient of a filter whose groups have few filters and channels, the one
-    that makes all sums of taps in one pass: a register block would be filled to a part, and each column of
-    its panels packed from many pieces.
+def of_small_groups(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
+    """The kernel as one of rows, if it is a contraction whose groups have few filters and channels: register
+    blocks would be filled to a part, and each column of their panels packed from many pieces.
+
+    So it is of a filter's gradient, whose sums of taps are made in one pass, and of windows that step over
+    elements of a line. Others go along lines (`contractions.lined`).
     """
     c = kernel.contraction
-    if c is None:
+    if c is None or math.prod(extents[base(axis)] for axis in c.batch) < 2:
         return kernel
-    windows = [(side, own) for side, own in ((c.left, c.m), (c.right, c.n)) if isinstance(side, At)]
-    slid = {axis for side, own in windows for p in side.positions for axis in p.axes if axis in own}
-    taps, results, groups, summed = (
-        math.prod(extents[base(axis)] for axis in axes) for axes in (slid, (*c.m, *c.n), c.batch, c.k)
+    sides = (c.left, c.m, c.n), (c.right, c.n, c.m)
+    windows = [(side, own, others) for side, own, others in sides if isinstance(side, At)]
+    if _has_sums_of_taps(c, windows, extents) or any(_steps(c, *each, extents) for each in windows):
+        return as_row(kernel, [a for a in (*kernel.parallel, *c.k) if extents[base(a)] > 1])
+    return kernel
+
+
+def _has_sums_of_taps(
+    c: Contraction, windows: Sequence[tuple[At, Sequence[str], Sequence[str]]], extents: Mapping[str, int]
+) -> bool:
+    """Whether sums are long, and results few but for the taps of windows."""
+    slid = {axis for side, own, _ in windows for p in side.positions for axis in p.axes if axis in own}
+    taps, results, summed = (
+        math.prod(extents[base(axis)] for axis in axes) for axes in (slid, (*c.m, *c.n), c.k)
     )
-    if not windows or groups < 2 or results > MOST_PAIRS * taps or summed < LONG_SUMS * results:
-        return kernel
-    return as_row(kernel, [a for a in (*kernel.parallel, *c.k) if extents[base(a)] > 1])
+    return bool(windows) and results <= MOST_PAIRS * taps and summed >= LONG_SUMS * results
+
+
+def _steps(
+    c: Contraction, side: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
+) -> bool:
+    """Whether few filters read windows of few taps and channels that are several elements of a line apart."""
+    filters, summed = (math.prod(extents[base(axis)] for axis in axes) for axes in (others, c.k))
+    line = next((axis for axis in reversed(own) if extents[base(axis)] > 1), None)
+    steps = [affine(position).step(line) for position in side.positions if line in position.axes]
+    apart = any(step is not None and abs(step) > 1 for step in steps)
+    return apart and 2 * filters <= WIDEST and summed <= WRITTEN_OUT
 
 
 def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:
