@@ -34,6 +34,13 @@ def twice(x: tw.Tile["n t g c"], k: tw.Tile["g o r c"], l: tw.Tile["g o r c"]):
 
 
 @tw.op
+def across_and_along(x: tw.Tile["n h w g c"], k: tw.Tile["g o r s c"], l: tw.Tile["g o s c"]):
+    """Windows over images and over their lines, of one operand."""
+    h, w = tw.index("h") + tw.index("r") - 1, tw.index("w") + tw.index("s") - 1
+    return tw.sum(x.at(h=h, w=w) * k, "r s c"), tw.sum(x.at(w=w) * l, "s c")
+
+
+@tw.op
 def along_films(x: tw.Tile["n t h w g c"], k: tw.Tile["g o q r s c"]) -> tw.Tile["n t h w g o"]:
     t, h, w = (tw.index(a) + tw.index(b) - 1 for a, b in (("t", "q"), ("h", "r"), ("w", "s")))
     return tw.sum(x.at(t=t, h=h, w=w) * k, "q r s c")
@@ -65,6 +72,9 @@ CALLS = [
         grouped, [(2, 9, 33, 2, 4), (2, 8, 1, 3, 4), (2, 8), (2, 9, 33, 2, 8)], {}, id="lines alone"
     ),
     pytest.param(twice, [(2, 300, 4, 4), (4, 4, 3, 4), (4, 4, 3, 4)], {}, id="two of one operand"),
+    pytest.param(
+        across_and_along, [(2, 12, 28, 4, 4), (4, 4, 3, 3, 4), (4, 4, 3, 4)], {}, id="two kinds of lines"
+    ),
     pytest.param(along_films, [(2, 5, 7, 16, 3, 4), (3, 4, 3, 3, 3, 4)], {}, id="films"),
 ]
 
@@ -82,8 +92,8 @@ def test_values_and_memory(op, shapes, constants):
 def test_vectors_run_along_the_lines_of_a_copy():
     operands = drawn(*IMAGES)
     names = kernels_of(grouped, *operands)
-    assert names[0] == "x line by line" and names[-2:] == ["y line by line", "y"]
-    call = grouped.bind(grouped.arguments(operands, {}))
+    assert names[0] == "x along h w" and names[-2:] == ["y along lines", "y"]
+    call = grouped.bind(grouped.arguments(tuple(operands), {}))
     (walk,) = [
         walk_of(c)
         for c in CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
@@ -95,7 +105,7 @@ def test_vectors_run_along_the_lines_of_a_copy():
 
 def test_filters_that_fill_vectors_stay_as_they_are():
     shapes = [(2, 14, 14, 4, 16), (4, 16, 3, 3, 16), (4, 16), (2, 14, 14, 4, 16)]
-    assert not any("line by line" in name for name in kernels_of(grouped, *drawn(*shapes)))
+    assert not any("along h w" in name for name in kernels_of(grouped, *drawn(*shapes)))
 
 
 @pytest.mark.parametrize(

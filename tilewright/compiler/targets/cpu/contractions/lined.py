@@ -5,7 +5,7 @@
 Vectors along the filters of a group would be full to a quarter, and its channels are too few to be read where
 they lie. Along the lines of an image vectors are full (`overrun`), if its operand lies so: of a copy they do.
 
-    x line by line [n, g, c, h, w] = x        t[n, g, o, h, w] = …        y[n, h, w, g, o] = t
+    x along h w [n, g, c, h, w] = x        t[n, g, o, h, w] = …        y[n, h, w, g, o] = t
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Lined:
 
     @property
     def buffer(self) -> Buffer:
-        axes = tuple(sorted(self.param.axes, key=lambda axis: axis in self.node.along))
-        return Buffer(f"{self.param.name} line by line", axes, self.param.dtype)
+        lines = [axis for axis in self.param.axes if axis in self.node.along]
+        axes = (*(axis for axis in self.param.axes if axis not in lines), *lines)
+        return Buffer(f"{self.param.name} along {' '.join(lines)}", axes, self.param.dtype)
 
     def kernel(self, of: str) -> Kernel:
         """The kernel that makes the copy."""
@@ -63,7 +64,7 @@ class Lined:
         """What the contraction writes, along the same lines."""
         buffer, slides = kernel.outputs[0].buffer, slid_along(self.node)
         axes = tuple(sorted(buffer.axes, key=lambda axis: axis in slides))
-        return Turned(buffer, Buffer(f"{buffer.name} line by line", axes, buffer.dtype))
+        return Turned(buffer, Buffer(f"{buffer.name} along lines", axes, buffer.dtype))
 
 
 def lined(kernel: Kernel, extents: Mapping[str, int]) -> Lined | None:
