@@ -199,3 +199,33 @@ def test_windows_beyond_what_the_interpreter_is_given():
     report = bounded.check((30, 16, 200), (20, 16, 3))
     assert report.ok, str(report)
     assert any(line.target == "interpreter" and not line.skipped for line in report.lines)
+
+
+@tw.op
+def saturated(x: tw.Tile["n d"], w: tw.Tile["d"]):
+    return tw.tanh(tw.sum(x * w, "d"))
+
+
+def test_results_that_are_saved_rounded(monkeypatch: pytest.MonkeyPatch):
+    """1 - y² is read from a y in half precision, near 1: the backward is right by what it was given."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float16) for shape in ((40, 9), (9,)))
+    assert saturated.check(x, w).ok
+    on_cpu(monkeypatch)
+    right = checking.compile_program
+    monkeypatch.setattr(checking, "compile_program", lambda program, target: Wrong(right(program, target)))
+    assert not saturated.check(x, w)
+
+
+@tw.op
+def divided(x: tw.Tile["n d"], w: tw.Tile["d k"]):
+    s = tw.sum(tw.sin(x) * w, "d")
+    return s / (1 + tw.abs(s))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_sums_whose_rounding_a_function_without_a_slope_hides(dtype: str):
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(dtype) for shape in ((30, 400), (400, 20)))
+    report = divided.check(x, w)
+    assert report.ok, str(report)

@@ -258,6 +258,12 @@ def test_filters_of_small_groups_have_sums_of_every_tap(channels: int, filters: 
         on_guard_pages(op, *shapes, taps=taps)
 
 
+def test_images_of_one_position_a_line():
+    """Vectors run along the taps, and what is asked of them is asked of every lane."""
+    for filters in (1, 2):
+        on_guard_pages(of_groups, (8, 5, 7, 9, 1), (8, 5, filters, 9, 1), taps=5)
+
+
 def test_larger_groups_stay_products():
     assert kind_of(of_groups, (3, 2, 9, 17, 35), (3, 2, 9, 17, 35)) is None
     assert kind_of(of_groups, (1, 4, 3, 5, 7), (1, 4, 3, 5, 7)) is None

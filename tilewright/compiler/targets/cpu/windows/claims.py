@@ -83,7 +83,8 @@ def hold(b: Builder, scope: Scope, asked: Sequence[Claim], ends: Ends) -> Value:
         corner = {a: ends[a][(step < 0) != (claim.end == "high")] for a, step in steps.items()}
         coordinates = {**scope.coordinates, **corner}
         place = Scope(b, scope.loaded, scope.layout, 0, coordinates, values=dict(scope.values))
-        result = b.and_(result, b.cmp(claim.comparison, place.evaluate(claim.value), 0))
+        holds = b.cmp(claim.comparison, place.evaluate(claim.value), 0)
+        result = b.and_(result, b.not_(b.any(b.not_(holds))))  # vectors may run along the taps
     return result
 
 
