@@ -121,6 +121,20 @@ def test_what_several_rows_read_stays_in_no_register():
 
 
 @needs_wide_vectors
+@pytest.mark.parametrize(("stride", "written"), [(2, 3), (1, 1)])
+def test_brief_runs_are_written_out_where_registers_hold_their_addresses(stride: int, written: int):
+    """Three lines of taps, of nine positions each. Windows with a step share fewer elements: two addresses a
+    line serve them, where those without need three.
+    """
+    image, filters = drawn((1, 60, 56 * stride, 3), (32, 3, 3, 3))
+    text = channels_last.code(image, filters, stride=stride, **PADDED, target="asm")
+    products = [line for line in text.splitlines() if "vfmadd" in line and "%zmm" in line]
+    even = walk_of(contraction_of(image, filters, stride=stride, **PADDED)).even
+    assert even and even.vectors == 2
+    assert len(products) == written * 9 * even.rows * even.vectors
+
+
+@needs_wide_vectors
 def test_a_filters_gradient_packs_nothing():
     walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 8), (16, 3, 3, 8)), **PADDED))
     assert walk.even and walk.direct and walk.in_lines

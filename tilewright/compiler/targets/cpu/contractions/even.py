@@ -36,6 +36,8 @@ from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.program import At
 
 MOST_EDGES = 4  # rows at each end of a register block that may be outside without all having addresses
+WRITTEN_OUT = 32  # summed positions of all runs that are written out, at most
+MOST_ADDRESSES = 8  # half of the registers that may hold them
 
 
 class EvenRows:
@@ -167,6 +169,11 @@ class EvenRows:
         places = [place, *(self.b.another(place) for _ in range(count - 1))]
         rows = [places[number // together % count] for number in range(self.rows)]
         return [self.b.offset(start, number * self.row_bytes) for number, start in enumerate(rows)]
+
+    def written_out(self, runs: int) -> bool:
+        """Whether so many runs need no loop: they are brief, and registers hold the addresses of all."""
+        brief = self.products.written_out and runs * self.products.steps <= WRITTEN_OUT
+        return brief and runs * self._shared()[0] <= MOST_ADDRESSES
 
     def _shared(self) -> tuple[int, int]:
         """How many rows may read the same element in the steps that are written out, and how many rows lie

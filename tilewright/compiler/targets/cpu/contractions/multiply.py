@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
+from tilewright.compiler.targets.cpu.contractions.even import EvenRows
 from tilewright.compiler.targets.cpu.contractions.groups import Run
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Runs
@@ -49,10 +50,7 @@ def multiplied(
     runs = Runs(blocks.runs.run_numbers(*k)) if runs is None and blocks.walk.direct else runs
     if blocks.even:
         assert runs is not None
-        with b.loop(*runs.range, 1, start) as turns:
-            run = blocks.runs.run(runs.number(b, turns.index), *k)
-            turns.yield_(*blocks.even.multiply(scope, lines, row, run, k, turns.carried))
-        return turns.results
+        return _evenly(blocks, blocks.even, scope, lines, row, k, runs, start)
     if blocks.direct:
         assert runs is not None
         last = blocks.number(b.sub(rows[1], 1), rows)
@@ -60,6 +58,29 @@ def multiplied(
     depth = blocks.pack_right.lines(b.sub(k[1], k[0]))
     place = b.mul(b.mul(b.sub(row, rows[0]), depth), blocks.packed.bytes)
     return _packed(blocks, b.offset(blocks.left_panels, place), lines, k, runs, start)
+
+
+def _evenly(
+    blocks: Blocks,
+    even: EvenRows,
+    scope: Scope,
+    right: Lines,
+    row: Value,
+    k: Range,
+    runs: Runs,
+    start: list[Value],
+) -> list[Value]:
+    """Rows that lie evenly, from one on, and one panel of the right side."""
+    b, known = blocks.b, blocks.walk.known_runs(scope.layout)
+    if known and runs.listed is None and even.written_out(known):
+        for number in range(known):
+            run = blocks.runs.run(b.constant(number, I64), *k)
+            start = even.multiply(scope, right, row, run, k, start)
+        return start
+    with b.loop(*runs.range, 1, start) as turns:
+        run = blocks.runs.run(runs.number(b, turns.index), *k)
+        turns.yield_(*even.multiply(scope, right, row, run, k, turns.carried))
+    return turns.results
 
 
 def _packed(

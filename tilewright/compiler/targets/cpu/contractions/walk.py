@@ -168,6 +168,13 @@ class Walk:
         known = layout.sides.known
         return positions(known, moving) if {base(axis) for axis in moving} <= set(known) else None
 
+    def known_runs(self, layout: Layout) -> int | None:
+        """How many runs there are, if all extents are known to the code."""
+        known, moving = layout.sides.known, layout.moving(self.summed)
+        if not {base(axis) for axis in moving} <= set(known):
+            return None
+        return positions(known, moving) // max(1, positions(known, moving[-self.joined :]))
+
     def passes(self, extents: Mapping[str, int]) -> bool:
         """Whether the left side's rows pass by each panel of the right side, all of them: they are read in
         place, and bring few elements that the rows before did not.
