@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tilewright.compiler.targets.cpu.vector_math import EXPANDED_ULP, MEASURED_ULP
+from tilewright.compiler.targets.cpu.vector_math import EXPANDED_ULP, FAST_ULP, MEASURED_ULP
 from tilewright.dsl import language
 from tilewright.dsl.scalars import SCALARS, ScalarFunction
 
@@ -28,15 +28,17 @@ def rows() -> Iterator[tuple[str, ScalarFunction]]:
 def table() -> str:
     """The functions in Markdown: operands, errors on the CPU, and where the derivative comes from."""
     lines = [
-        "| function | operands | error, f32 | error, f64 | derivative |",
-        "| --- | ---: | ---: | ---: | --- |",
+        "| function | operands | error, f32 | fast, f32 | error, f64 | derivative |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, row in rows():
         measured = (MEASURED_ULP | EXPANDED_ULP).get(row.name)
         f32, f64 = (_ulp(measured.f32), _ulp(measured.f64)) if measured else ("exact", "exact")
+        fast = FAST_ULP.get(row.name)
+        quick = f"{_ulp(fast.f32)} {fast.note}".replace("|", "\\|").strip() if fast else ""
         note = f" ({measured.note})".replace("|", "\\|") if measured and measured.note else ""
         stated = "stated" if row.grad is not None else "by sympy" if row.sympy is not None else "none"
-        lines.append(f"| `{name}`{note} | {row.arity} | {f32} | {f64} | {stated} |")
+        lines.append(f"| `{name}`{note} | {row.arity} | {f32} | {quick} | {f64} | {stated} |")
     operators = " ".join(f"`{r.infix}`" for r in SCALARS.values() if r.infix and r.name != "pow")
     return "\n".join([*lines, "", f"And the operators {operators} `**`, unary `-` and `~`."])
 

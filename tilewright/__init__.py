@@ -66,7 +66,9 @@ from tilewright.runtime import memory as memory
 from tilewright.runtime.devices import device as device
 from tilewright.runtime.devices import get_default_device as get_default_device
 from tilewright.runtime.devices import set_default_device as set_default_device
+from tilewright.runtime.precision import get_math_accuracy as get_math_accuracy
 from tilewright.runtime.precision import get_matmul_precision as get_matmul_precision
+from tilewright.runtime.precision import set_math_accuracy as set_math_accuracy
 from tilewright.runtime.precision import set_matmul_precision as set_matmul_precision
 from tilewright.runtime.threads import get_num_threads as get_num_threads
 from tilewright.runtime.threads import set_num_threads as set_num_threads

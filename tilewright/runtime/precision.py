@@ -1,12 +1,16 @@
-"""How exactly a GPU's tile units multiply float32 numbers: one choice for the process."""
+"""How exactly float32 numbers are multiplied by a GPU's tile units, and elementary functions of them computed
+by the CPU: one choice each for the process.
+"""
 
 from __future__ import annotations
 
 from tilewright.errors import ArgumentError
 
 FLOAT32, TF32X3, TF32 = PRECISIONS = ("float32", "tf32x3", "tf32")
+EXACT, FAST = ACCURACIES = ("exact", "fast")
 
 _chosen = FLOAT32
+_accuracy = EXACT
 
 
 def get_matmul_precision() -> str:
@@ -34,3 +38,24 @@ def set_matmul_precision(precision: str) -> None:
         known = ", ".join(f'"{name}"' for name in PRECISIONS)
         raise ArgumentError(f"set_matmul_precision({precision!r}): write one of {known}")
     _chosen = precision
+
+
+def get_math_accuracy() -> str:
+    """What `set_math_accuracy` chose; "exact" before."""
+    return _accuracy
+
+
+def set_math_accuracy(accuracy: str) -> None:
+    """Choose how later launches on the CPU compute elementary functions of float32.
+
+    "exact" (at first): within 2 units of the last place, whatever the argument. "fast": those that are
+    computed in float64 for it (tan, the inverse trigonometric and the hyperbolic functions, erfc, powers) are
+    computed in float32, up to three times faster; the table of functions in docs/language.md says how far off
+    each may be then. Other functions, float64 and GPUs are not concerned; special values are the same. Raises
+    `ArgumentError` for another word.
+    """
+    global _accuracy
+    if accuracy not in ACCURACIES:
+        known = ", ".join(f'"{name}"' for name in ACCURACIES)
+        raise ArgumentError(f"set_math_accuracy({accuracy!r}): write one of {known}")
+    _accuracy = accuracy

@@ -15,14 +15,14 @@ import numpy as np
 from tilewright.autograd.tape import mode
 from tilewright.op.op import Op
 from tilewright.runtime.addresses import address
-from tilewright.runtime.threads import get_num_threads
+from tilewright.runtime.choices import Choices, choices
 from tilewright.tensor.record import Value, prepared_into
 
 
 class Update:
     """`op(*operands, **keywords, out=out)`, where `keywords` are run-time scalars and constants."""
 
-    __slots__ = ("_again", "_arrays", "_constants", "_operands", "_spans", "_threads", "op")
+    __slots__ = ("_again", "_arrays", "_constants", "_made_for", "_operands", "_spans", "op")
 
     def __init__(self, op: Op):
         self.op = op
@@ -31,7 +31,7 @@ class Update:
         self._spans: list[tuple[int, int]] = []
         self._constants: Mapping[str, Any] = {}
         self._operands = 0
-        self._threads = 0
+        self._made_for: Choices | None = None
 
     def __call__(
         self,
@@ -56,7 +56,7 @@ class Update:
         """Whether this is the call that was prepared, but for operands that lie elsewhere."""
         if not all(type(number) in (int, float) for number in scalars.values()):
             return False
-        if mode.recording or constants != self._constants or self._threads != get_num_threads():
+        if mode.recording or constants != self._constants or self._made_for != choices():
             return False
         for number, (array, before) in enumerate(zip(arrays, self._arrays, strict=True)):
             if array is before:
@@ -82,4 +82,4 @@ class Update:
         self._spans = [(address(array), address(array) + array.nbytes) for array in written]
         self._constants = dict(constants)
         self._operands = len(operands)
-        self._threads = get_num_threads()
+        self._made_for = choices()

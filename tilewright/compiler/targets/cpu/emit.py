@@ -39,7 +39,7 @@ def emit(
 
     Nothing else in the text is the kernel's own: under one name, kernels that do the same have one text.
     """
-    b = Builder(target)
+    b = Builder(target, schedule.accuracy)
     name = name or symbol(kernel)
     _range_function(b, name, kernel, layout, schedule)
     if openmp:

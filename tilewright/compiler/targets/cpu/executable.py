@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,8 @@ from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Program
 from tilewright.dsl.text import to_text
-from tilewright.runtime import threads
+from tilewright.runtime.choices import Choices, choices
+from tilewright.runtime.precision import EXACT
 from tilewright.runtime.recent import Recent
 
 MAX_RECIPES = 256
@@ -80,7 +82,7 @@ class CpuExecutable:
         self._replaceable = replaceable(plan)
         self._kernels: dict[tuple, CompiledKernel] = {}
         self._recipes: Recent[tuple, Recipe] = Recent(MAX_RECIPES)
-        self._empty: dict[Program, CpuExecutable] = {}
+        self._others: dict[tuple[Program, str], CpuExecutable] = {}
         self._whole: dict[str, CpuExecutable] = {}
 
     def run(
@@ -106,26 +108,32 @@ class CpuExecutable:
 
     # --- recipes ----------------------------------------------------------------------------------
 
-    def recipe(self, operands: Sequence[np.ndarray], fresh: bool) -> Recipe:
+    def recipe(self, operands: Sequence[np.ndarray], fresh: bool, now: Choices | None = None) -> Recipe:
         """The recipe for operands like these, whose results go to `fresh` memory or are given it."""
+        now = now or choices()
         layout = [x for a in operands for x in (a.shape, a.strides)]
-        key = (threads.get_num_threads(), fresh, *layout)
+        key = (now, fresh, *layout)
         recipe = self._recipes.get(key)
         if recipe is None:
             definition = self.plan.definition
             shapes = {n: a.shape for n, a in zip(self._names, operands, strict=True)}
             extents = bind_extents(definition, shapes)
-            executable = self._for(without_empty_axes(definition, extents))
+            executable = self._for(without_empty_axes(definition, extents), accuracy=now[1])
             recipe = self._recipes[key] = executable._new_recipe(operands, extents, fresh)
         return recipe
 
-    def _for(self, program: Program) -> CpuExecutable:
-        """The executable of the Program that a call runs: another one if it has an empty axis."""
-        if program == self.plan.definition:
+    def _for(self, program: Program, accuracy: str) -> CpuExecutable:
+        """The executable of the Program that a call runs: another one if it has an empty axis, or if another
+        accuracy was chosen.
+        """
+        same = program == self.plan.definition
+        if same and accuracy == EXACT:
             return self
-        found = self._empty.get(program)
+        found = self._others.get((program, accuracy))
         if found is None:
-            found = self._empty[program] = CpuExecutable(lower(program), self.target, self.choose)
+            plan = self.plan if same else lower(program)
+            choose = functools.partial(_at_accuracy, self.choose, accuracy)
+            found = self._others[program, accuracy] = CpuExecutable(plan, self.target, choose)
         return found
 
     def _of(self, plan: Plan) -> CpuExecutable:
@@ -401,10 +409,16 @@ class CpuExecutable:
         return translate(text, self.target, is_plain(compiled.kernel, compiled.schedule))
 
 
+def _at_accuracy(
+    choose: Choose, accuracy: str, kernel: Kernel, layout: Layout, target: toolchain.CpuTarget, stream: bool
+) -> Schedule:
+    return replace(choose(kernel, layout, target, stream), accuracy=accuracy)
+
+
 class Prepared:
     """An executable for operands that lie as certain ones do, which are not looked at again."""
 
-    __slots__ = ("_executable", "_inside", "_outside", "_recipe", "_recipes", "_threads")
+    __slots__ = ("_executable", "_inside", "_made_for", "_outside", "_recipe", "_recipes")
 
     def __init__(
         self,
@@ -415,32 +429,32 @@ class Prepared:
         self._executable = executable
         self._inside = [operand.shape for operand in operands]
         self._outside = outside
-        self._recipes: dict[tuple[int, bool], Recipe] = {}
-        self._recipe: Recipe | None = None  # for fresh results on `_threads` threads
-        self._threads = 0
+        self._recipes: dict[tuple[Choices, bool], Recipe] = {}
+        self._recipe: Recipe | None = None  # for fresh results
+        self._made_for: Choices | None = None
 
     def __call__(
         self, operands: Sequence[np.ndarray], scalars: Scalars = NOTHING, out: Out | None = None
     ) -> tuple[np.ndarray, ...]:
-        count = threads.get_num_threads()
+        now = choices()
         if out is not None:
-            return self._found(count, operands, False).run_into(operands, scalars, out)
+            return self._found(now, operands, False).run_into(operands, scalars, out)
         recipe = self._recipe
-        if recipe is None or self._threads != count:
-            recipe = self._found(count, operands, True)
+        if recipe is None or self._made_for != now:
+            recipe = self._found(now, operands, True)
             recipe = self._recipe = recipe if self._outside is None else recipe.shaped(self._outside)
-            self._threads = count
+            self._made_for = now
         return recipe.run(operands, scalars)
 
     def repeated(self, operands: Sequence[np.ndarray], out: Out) -> Callable[..., None] | None:
         """The same call again, on these operands or others like them that lie elsewhere."""
-        return self._found(threads.get_num_threads(), operands, False).repeated(operands, out)
+        return self._found(choices(), operands, False).repeated(operands, out)
 
-    def _found(self, count: int, operands: Sequence[np.ndarray], fresh: bool) -> Recipe:
-        recipe = self._recipes.get((count, fresh))
+    def _found(self, now: Choices, operands: Sequence[np.ndarray], fresh: bool) -> Recipe:
+        recipe = self._recipes.get((now, fresh))
         if recipe is None:
             inside = [o.reshape(shape) for o, shape in zip(operands, self._inside, strict=True)]
-            recipe = self._recipes[count, fresh] = self._executable.recipe(inside, fresh)
+            recipe = self._recipes[now, fresh] = self._executable.recipe(inside, fresh, now)
         return recipe
 
 

@@ -37,6 +37,7 @@ from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Cast, Const, Map, Read, topological
+from tilewright.runtime.precision import EXACT
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
 BLOCKS_A_TILE = 64  # of short rows, as many as lanes each
@@ -79,6 +80,7 @@ class Schedule:
     short: int = 0
     beside: int = 0
     halved: bool = False
+    accuracy: str = EXACT
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:

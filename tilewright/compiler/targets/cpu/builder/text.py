@@ -18,6 +18,7 @@ from tilewright.compiler.targets.cpu.builder.values import (
     wrap,
 )
 from tilewright.errors import InternalError
+from tilewright.runtime.precision import EXACT
 
 if TYPE_CHECKING:
     from tilewright.compiler.targets.cpu.toolchain import CpuTarget
@@ -48,10 +49,11 @@ def typed_list(values: Sequence[Value]) -> str:
 
 
 class Text:
-    """One MLIR module in the making."""
+    """One MLIR module in the making. `accuracy` is that of elementary functions (`vector_math`)."""
 
-    def __init__(self, target: CpuTarget):
+    def __init__(self, target: CpuTarget, accuracy: str = EXACT):
         self.target = target
+        self.accuracy = accuracy
         self._functions: list[str] = []
         self._declared: dict[str, str] = {}
         self._defined: set[str] = set()

@@ -2,9 +2,9 @@
 
 `VECTOR_MATH[name](b, x)` writes the operations of one call: polynomials and selects, no branch except around
 rare lanes. The hot functions are computed in their own precision; the rare ones of f32 go through the f64
-vector and are rounded once; the remainder of a huge quotient alone asks the C library. NaN gives NaN; -0,
-infinities, subnormals and overflow give what C99 Annex F asks for. MEASURED_ULP says how exact each is,
-and EXPANDED_ULP functions that are written in terms of them.
+vector and are rounded once, unless fast ones are wanted (FAST_ULP); the remainder of a huge quotient alone
+asks the C library. NaN gives NaN; -0, infinities, subnormals and overflow give what C99 Annex F asks for.
+MEASURED_ULP says how exact each is, and EXPANDED_ULP functions that are written in terms of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.compiler.targets.cpu.builder import Value
-from tilewright.compiler.targets.cpu.vector_math.accuracy import EXPANDED_ULP, MEASURED_ULP, Accuracy
+from tilewright.compiler.targets.cpu.vector_math.accuracy import (
+    EXPANDED_ULP,
+    FAST_ULP,
+    MEASURED_ULP,
+    Accuracy,
+)
 from tilewright.compiler.targets.cpu.vector_math.digamma import digamma
 from tilewright.compiler.targets.cpu.vector_math.error_function import erf, erfc
 from tilewright.compiler.targets.cpu.vector_math.exponential import (
@@ -62,4 +67,4 @@ VECTOR_MATH: dict[str, Callable[..., Value]] = {
     "round": round_half_even,
 }
 
-__all__ = ["EXPANDED_ULP", "MEASURED_ULP", "VECTOR_MATH", "Accuracy"]
+__all__ = ["EXPANDED_ULP", "FAST_ULP", "MEASURED_ULP", "VECTOR_MATH", "Accuracy"]

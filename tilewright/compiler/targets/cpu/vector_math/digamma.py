@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, NAN, PI_LOW, hexes
+from tilewright.compiler.targets.cpu.vector_math.formats import F64_FORMAT, INFINITY, NAN, hexes
 from tilewright.compiler.targets.cpu.vector_math.logarithm import log_in_two_parts
 from tilewright.compiler.targets.cpu.vector_math.parts import fast_two_sum, horner, through_f64, two_product
 from tilewright.compiler.targets.cpu.vector_math.trigonometric import tan
@@ -65,7 +65,7 @@ def digamma(b: Builder, x: Value) -> Value:
     turn, turn_low = two_product(b, distance, b.constant(math.pi, x.type))
     cotangent = b.div(math.pi, tan(b, turn))
     slope = b.fma(b.mul(cotangent, cotangent), 1 / math.pi, math.pi)
-    moved = b.fma(b.fma(distance, PI_LOW, turn_low), slope, y_low)
+    moved = b.fma(b.fma(distance, F64_FORMAT.pi[1], turn_low), slope, y_low)
     reflected = b.add(b.sub(y, cotangent), b.select(b.cmp("lt", b.abs(cotangent), 1e6), moved, 0.0))
     pole = b.and_(negative, b.cmp("eq", b.floor(x), x))
     result = b.select(pole, NAN, b.select(negative, reflected, b.add(y, y_low)))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import F32_FORMAT, F64_FORMAT, hexes
+from tilewright.compiler.targets.cpu.vector_math.formats import (
+    F32_FORMAT,
+    F64_FORMAT,
+    format_of,
+    hexes,
+    of_format,
+)
 from tilewright.compiler.targets.cpu.vector_math.parts import (
     bits_to_power,
     expm1_polynomial,
     horner,
     scale,
     split_exp,
-    through_f64,
+    through_f64_if_exact,
 )
 from tilewright.compiler.targets.cpu.vector_math.registers import by_register, has_tables, lookup
 
@@ -29,6 +35,10 @@ _ERFC = hexes(
     "-0x1.bb700f7676db5p-21 0x1.3e4722167957dp-24 0x1.d9e0cc774df88p-24",
     "-0x1.2c1e33729bfc6p-26 -0x1.e3765595c3165p-27 0x1.ccfe16e1814f6p-30",
     "0x1.495304f0b770ep-30",
+)
+_ERFC_F32 = hexes(  # up to 10.3
+    "0x1.3ba592p+0 -0x1.1df1acp-3 0x1.f7d664p-7 0x1.16e958p-4 -0x1.9d9178p-4 0x1.805874p-4",
+    "-0x1.1160d4p-4 0x1.294158p-5 -0x1.0269ap-6 0x1.ddf3fcp-8 0x1.05c9e6p-10",
 )
 
 # erf in 16 intervals, f32: interval n holds the |x| nearest to n widths. For u = |x| - n width and base b,
@@ -109,15 +119,16 @@ def _erfc_positive(b: Builder, x: Value) -> Value:
 
     The form of M. M. Shepherd and J. G. Laframboise, Math. Comp. 36 (1981) 249.
     """
-    x = b.min_second(28.0, x)
+    x = b.min_second(of_format(x, 10.3, 28.0), x)
     q = b.div(b.sub(x, 4.0), b.add(x, 4.0))
     square = b.mul(x, x)
     lost = b.fma(x, x, b.neg(square))
     r, shifted = split_exp(b, b.neg(square))
     growth = expm1_polynomial(b, b.sub(r, lost))
-    slope = horner(b, q, _ERFC[1:])
-    top = b.fma(q, slope, _ERFC[0])
-    top_low = b.fma(q, slope, b.sub(_ERFC[0], top))
+    constant, *slopes = of_format(x, _ERFC_F32, _ERFC)
+    slope = horner(b, q, slopes)
+    top = b.fma(q, slope, constant)
+    top_low = b.fma(q, slope, b.sub(constant, top))
     bottom = b.fma(x, 2.0, 1.0)
     bottom_low = b.sub(1.0, b.sub(bottom, b.mul(x, 2.0)))
     y = b.div(top, bottom)
@@ -126,11 +137,11 @@ def _erfc_positive(b: Builder, x: Value) -> Value:
     return scale(b, b.fma(y, growth, y), shifted)
 
 
-@through_f64
+@through_f64_if_exact
 def erfc(b: Builder, x: Value) -> Value:
     """1 - erf(x) where |x| < 1/2; 2 - erfc(-x) below."""
     size = b.abs(x)
     tail = _erfc_positive(b, size)
     outer = b.select(b.cmp("lt", x, 0.0), b.sub(2.0, tail), tail)
-    inner = b.sub(1.0, b.fma(x, horner(b, b.mul(x, x), F64_FORMAT.erf), x))
+    inner = b.sub(1.0, b.fma(x, horner(b, b.mul(x, x), format_of(x).erf), x))
     return b.select(b.cmp("lt", size, 0.5), inner, outer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import LN2, LOG2_E, format_of, hexes
+from tilewright.compiler.targets.cpu.vector_math.formats import LN2, LOG2_E, format_of, hexes, of_format
 from tilewright.compiler.targets.cpu.vector_math.parts import (
     bits_to_power,
     expm1_polynomial,
@@ -14,12 +14,13 @@ from tilewright.compiler.targets.cpu.vector_math.parts import (
     log1p_reduced,
     scale,
     split_exp,
-    through_f64,
+    through_f64_if_exact,
 )
 from tilewright.compiler.targets.cpu.vector_math.registers import by_register, has_tables, lookup
 
-# (sinh(r) - r) / r^3 in r^2, |r| <= 1: the Taylor series.
+# (sinh(r) - r) / r^3 in r^2, |r| <= 1: the Taylor series; f32.
 _SINH = tuple(1 / math.factorial(n) for n in range(3, 20, 2))
+_SINH_F32 = hexes("0x1.555556p-3 0x1.1110ep-7 0x1.a022bcp-13 0x1.756c1ep-19")
 # tanh in 16 intervals, f32: the exponent and two bits of 0.82 |x| + 1/2 name one. The centre, and the
 # coefficients in |x| - centre; the centres were chosen so that tanh there is close to a float. Interval 8
 # begins at 0.
@@ -176,18 +177,18 @@ def _tanh_by_table(b: Builder, x: Value) -> Value:
     return b.copysign(horner(b, b.sub(size, centre), coefficients), x)
 
 
-@through_f64
+@through_f64_if_exact
 def sinh(b: Builder, x: Value) -> Value:
     """|x| + |x|^3 P(x^2) up to 1, h - 1 / 4h for h = e^|x| / 2 beyond, with the sign of x."""
     size = b.abs(x)
     square = b.mul(size, size)
-    near = b.fma(b.mul(size, square), horner(b, square, _SINH), size)
+    near = b.fma(b.mul(size, square), horner(b, square, of_format(x, _SINH_F32, _SINH)), size)
     h = _exp(b, size, halvings=1)
     far = b.sub(h, b.div(0.25, h))
     return b.copysign(b.select(b.cmp("lt", size, 1.0), near, far), x)
 
 
-@through_f64
+@through_f64_if_exact
 def cosh(b: Builder, x: Value) -> Value:
     """h + 1 / 4h for h = e^|x| / 2."""
     h = _exp(b, b.abs(x), halvings=1)

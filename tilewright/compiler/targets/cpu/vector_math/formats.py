@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tilewright.compiler.targets.cpu.builder import Value
+
+T = TypeVar("T")
 
 INFINITY, NAN = math.inf, math.nan
 LOG2_E = 1.4426950408889634
 LN2 = 0.6931471805599453
-PI_LOW = 1.2246467991473532e-16  # what math.pi lacks
 
 
 def hexes(*lines: str) -> tuple[float, ...]:
@@ -53,7 +55,7 @@ F32_FORMAT = Format(
     log2_e=hexes("0x1.715476p+0 0x1.4ae0cp-26"),
     pi=hexes("0x1.921fb6p+1 -0x1.777a5cp-24 -0x1.ee59dap-49"),
     trig_limit=1e5,
-    exp_range=(-104.0, 89.0),
+    exp_range=(-104.0, 90.0),
     expm1_range=(-18.0, 89.0),
     tanh_limit=9.5,
     exp=hexes(
@@ -117,4 +119,9 @@ F64_FORMAT = Format(
 
 
 def format_of(x: Value) -> Format:
-    return F32_FORMAT if x.type.kind == "f32" else F64_FORMAT
+    return of_format(x, F32_FORMAT, F64_FORMAT)
+
+
+def of_format(x: Value, f32: T, f64: T) -> T:
+    """What is for the format of x."""
+    return f32 if x.type.kind == "f32" else f64

@@ -12,7 +12,7 @@ from tilewright.compiler.targets.cpu.vector_math.parts import (
     log_specials,
     scale_avx512,
     split_log,
-    through_f64,
+    through_f64_if_exact,
     two_product,
 )
 from tilewright.compiler.targets.cpu.vector_math.registers import by_register, has_tables, lookup
@@ -135,29 +135,34 @@ def log1p(b: Builder, x: Value) -> Value:
     k, m, biased = split_log(b, u)
     inverse = b.bitcast(b.shl(b.sub(2 * form.bias, biased), form.mantissa), x.type.kind)
     exact = b.fma(x, inverse, b.sub(inverse, 1.0))
-    large = b.cmp("gt", u, 2.0 ** (form.mantissa + 2))  # 2^-k may underflow there, and 1 no longer matters
+    large = b.cmp("gt", u, _one_is_nothing(x))  # 2^-k may underflow there
     y = log1p_reduced(b, b.select(large, b.sub(m, 1.0), exact), k)
     return b.copysign(log_specials(b, u, y), x)
 
 
-@through_f64
+@through_f64_if_exact
 def asinh(b: Builder, x: Value) -> Value:
-    """ln(|x| + sqrt(x^2 + 1)) as log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); ln |x| + ln 2 above 2^54."""
+    """ln(|x| + sqrt(x^2 + 1)) as log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); ln |x| + ln 2 where 1 is nothing."""
     size = b.abs(x)
-    large = b.cmp("gt", size, 2.0**54)
+    large = b.cmp("gt", size, _one_is_nothing(x))
     square = b.mul(size, size)
     small = b.add(size, b.div(square, b.add(b.sqrt(b.add(square, 1.0)), 1.0)))
     return b.copysign(_log1p_or_log_twice(b, large, small, size), x)
 
 
-@through_f64
+@through_f64_if_exact
 def acosh(b: Builder, x: Value) -> Value:
-    """log1p(t + sqrt(2t + t^2)) for t = x - 1; ln x + ln 2 above 2^54; NaN below 1."""
+    """log1p(t + sqrt(2t + t^2)) for t = x - 1; ln x + ln 2 where 1 is nothing; NaN below 1."""
     t = b.sub(x, 1.0)
-    large = b.cmp("gt", x, 2.0**54)
+    large = b.cmp("gt", x, _one_is_nothing(x))
     small = b.add(t, b.sqrt(b.fma(t, t, b.mul(t, 2.0))))
     y = _log1p_or_log_twice(b, large, small, x)
     return b.select(b.cmp("ge", x, 1.0), y, NAN)
+
+
+def _one_is_nothing(x: Value) -> float:
+    """The size from which on 1 does not matter."""
+    return 2.0 ** (format_of(x).mantissa + 2)
 
 
 def _log1p_or_log_twice(b: Builder, large: Value, small: Value, size: Value) -> Value:
@@ -166,7 +171,7 @@ def _log1p_or_log_twice(b: Builder, large: Value, small: Value, size: Value) -> 
     return b.select(large, b.add(y, LN2), y)
 
 
-@through_f64
+@through_f64_if_exact
 def atanh(b: Builder, x: Value) -> Value:
     """log1p(2|x| + 2|x| |x| / (1 - |x|)) / 2 with the sign of x."""
     size = b.abs(x)

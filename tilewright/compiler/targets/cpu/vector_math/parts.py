@@ -15,6 +15,7 @@ from tilewright.compiler.targets.cpu.vector_math.formats import (
     format_of,
     hexes,
 )
+from tilewright.runtime.precision import FAST
 
 # expm1 in f32 wants more than exp does: (e^r - 1 - r) / r^2, |r| <= ln 2 / 2, relative to e^r - 1.
 _EXPM1_F32 = hexes(
@@ -205,3 +206,14 @@ def through_f64(function: Callable[..., Value]) -> Callable[..., Value]:
         return b.convert(function(b, *(b.convert(x, "f64") for x in xs)), "f32")
 
     return widened
+
+
+def through_f64_if_exact(function: Callable[..., Value]) -> Callable[..., Value]:
+    """The same, unless fast functions are wanted: these are evaluated in f32."""
+    widened = through_f64(function)
+
+    @wraps(function)
+    def either(b: Builder, *xs: Value) -> Value:
+        return function(b, *xs) if b.accuracy == FAST else widened(b, *xs)
+
+    return either

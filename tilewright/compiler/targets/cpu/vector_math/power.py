@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
 from tilewright.compiler.targets.cpu.vector_math.exponential import exp_of_two_parts
-from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, NAN, format_of, hexes
+from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, LN2, NAN, format_of, hexes
 from tilewright.compiler.targets.cpu.vector_math.logarithm import log_in_two_parts
 from tilewright.compiler.targets.cpu.vector_math.parts import (
     bits_to_power,
+    fast_two_sum,
     horner,
+    lift_subnormal,
+    log1p_reduced,
+    scale,
     split_log,
     through_f64,
     two_product,
     where_rare,
 )
+from tilewright.runtime.precision import FAST
+
+_ENDLESS = 200.0  # from here on powers of two are 0 or infinite in f32
 
 # For f32, in f64: log2 m = s P(s^2), s = (m - 1) / (m + 1), m in [1/sqrt 2, sqrt 2], to 2^-37 of itself;
 # 2^r = 1 + r P(r), |r| <= 1/2, to 2^-33.
@@ -28,9 +35,11 @@ _EXP2 = hexes(
 
 
 def pow_(b: Builder, x: Value, y: Value) -> Value:
-    """x^y with C99's special cases; f32 is computed in f64 and rounded once."""
+    """x^y with C99's special cases; f32 is computed in f64 and rounded once, but for fast powers."""
     if x.type.kind == "f64":
         return _with_signs_and_specials(b, x, y, _power_of_size(b, b.abs(x), y))
+    if b.accuracy == FAST:
+        return _with_signs_and_specials(b, x, y, _fast_power_of_size(b, b.abs(x), y))
     x, y = b.convert(x, "f64"), b.convert(y, "f64")
     magnitude = _power_of_size_for_f32(b, b.abs(x), y)
     return b.convert(_with_signs_and_specials(b, x, y, magnitude), "f32")
@@ -49,6 +58,27 @@ def _power_of_size_for_f32(b: Builder, size: Value, y: Value) -> Value:
     return b.mul(horner(b, r, (1.0, *_EXP2)), bits_to_power(b, b.add(shifted, float(form.bias)), form))
 
 
+def _fast_power_of_size(b: Builder, size: Value, y: Value) -> Value:
+    """2^(y log2 size) in f32. The logarithm is a sum of two numbers, of which the fraction's own error stays:
+    2 |y| units of the last place of 1 at most.
+    """
+    form = format_of(size)
+    tiny, lifted, power = lift_subnormal(b, size)
+    k, m, _ = split_log(b, lifted)
+    k = b.select(tiny, b.sub(k, power), k)
+    fraction = log1p_reduced(b, b.sub(m, 1.0), None)
+    scaled, lost = two_product(b, fraction, b.constant(form.log2_e[0], size.type))
+    high, low = fast_two_sum(b, k, scaled)
+    low = b.add(low, b.fma(fraction, form.log2_e[1], lost))
+    exponent = b.mul(_where_positive(b, size, high), y)
+    rest = b.fma(low, y, b.fma(high, y, b.neg(exponent)))
+    inside = b.cmp("lt", b.abs(exponent), _ENDLESS)
+    exponent = b.max_second(-_ENDLESS, b.min_second(_ENDLESS, exponent))  # NaN passes through
+    shifted = b.add(exponent, form.magic)
+    r = b.add(b.sub(exponent, b.sub(shifted, form.magic)), b.select(inside, rest, 0.0))
+    return scale(b, horner(b, b.mul(r, LN2), (1.0, 1.0, *form.exp)), shifted)
+
+
 def _where_positive(b: Builder, size: Value, logarithm: Value) -> Value:
     """The logarithm of a size, of which `logarithm` is right where it is positive and finite."""
     inside = b.and_(b.cmp("gt", size, 0.0), b.cmp("lt", size, INFINITY))
@@ -65,11 +95,11 @@ def _power_of_size(b: Builder, size: Value, y: Value) -> Value:
 
 def _with_signs_and_specials(b: Builder, x: Value, y: Value, magnitude: Value) -> Value:
     """x^y from |x|^y: the sign of an odd power, NaN for a fractional one of a negative, what is always 1."""
-    # y beyond 2^53 is an even integer, and so is an infinity.
+    # y beyond what the mantissa holds is an even integer, and so is an infinity.
     whole = b.cmp("eq", b.trunc(y), y)
     half = b.mul(y, 0.5)
     odd = b.and_(whole, b.cmp("ne", b.trunc(half), half))
-    negative = b.cmp("lt", b.bitcast(x, "i64"), 0)
+    negative = b.cmp("lt", b.bitcast(x, x.type.integer.kind), 0)
     result = b.select(b.and_(odd, negative), b.neg(magnitude), magnitude)
     finite_negative = b.and_(b.cmp("lt", x, 0.0), b.cmp("gt", x, -INFINITY))
     result = b.select(b.and_(finite_negative, b.not_(whole)), NAN, result)

@@ -5,25 +5,35 @@ from __future__ import annotations
 import math
 
 from tilewright.compiler.targets.cpu.builder import Builder, Value
-from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, PI_LOW, format_of, hexes
-from tilewright.compiler.targets.cpu.vector_math.parts import horner, keep_zero, through_f64, where_rare
+from tilewright.compiler.targets.cpu.vector_math.formats import INFINITY, format_of, hexes, of_format
+from tilewright.compiler.targets.cpu.vector_math.parts import (
+    horner,
+    keep_zero,
+    through_f64_if_exact,
+    two_product,
+    two_sum,
+    where_rare,
+)
 
 # (sin(r) - r) / r^3 in r^2, |r| <= pi / 4.
 _SIN_QUARTER = hexes(
     "-0x1.5555555555555p-3 0x1.111111111110bp-7 -0x1.a01a01a018a67p-13 0x1.71de3a5330106p-19",
     "-0x1.ae64528cdbd0cp-26 0x1.61208bdee7bfap-33 -0x1.aaa2126c0d19dp-41",
 )
+_SIN_QUARTER_F32 = hexes("-0x1.555546p-3 0x1.110778p-7 -0x1.995408p-13")
 # (cos(r) - 1 + r^2/2) / r^4 in r^2, |r| <= pi / 4.
 _COS_QUARTER = hexes(
     "0x1.5555555555555p-5 -0x1.6c16c16c16c1p-10 0x1.a01a01a018de9p-16 -0x1.27e4fb75fd741p-22",
     "0x1.1eed8ca3a7bf9p-29 -0x1.9393383f65b6fp-37 0x1.aac5ac0a2338p-45",
 )
+_COS_QUARTER_F32 = hexes("0x1.55554ap-5 -0x1.6c0c28p-10 0x1.99e80cp-16")
 # (atan(r) - r) / r^3 in r^2, |r| <= tan(pi / 8).
 _ATAN = hexes(
     "-0x1.5555555555554p-2 0x1.999999999965ap-3 -0x1.2492492475d91p-3 0x1.c71c71b77a978p-4",
     "-0x1.745d14c01141dp-4 0x1.3b136eb4cc65fp-4 -0x1.110c7a32b150dp-4 0x1.e1728a3ec49adp-5",
     "-0x1.ab80d60f4f6a1p-5 0x1.70fa5931fddb2p-5 -0x1.12552ce301921p-5 0x1.f25cc09c635cp-7",
 )
+_ATAN_F32 = hexes("-0x1.555454p-2 0x1.9924dap-3 -0x1.1c380ap-3 0x1.49e732p-4")
 # (asin(r) - r) / r^3 in r^2, r^2 <= 1/4.
 _ASIN = hexes(
     "0x1.5555555555578p-3 0x1.333333332df0fp-4 0x1.6db6db722b9f4p-5 0x1.f1c71a8b8ca61p-6",
@@ -31,6 +41,7 @@ _ASIN = hexes(
     "0x1.618adf3f5873ap-7 0x1.e159a880f9b2cp-9 0x1.6502598188653p-6 -0x1.59f6d52f791d3p-6",
     "0x1.0be474a91a2f7p-5",
 )
+_ASIN_F32 = hexes("0x1.5555c8p-3 0x1.330204p-4 0x1.747bb8p-5 0x1.8c3e5p-6 0x1.595c6p-5")
 
 
 def _reduce_trig(b: Builder, x: Value, n: Value) -> Value:
@@ -68,7 +79,7 @@ def cos(b: Builder, x: Value) -> Value:
     return where_rare(b, b.cmp("gt", b.abs(x), form.trig_limit), y, "cos", x)
 
 
-@through_f64
+@through_f64_if_exact
 def tan(b: Builder, x: Value) -> Value:
     """sin r / cos r or -cos r / sin r for r = x - n pi/2; the quotient is corrected by its residual."""
     form = format_of(x)
@@ -76,28 +87,27 @@ def tan(b: Builder, x: Value) -> Value:
     n = b.sub(shifted, form.magic)
     middle, last = (-part / 2 for part in form.pi[1:])
     first = b.fma(n, -form.pi[0] / 2, x)
-    second = b.fma(n, middle, first)
+    product, product_low = two_product(b, n, b.constant(middle, x.type))
+    second, second_low = two_sum(b, first, product)
     r = b.fma(n, last, second)
-    quotient = _tan_quotient(b, r, _lost(b, n, middle, last, first, r), shifted)
+    low = b.add(b.fma(n, last, b.sub(second, r)), b.add(second_low, product_low))
+    quotient = _tan_quotient(b, r, low, shifted)
     y = keep_zero(b, x, quotient)
     return where_rare(b, b.cmp("gt", b.abs(x), form.trig_limit), y, "tan", x)
-
-
-def _lost(b: Builder, n: Value, middle: float, last: float, first: Value, r: Value) -> Value:
-    """first + n middle + n last - r: what rounding took from r."""
-    return b.fma(n, last, b.fma(n, middle, b.sub(first, r)))
 
 
 def _tan_quotient(b: Builder, r: Value, low: Value, shifted: Value) -> Value:
     """tan(r + low + n pi/2), |r| <= pi/4, with numerator and denominator as unevaluated sums."""
     z = b.mul(r, r)
-    sine_low = b.fma(b.mul(r, z), horner(b, z, _SIN_QUARTER), low)
+    sine = of_format(r, _SIN_QUARTER_F32, _SIN_QUARTER)
+    sine_low = b.fma(b.mul(r, z), horner(b, z, sine), low)
     half = b.mul(z, 0.5)
     cosine = b.sub(1.0, half)
     rest = b.sub(b.sub(1.0, cosine), half)
     residue = b.fma(r, b.mul(r, -0.5), half)  # z was rounded
-    cosine_low = b.fma(b.mul(z, z), horner(b, z, _COS_QUARTER), b.add(rest, b.fma(r, b.neg(low), residue)))
-    odd = b.convert(b.and_(b.bitcast(shifted, "i64"), 1), "i1")
+    tail = horner(b, z, of_format(r, _COS_QUARTER_F32, _COS_QUARTER))
+    cosine_low = b.fma(b.mul(z, z), tail, b.add(rest, b.fma(r, b.neg(low), residue)))
+    odd = b.convert(b.and_(b.bitcast(shifted, r.type.integer.kind), 1), "i1")
     top, top_low = b.select(odd, b.neg(cosine), r), b.select(odd, b.neg(cosine_low), sine_low)
     bottom, bottom_low = b.select(odd, r, cosine), b.select(odd, sine_low, cosine_low)
     inverse = b.div(1.0, b.add(bottom, bottom_low))
@@ -106,7 +116,7 @@ def _tan_quotient(b: Builder, r: Value, low: Value, shifted: Value) -> Value:
     return b.fma(error, inverse, q)
 
 
-@through_f64
+@through_f64_if_exact
 def atan(b: Builder, x: Value) -> Value:
     """The angle of (1, x)."""
     size = b.abs(x)
@@ -125,14 +135,16 @@ def _atan_ratio(b: Builder, top: Value, bottom: Value) -> Value:
     t_middle = b.div(b.sub(ratio, 1.0), b.add(ratio, 1.0))
     t_steep = b.neg(b.div(bottom, top))
     t = b.select(steep, t_steep, b.select(middle, t_middle, ratio))
-    base = b.select(steep, math.pi / 2, b.select(middle, b.constant(math.pi / 4, t.type), 0.0))
-    low = b.select(middle, b.constant(PI_LOW / 4, t.type), 0.0)
-    low = b.select(steep, PI_LOW / 2, low)
+    pi, pi_low, *_ = format_of(t).pi
+    base = b.select(steep, pi / 2, b.select(middle, b.constant(pi / 4, t.type), 0.0))
+    low = b.select(middle, b.constant(pi_low / 4, t.type), 0.0)
+    low = b.select(steep, pi_low / 2, low)
     z = b.mul(t, t)
-    return b.add(base, b.add(b.fma(b.mul(t, z), horner(b, z, _ATAN), low), t))
+    tail = horner(b, z, of_format(t, _ATAN_F32, _ATAN))
+    return b.add(base, b.add(b.fma(b.mul(t, z), tail, low), t))
 
 
-@through_f64
+@through_f64_if_exact
 def atan2(b: Builder, y: Value, x: Value) -> Value:
     """The angle of (x, y) in [-pi, pi], with C99's answers for zeros and infinities."""
     height, width = b.abs(y), b.abs(x)
@@ -141,8 +153,9 @@ def atan2(b: Builder, y: Value, x: Value) -> Value:
     top = b.select(both_infinite, 1.0, height)
     bottom = b.select(b.or_(both_infinite, both_zero), 1.0, width)
     angle = _atan_ratio(b, top, bottom)
-    negative = b.cmp("lt", b.bitcast(x, "i64"), 0)
-    reflected = b.add(b.sub(math.pi, angle), PI_LOW)
+    negative = b.cmp("lt", b.bitcast(x, x.type.integer.kind), 0)
+    pi, pi_low, *_ = format_of(x).pi
+    reflected = b.add(b.sub(pi, angle), pi_low)
     angle = b.copysign(b.select(negative, reflected, angle), y)
     angle = b.select(b.is_nan(x), x, angle)
     return b.select(b.is_nan(y), y, angle)
@@ -150,7 +163,7 @@ def atan2(b: Builder, y: Value, x: Value) -> Value:
 
 def _asin_polynomial(b: Builder, z: Value) -> Value:
     """(asin(r) - r) / r for z = r^2 <= 1/4."""
-    return b.mul(z, horner(b, z, _ASIN))
+    return b.mul(z, horner(b, z, of_format(z, _ASIN_F32, _ASIN)))
 
 
 def _root_parts(b: Builder, z: Value) -> tuple[Value, Value]:
@@ -160,7 +173,7 @@ def _root_parts(b: Builder, z: Value) -> tuple[Value, Value]:
     return s, b.select(b.cmp("gt", s, 0.0), low, 0.0)
 
 
-@through_f64
+@through_f64_if_exact
 def asin(b: Builder, x: Value) -> Value:
     """x + x P(x^2) up to 1/2; pi/2 - 2 asin(sqrt((1 - |x|) / 2)) above; NaN beyond 1."""
     size = b.abs(x)
@@ -169,11 +182,12 @@ def asin(b: Builder, x: Value) -> Value:
     p = _asin_polynomial(b, z)
     s, low = _root_parts(b, z)
     twice = b.mul(b.add(b.fma(s, p, low), s), 2.0)
-    outer = b.add(b.sub(math.pi / 2, twice), PI_LOW / 2)
+    pi, pi_low, *_ = format_of(x).pi
+    outer = b.add(b.sub(pi / 2, twice), pi_low / 2)
     return b.copysign(b.select(large, outer, b.fma(size, p, size)), x)
 
 
-@through_f64
+@through_f64_if_exact
 def acos(b: Builder, x: Value) -> Value:
     """pi/2 - asin x up to 1/2 in size; 2 asin(sqrt((1 - |x|) / 2)) above, from pi for a negative x."""
     size = b.abs(x)
@@ -182,7 +196,8 @@ def acos(b: Builder, x: Value) -> Value:
     p = _asin_polynomial(b, z)
     s, low = _root_parts(b, z)
     twice = b.mul(b.add(b.fma(s, p, low), s), 2.0)
-    reflected = b.add(b.sub(math.pi, twice), PI_LOW)
+    pi, pi_low, *_ = format_of(x).pi
+    reflected = b.add(b.sub(pi, twice), pi_low)
     outer = b.select(b.cmp("lt", x, 0.0), reflected, twice)
-    inner = b.sub(math.pi / 2, b.sub(x, b.fma(b.neg(x), p, PI_LOW / 2)))
+    inner = b.sub(pi / 2, b.sub(x, b.fma(b.neg(x), p, pi_low / 2)))
     return b.select(large, outer, inner)
