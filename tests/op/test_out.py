@@ -205,6 +205,35 @@ def test_a_derivative_in_given_memory():
     np.testing.assert_array_equal(cotangent, expected[1])
 
 
+@pytest.mark.parametrize("op", [blend, soften, product, columns], ids=lambda op: op.name)
+def test_calls_like_ones_before_write_where_they_are_told(op: tw.Op):
+    """Places that are in order, a column of another array, rows backwards, bytes in the other order."""
+    x, y = draw(N), draw(N)
+    expected = op(x, y)
+    column, backwards, swapped = np.zeros((N, 2 * N), "f"), np.zeros((N, N), "f"), np.zeros((N, N), ">f4")
+    for _ in range(2):
+        for place in (np.empty_like(x), column[:, ::2], backwards[::-1]):
+            place[...] = 7
+            assert op(x, y, out=place) is place
+            np.testing.assert_array_equal(place, expected)
+        with pytest.raises(DTypeError, match="out= is >f4"):
+            op(x, y, out=swapped)
+    assert not column[:, 1::2].any() and not swapped.any()
+
+
+def test_a_complex_result_has_no_out_however_often():
+    z = np.ones((3, 4), np.complex64)
+    turned = tw.op(_turned)
+    for _ in range(2):
+        np.testing.assert_array_equal(turned(z), z * 1j)
+        with pytest.raises(ArgumentError, match="a complex result has no out="):
+            turned(z, out=np.empty_like(z))
+
+
+def _turned(z: tw.Tile["n d"]):
+    return z * 1j
+
+
 def test_an_op_that_has_an_argument_out():
     @tw.op
     def scaled(x: tw.Tile["n"], *, out: float = 1.0):
@@ -275,9 +304,14 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes(case: str):
+def test_mistakes(case: str, known: bool):
+    """Whether or not a call like it went well before."""
     call, error, message = MISTAKES[case]
+    if known:
+        blend(X, X, out=np.empty_like(X))
+        both(X, X, out=(np.empty_like(X), None))
     with pytest.raises(error, match=message) as raised:
         call()
     assert "test_out.py" in str(raised.value)

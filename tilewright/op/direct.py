@@ -48,6 +48,19 @@ class Layout:
         """Whether the results of the Program are those that the user gets."""
         return self.shapes == self.expected and not any(map(outputs.is_complex, self.program.results))
 
+    def takes(self, out: np.ndarray) -> bool:
+        """Whether the one result may be written to an array as it is."""
+        if self.only is None or out.shape != self.expected[0] or out.dtype != self.only:
+            return False
+        flags = out.flags
+        return flags.c_contiguous and flags.writeable
+
+    @functools.cached_property
+    def only(self) -> np.dtype | None:
+        """NumPy's dtype of the one result; None if there are several, or halves of complex numbers."""
+        results = self.program.results
+        return None if len(results) > 1 or outputs.is_complex(results[0]) else results[0].dtype.numpy
+
     def operands(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """The operands as the Program has them."""
         return [arrays[n] if shape is None else arrays[n].reshape(shape) for n, shape in self.views]
@@ -71,6 +84,8 @@ class DirectOp(Op):
 
     def __call__(self, *tiles: Any, **keywords: Any) -> Any:
         if keywords:
+            if (out := keywords.get("out")) is not None and len(keywords) == 1 and self._into(tiles, out):
+                return out
             in_order = self._in_order(tiles, keywords)
             if in_order is None:
                 return super().__call__(*tiles, **keywords)
@@ -87,6 +102,19 @@ class DirectOp(Op):
             return super().__call__(*tiles)
         results = self._compute(layout, tiles, self.default_scalars)
         return results[0] if len(results) == 1 else results
+
+    def _into(self, tiles: Sequence[Any], out: Any) -> bool:
+        """Whether a call like ones before could write its one result to `out`, in which nothing was amiss."""
+        if not self._out_is_free or type(out) is not np.ndarray:
+            return False
+        layout = self._layouts.get(self._key(tiles, self._defaults_key))
+        if layout is None or layout.run is None or not layout.takes(out):
+            return False
+        try:
+            layout.run(layout.operands(tiles), self.default_scalars, (out.reshape(layout.shapes[0]),))
+        except (TargetError, MemoryLimitError) as error:
+            raise outputs.named(self.name, error) from None
+        return True
 
     def _in_order(self, tiles: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """All operands in their order, if keywords name what is left of them and nothing else."""
