@@ -58,8 +58,8 @@ class Layout:
     @functools.cached_property
     def only(self) -> np.dtype | None:
         """NumPy's dtype of the one result; None if there are several, or halves of complex numbers."""
-        results = self.program.results
-        return None if len(results) > 1 or outputs.is_complex(results[0]) else results[0].dtype.numpy
+        first, *more = self.program.results
+        return None if more or outputs.is_complex(first) else first.dtype.numpy
 
     def operands(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """The operands as the Program has them."""
