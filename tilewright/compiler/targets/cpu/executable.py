@@ -20,8 +20,8 @@ from tilewright.compiler.placed import placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
-from tilewright.compiler.targets.cpu.contractions.lined import lined
 from tilewright.compiler.targets.cpu.contractions.padded import padded
+from tilewright.compiler.targets.cpu.contractions.reordered import reordered
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.emit import emit, is_plain
 from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, layout_of, normal_strides
@@ -231,7 +231,7 @@ class CpuExecutable:
             kernel, group = self._with_zeros(kernel, n, places, extents)
             turn = None
             if not group:
-                kernel, group, turn = self._along_lines(kernel, n, places, extents)
+                kernel, group, turn = self._reordered(kernel, n, places, extents)
             copies = staged(kernel, places.strides, extents) or along_rows(kernel, places.strides, extents)
             for copy in copies:
                 name = copy.buffer.name
@@ -267,13 +267,13 @@ class CpuExecutable:
         copy = Planned(wide.kernel(kernel.name), f"{position}: {name}", wide.in_lines(places))
         return wide.read_by(kernel), [copy]
 
-    def _along_lines(
+    def _reordered(
         self, kernel: Kernel, position: int, places: Places, extents: dict[str, int]
     ) -> tuple[Kernel, list[Planned], Turned | None]:
-        """The kernel, reading a copy along its lines where that pays, the one that makes it, and its result
-        along the same lines.
+        """The kernel, reading a copy in another order where that pays, the one that makes it, and its result
+        before that is turned.
         """
-        copy = lined(kernel, extents)
+        copy = reordered(kernel, places.strides, extents, self.target)
         if copy is None:
             return kernel, [], None
         name = copy.buffer.name

@@ -84,9 +84,9 @@ class Slicing:
 
 
 def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | None:
-    """How kernels that follow each other are cut, if the second cache holds what waits between them then,
-    and not without: into slices of which it holds everything, or of one position. Those that do not write
-    along the axis come first, and are not cut.
+    """How kernels that follow each other are cut, if the second cache does not hold all that they read and
+    write, but what waits between them in a slice: into slices of which it holds everything, or of one
+    position. Those that do not write along the axis come first, and are not cut.
     """
     axis = next((a for a in group[-1].kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
     cut = [planned for planned in group if axis is not None and planned.writes_along(axis)]
@@ -96,7 +96,7 @@ def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | N
         return None
     waiting, along, rest = _sizes(cut, axis)
     whole, room = extents[axis], caches().l2
-    if waiting <= room or waiting > room * whole:
+    if rest + along <= room or waiting > room * whole:
         return None
     fitting = [n for n in range(1, whole) if whole % n == 0 and rest + n * along / whole <= room]
     if not fitting and rest > AGAIN * waiting / whole:

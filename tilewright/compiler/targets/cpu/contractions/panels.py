@@ -425,12 +425,17 @@ def summed_order(axes: tuple[str, ...], sides: tuple[Node, ...], layout: Layout)
         contiguous = sum(axis in unit_axes(n, layout)[0] for side in sides for n in evaluated([side]))
         windows = [side for side in sides if isinstance(side, At)]
         run = [a for a in axes if a == axis or any(_goes_on(w, a, axis, layout) for w in windows)]
-        steps = [layout.sides.steps.get(w, {}).get(axis, math.inf) for w in windows]
+        steps = [_step(w, axis, layout) for w in windows]
         nearest = -min(steps, default=math.inf)
         return max(MERIT[layout.length(a)] for a in run), contiguous, nearest, axes.index(axis)
 
     last = max(axes, key=merit)
     return (*(a for a in axes if a != last), last)
+
+
+def _step(node: At, axis: str, layout: Layout) -> float:
+    """The elements that a window moves over from one position along an axis to the next, if they are few."""
+    return 1 if axis in unit_axes(node, layout)[0] else layout.sides.steps.get(node, {}).get(axis, math.inf)
 
 
 def lane_order(own: tuple[str, ...], layout: Layout) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def of_small_groups(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
     blocks would be filled to a part, and each column of their panels packed from many pieces.
 
     So it is of a filter's gradient, whose sums of taps are made in one pass, and of windows that step over
-    elements of a line. Others go along lines (`contractions.lined`).
+    elements of a line. Others go along lines (`contractions.reordered`).
     """
     c = kernel.contraction
     if c is None or math.prod(extents[base(axis)] for axis in c.batch) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import Contraction
 from tilewright.compiler.targets.cpu.contractions.reading.costs import MOST
@@ -24,7 +24,7 @@ class Even:
     """Rows that lie evenly along lines: how many of the last axes of their side that move are a line, the
     elements from row to row, the rows of register blocks that fill a line best, whether the operand does not
     fit into the second cache, the vectors that have room for all columns, and the rows at each end of a line
-    that may be outside of the operand.
+    that may be outside of the operand. cost: multiply-adds of a vector for each row and summed position.
     """
 
     axes: int
@@ -33,6 +33,7 @@ class Even:
     far: bool
     vectors: int = 1
     edges: int = 0
+    cost: float = field(default=0.0, compare=False)
 
     @property
     def text(self) -> str:
@@ -48,17 +49,30 @@ def even_sides(
     """The sides of which rows lie evenly, if the other has as few positions as two vectors."""
     found: dict[At, Even] = {}
     for node, own, others in both_sides(contraction):
-        vectors = -(-math.prod(extents[base(axis)] for axis in others) // WIDEST)
-        if vectors > MOST_VECTORS or not isinstance(node, At):
-            continue
-        if any(apart(node, axis, strides) is None for axis in (*own, *contraction.k)):
-            continue
-        lines = _lines(node, own, strides, extents, vectors)
-        lines = (line for line in lines if line[1].axes == 1 or node in within)
-        best = min(lines, key=lambda line: line[0], default=None)
-        if best is not None:
-            found[node] = replace(best[1], edges=_edges(node, own, extents))
+        if isinstance(node, At):
+            even = even_side(node, own, others, contraction.k, strides, extents, node in within)
+            found |= {node: even} if even else {}
     return found
+
+
+def even_side(
+    node: At,
+    own: Sequence[str],
+    others: Sequence[str],
+    summed: Sequence[str],
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+    within: bool,
+) -> Even | None:
+    """How rows of windows lie evenly, which are all `within` their operand or not."""
+    vectors = -(-math.prod(extents[base(axis)] for axis in others) // WIDEST)
+    known = (apart(node, axis, strides) is not None for axis in (*own, *summed))
+    if vectors > MOST_VECTORS or not all(known):
+        return None
+    lines = [line for line in _lines(node, own, strides, extents, vectors) if line.axes == 1 or within]
+    if not lines:
+        return None
+    return replace(min(lines, key=lambda line: line.cost), edges=_edges(node, own, extents))
 
 
 def _edges(node: At, own: Sequence[str], extents: Mapping[str, int]) -> int:
@@ -78,8 +92,8 @@ def _lines(
     strides: Mapping[str, Sequence[int]],
     extents: Mapping[str, int],
     vectors: int,
-) -> Iterator[tuple[float, Even]]:
-    """The lines along which rows lie evenly, of one axis and more, and before each what a row takes."""
+) -> Iterator[Even]:
+    """The lines along which rows lie evenly, of one axis and more."""
     moving = [axis for axis in own if extents[base(axis)] > 1]
     pace = apart(node, moving[-1], strides) if moving else None
     far = math.prod(extents[base(axis)] for axis in node.arg.axes) * node.dtype.itemsize > caches().l2
@@ -92,7 +106,7 @@ def _lines(
             cost, rows = min(
                 (_cost(length, r), -r) for r in range(SHORTEST, min(length, MOST // vectors) + 1)
             )
-            yield cost, Even(count, pace, -rows, far, vectors)
+            yield Even(count, pace, -rows, far, vectors, cost=cost * vectors)
 
 
 def _cost(length: int, rows: int) -> float:

@@ -24,7 +24,8 @@ class Overrun:
     axes of their side that move that is, the elements from line to line, the rows and vectors of register
     blocks; the nearest of the summed axes, and the elements from one of its positions to the next. ends: how
     far windows reach outside of their operand along each axis, if they do: they read a copy of an image then,
-    with zeros around it.
+    with zeros around it. cost: multiply-adds of a vector for each column and summed position, those between
+    lines and what a step takes beside counted.
     """
 
     axes: int
@@ -34,6 +35,7 @@ class Overrun:
     along: str
     step: int
     ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    cost: float = field(default=0.0, compare=False)
 
     @property
     def text(self) -> str:
@@ -91,7 +93,7 @@ def overrun_side(
     if best is None or (ends and axes < 2):
         return None
     along = min(summed, key=lambda axis: abs(known[axis]) if extents[base(axis)] > 1 else math.inf)
-    return Overrun(axes, pitch, best[1], best[2], along, known[along], ends)
+    return Overrun(axes, pitch, best[1], best[2], along, known[along], ends, best[0] / lines)
 
 
 def image_extents(

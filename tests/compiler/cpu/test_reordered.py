@@ -1,4 +1,6 @@
-"""Groups of few filters in channels-last order, computed along the lines of images."""
+"""Groups of few filters in channels-last order, computed along the lines of images; one or two vectors of
+filters of images that lie along their lines, computed along the filters.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import pytest
 import tilewright as tw
 from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
 from tests.support.guarded import on_guard_pages
+from tests.support.indexing_ops import windows
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
@@ -46,6 +49,25 @@ def along_films(x: tw.Tile["n t h w g c"], k: tw.Tile["g o q r s c"]) -> tw.Tile
     return tw.sum(x.at(t=t, h=h, w=w) * k, "q r s c")
 
 
+@tw.op
+def filtered(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], b: tw.Tile["o"], *, pad=0) -> tw.Tile["n o oh ow"]:
+    """Images that lie along their lines, with an epilogue along the filters."""
+    return tw.maximum(tw.sum(windows(x, 1, pad, 1) * k, "c r s") + b, 0)
+
+
+@tw.op
+def added(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], z: tw.Tile["n o h w"]) -> tw.Tile["n o h w"]:
+    """An epilogue that reads what lies along the lines."""
+    h, w = tw.index("h") + tw.index("r") - 1, tw.index("w") + tw.index("s") - 1
+    return tw.sum(x.at(h=h, w=w) * k, "c r s") + z
+
+
+@tw.op
+def signals(x: tw.Tile["n c t"], k: tw.Tile["o c r"]) -> tw.Tile["n o a"]:
+    a = tw.axis("a", tw.size("t") - tw.size("r") + 1)
+    return tw.sum(x.at(t=a + tw.index("r")) * k, "c r")
+
+
 def drawn(*shapes: tuple[int, ...]) -> list[Any]:
     """Small whole numbers, whose sums are exact."""
     rng = np.random.default_rng(0)
@@ -75,6 +97,14 @@ CALLS = [
     pytest.param(
         across_and_along, [(2, 12, 28, 4, 4), (4, 4, 3, 3, 4), (4, 4, 3, 4)], {}, id="two kinds of lines"
     ),
+    pytest.param(filtered, [(3, 6, 14, 14), (16, 6, 5, 5), (16,)], {}, id="one vector of filters"),
+    pytest.param(
+        filtered, [(3, 16, 14, 13), (31, 16, 3, 3), (31,)], {"pad": 1}, id="nearly two, with borders"
+    ),
+    pytest.param(filtered, [(5, 33, 7, 20), (32, 33, 1, 5), (32,)], {}, id="along lines alone"),
+    pytest.param(filtered, [(1, 8, 40, 9), (17, 8, 7, 2), (17,)], {"pad": 3}, id="short lines"),
+    pytest.param(added, [(3, 16, 14, 14), (16, 16, 3, 3), (3, 16, 14, 14)], {}, id="something beside"),
+    pytest.param(signals, [(4, 20, 90), (16, 20, 9)], {}, id="signals"),
     pytest.param(along_films, [(2, 5, 7, 16, 3, 4), (3, 4, 3, 3, 3, 4)], {}, id="films"),
 ]
 
@@ -92,7 +122,7 @@ def test_values_and_memory(op, shapes, constants):
 def test_vectors_run_along_the_lines_of_a_copy():
     operands = drawn(*IMAGES)
     names = kernels_of(grouped, *operands)
-    assert names[0] == "x along h w" and names[-2:] == ["y along lines", "y"]
+    assert names[0] == "x along h w" and names[-2:] == ["y along h w", "y"]
     call = grouped.bind(grouped.arguments(tuple(operands), {}))
     (walk,) = [
         walk_of(c)
@@ -101,6 +131,41 @@ def test_vectors_run_along_the_lines_of_a_copy():
     ]
     assert walk.overrun is not None
     assert walk.right.own[-1] == "w"
+
+
+@needs_wide_vectors
+@pytest.mark.parametrize(
+    ("image", "filters"), [((3, 6, 14, 14), (16, 6, 5, 5)), ((3, 32, 14, 14), (32, 32, 3, 3))]
+)
+def test_vectors_run_along_the_filters_of_images(image: tuple[int, ...], filters: tuple[int, ...]):
+    operands = drawn(image, filters, filters[:1])
+    assert kernels_of(filtered, *operands) == ["x along c", "y along o", "y"]
+    call = filtered.bind(filtered.arguments(tuple(operands), {}))
+    (walk,) = [
+        walk_of(c)
+        for c in CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
+        if c.kernel.contraction
+    ]
+    assert walk.even is not None and walk.direct
+    assert walk.summed[-2:] == ("s", "c")
+
+
+@needs_wide_vectors
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        (filtered, [(3, 6, 14, 14), (6, 6, 3, 3), (6,)]),  # a third of a vector
+        (filtered, [(3, 16, 30, 30), (40, 16, 3, 3), (40,)]),  # three vectors
+        (added, [(3, 32, 14, 14), (32, 32, 3, 3), (3, 32, 14, 14)]),
+    ],
+)
+def test_images_that_stay_along_their_lines(op: tw.Op, shapes: list[tuple[int, ...]]):
+    assert kernels_of(op, *drawn(*shapes)) == ["y"]
+
+
+def test_wide_numbers_stay_along_the_lines():
+    operands = [a.astype("d") for a in drawn((3, 6, 14, 14), (16, 6, 5, 5), (16,))]
+    assert "x along c" not in kernels_of(filtered, *operands)
 
 
 def test_filters_that_fill_vectors_stay_as_they_are():
@@ -126,9 +191,12 @@ def test_convolution_and_its_gradients(groups, channels, filters, stride, dilati
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("op", "shapes"), [(grouped, IMAGES), (filtered, [(3, 6, 14, 14), (16, 6, 5, 5), (16,)])]
+)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
-def test_other_types(dtype):
-    assert grouped.check(*(a.astype(dtype) for a in drawn(*IMAGES))).ok
+def test_other_types(op, shapes, dtype):
+    assert op.check(*(a.astype(dtype) for a in drawn(*shapes))).ok
 
 
 def test_views_and_results_of_the_users():
@@ -146,7 +214,14 @@ def test_bits_for_every_number_of_threads():
     assert_same_bits(lambda: grouped(*operands, z))
 
 
+def test_bits_of_images_for_every_number_of_threads():
+    rng = np.random.default_rng(0)
+    shapes = [(37, 32, 14, 14), (32, 32, 3, 3), (32,)]
+    operands = [rng.standard_normal(shape).astype("f") for shape in shapes]
+    assert_same_bits(lambda: filtered(*operands, pad=1))
+
+
 def test_on_vectors_of_256_bits():
     rng = np.random.default_rng(0)
     operands = [rng.standard_normal(shape).astype("f") for shape in IMAGES]
-    on_avx2(grouped, *operands, applies=lambda walk: walk.right.own)
+    on_avx2(grouped, *operands, applies=lambda walk: walk.overrun)

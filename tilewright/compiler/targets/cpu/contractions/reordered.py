@@ -1,0 +1,190 @@
+"""Images copied into the order in which register blocks are full, and results turned back from it.
+
+Groups of few filters whose channels lie side by side are computed along the lines of images:
+
+    y[n, h, w, g, o] = Σ_rsc k[g, o, r, s, c] · x[n, h + r, w + s, g, c]        o and c have four positions
+    x along h w [n, g, c, h, w] = x        t[n, g, o, h, w] = …        y[n, h, w, g, o] = t
+
+Vectors along the filters of a group would be full to a quarter, and its channels are too few to be read where
+they lie. Along the lines of an image vectors are full (`overrun`), if its operand lies so: of a copy they do.
+
+The other way round, one or two vectors of filters of images that lie along their lines:
+
+    y[n, o, h, w] = Σ_crs k[o, c, r, s] · x[n, c, h + r, w + s]        o has 16 or 32 positions
+    x along c [n, h, w, c] = x        t[n, h, w, o] = …        y[n, o, h, w] = t
+
+Vectors over the ends of lines would be full but for these ends, and each load of them lies across two lines
+of the cache; along the filters they are full, and one address serves the rows of a line (`even`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, evaluated
+from tilewright.compiler.phases import with_nodes, write_phases
+from tilewright.compiler.targets.cpu.contractions.reading.even import even_side
+from tilewright.compiler.targets.cpu.contractions.reading.overrun import overrun_side
+from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, ends_of, slid_along
+from tilewright.compiler.targets.cpu.contractions.staged import Turned, is_plain
+from tilewright.compiler.targets.cpu.layout import LEAST, MEDIUM, contiguous_strides
+from tilewright.compiler.targets.cpu.spelling import value_type
+from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import At, Node, Param, Read, Reduce, indexed
+
+WORTH = 2  # products of each element that is copied or turned, at least, where vectors are full to a half
+ACROSS = 1.2  # what vectors take that lie across lines of the cache, to those that do not
+COPIED = 1.5  # what an element takes that is copied or turned, in multiply-adds of a vector
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """What a contraction reads at computed positions, which its copy has along these axes last; and the axes
+    that its results have last until they are turned.
+    """
+
+    param: Param
+    node: At
+    last: tuple[str, ...]
+    results: tuple[str, ...]
+
+    @property
+    def buffer(self) -> Buffer:
+        axes = (*(axis for axis in self.param.axes if axis not in self.last), *self.last)
+        return Buffer(f"{self.param.name} along {' '.join(self.last)}", axes, self.param.dtype)
+
+    def kernel(self, of: str) -> Kernel:
+        """The kernel that makes the copy."""
+        outputs = (Output(self.buffer, Read(self.param.name, self.param.axes, self.param.dtype)),)
+        phases = write_phases(list(outputs), ())
+        return Kernel(f"{of}_{self.param.name}", self.buffer.axes, (), outputs, phases, inputs=(self.param,))
+
+    @property
+    def read(self) -> At:
+        """What the contraction reads, in the copy."""
+        buffer = self.buffer
+        places = dict(zip(self.node.along, self.node.positions, strict=True))
+        found = indexed(Read(buffer.name, buffer.axes, buffer.dtype), places)
+        assert isinstance(found, At)
+        return found
+
+    def strides(self, extents: Mapping[str, int]) -> dict[str, Sequence[int]]:
+        """Those of the copy."""
+        shape = tuple(extents[base(axis)] for axis in self.buffer.axes)
+        return {self.buffer.name: contiguous_strides(shape, self.param.dtype)}
+
+    def read_by(self, kernel: Kernel) -> Kernel:
+        """The kernel, reading the copy instead."""
+        buffer = self.buffer
+        param = Param(buffer.name, buffer.axes, buffer.dtype)
+        inputs = tuple(param if p == self.param else p for p in kernel.inputs)
+        return replace(with_nodes(kernel, {self.node: self.read}), inputs=inputs)
+
+    def turned(self, kernel: Kernel) -> Turned:
+        """What the contraction writes, along those axes."""
+        buffer = kernel.outputs[0].buffer
+        axes = (*(axis for axis in buffer.axes if axis not in self.results), *self.results)
+        return Turned(buffer, Buffer(f"{buffer.name} along {' '.join(self.results)}", axes, buffer.dtype))
+
+
+@dataclass(frozen=True)
+class _Images:
+    """A side of a contraction: windows of an operand, which is read nowhere else; its own positions, those of
+    the other side, where operands lie, and the lanes of a vector of sums.
+    """
+
+    kernel: Kernel
+    contraction: Contraction
+    param: Param
+    node: At
+    own: Sequence[str]
+    others: Sequence[str]
+    strides: Mapping[str, Sequence[int]]
+    extents: Mapping[str, int]
+    lanes: int
+
+    def count(self, *axes: str) -> int:
+        """How many positions there are along these axes."""
+        return math.prod(self.extents[base(axis)] for axis in axes)
+
+    @property
+    def copied(self) -> int:
+        """The elements that are copied and turned."""
+        return self.count(*self.param.axes) + self.count(*self.own, *self.others, *self.contraction.batch)
+
+
+def reordered(
+    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int], target: CpuTarget
+) -> Reordered | None:
+    """The operand of windows that is worth a copy in another order."""
+    c = kernel.contraction
+    if c is None or len(kernel.outputs) > 1:
+        return None
+    lanes = target.lanes(value_type(c.root.dtype).kind)
+    for node, own, others in both_sides(c):
+        if not is_plain(kernel, node, c):
+            continue
+        assert isinstance(node, At) and isinstance(node.arg, Read)
+        name = node.arg.param
+        param = next(p for p in kernel.tiles if p.name == name)
+        if node.arg.names != param.axes:
+            continue
+        images = _Images(kernel, c, param, node, own, others, strides, extents, lanes)
+        found = (_along_lines if images.count(*c.batch) > 1 else _along_channels)(images)
+        if found is not None:
+            return found
+    return None
+
+
+def _along_lines(images: _Images) -> Reordered | None:
+    """Whether filters fill a vector to half at most, which may run along the lines of a copy instead, and
+    there are many products for each element that is copied, there and back.
+    """
+    param, node, k = images.param, images.node, images.contraction.k
+    buffer = images.kernel.outputs[0].buffer
+    if {*buffer.axes[-1:]} & {*images.own} or {*param.axes[-1:]} & {*node.along}:
+        return None
+    slides = slid_along(node)
+    lines = tuple(axis for axis in param.axes if axis in node.along)
+    found = Reordered(param, node, lines, tuple(axis for axis in buffer.axes if axis in slides))
+    results = (*images.own, *images.others, *images.contraction.batch)
+    few = 2 * images.count(*images.others) <= WIDEST
+    if not few or images.count(*results, *k) < WORTH * images.copied:
+        return None
+    strides = found.strides(images.extents)
+    overrun = overrun_side(found.read, images.own, images.others, k, strides, images.extents)
+    return found if overrun is not None else None
+
+
+def _along_channels(images: _Images) -> Reordered | None:
+    """Whether vectors that run on over the ends of lines take longer than vectors of filters, copying and
+    turning included. What is read beside them must not lie along the lines.
+    """
+    kernel, node, own, others = images.kernel, images.node, images.own, images.others
+    k, extents = images.contraction.k, images.extents
+    channels = tuple(axis for axis in images.param.axes if axis in k and axis not in node.along)
+    ends = ends_of(node, extents)
+    if images.lanes < WIDEST or not {*kernel.outputs[0].buffer.axes[-1:]} & {*own} or ends is None:
+        return None
+    inside = not any(map(any, ends.values()))
+    if images.count(*channels) < (2 if inside else LEAST[MEDIUM]):
+        return None
+    beside = (n for n in evaluated(kernel.roots, Reduce) if _is_of(n, kernel))
+    overrun = overrun_side(node, own, others, k, images.strides, extents)
+    if overrun is None or any({*n.axes} & {*own} for n in beside):
+        return None
+    found = Reordered(images.param, node, channels, tuple(others))
+    even = even_side(found.read, own, others, k, found.strides(extents), extents, inside)
+    if even is None:
+        return None
+    gained = images.count(*own, *k) * (ACROSS * overrun.cost - even.cost)
+    return found if gained > COPIED * images.copied else None
+
+
+def _is_of(node: Node, kernel: Kernel) -> bool:
+    """Whether a node reads an operand of the kernel."""
+    read = node.arg if isinstance(node, At) else node
+    return isinstance(read, Read) and any(p.name == read.param for p in kernel.tiles)
