@@ -143,6 +143,7 @@ def test_a_filters_gradient_packs_nothing():
 CASES = [
     ((2, 3, 29, 5), (7, 3, 3, 5), PADDED),
     ((2, 4, 30, 9), (27, 3, 3, 9), PADDED),
+    ((2, 9, 9, 16), (16, 9, 9, 16), {"before": 4, "behind": 4}),  # one row is the whole middle
     *(
         pytest.param(*case, marks=pytest.mark.exhaustive)
         for case in (

@@ -14,6 +14,7 @@ of a line ends where the line does, and begins with rows that the one before has
 
 from __future__ import annotations
 
+import functools
 import math
 
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
@@ -121,8 +122,8 @@ class EvenRows:
         if not self.unproven:
             return self.products.run(right, run, places, start, self._following(first))
         edges = min(self.even.edges, MOST_EDGES, self.rows // 2)
-        middle = [self._is_inside(at(number)) for number in {edges, self.rows - 1 - edges}]
-        with b.if_(b.and_(*middle), [value.type for value in start]) as choice:
+        inside = [self._is_inside(at(number)) for number in {edges, self.rows - 1 - edges}]
+        with b.if_(functools.reduce(b.and_, inside), [value.type for value in start]) as choice:
             for number in (*range(edges), *range(self.rows - edges, self.rows)):
                 places[number] = b.select(self._is_inside(at(number)), places[number], self.addresses.zeros)
             choice.yield_(*self.products.run(right, run, places, start, self._following(first)))
