@@ -140,8 +140,8 @@ def reordered(
 
 
 def _along_lines(images: _Images) -> Reordered | None:
-    """Whether filters fill a vector to half at most, which may run along the lines of a copy instead, and
-    there are many products for each element that is copied, there and back.
+    """A copy along the lines, if filters fill a vector to half at most, vectors may run along the lines of
+    that instead, and there are many products for each element that is copied, there and back.
     """
     param, node, k = images.param, images.node, images.contraction.k
     buffer = images.kernel.outputs[0].buffer
@@ -160,8 +160,8 @@ def _along_lines(images: _Images) -> Reordered | None:
 
 
 def _along_channels(images: _Images) -> Reordered | None:
-    """Whether vectors that run on over the ends of lines take longer than vectors of filters, copying and
-    turning included. What is read beside them must not lie along the lines.
+    """A copy along the channels, if vectors that run on over the ends of lines take longer than vectors of
+    filters, copying and turning included. What is read beside them must not lie along the lines.
     """
     kernel, node, own, others = images.kernel, images.node, images.own, images.others
     k, extents = images.contraction.k, images.extents
