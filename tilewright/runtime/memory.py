@@ -66,7 +66,7 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     try:
         if size < POOLED_FROM or kind.hasobject:
             return _from_numpy(extents, kind, size)
-        return np.ndarray(extents, kind, _pool.bytes(size))
+        return np.ndarray(extents, kind, _pool.bytes(size, size_class(size)))
     except ValueError as error:
         raise ShapeError(f"there is no array of shape {extents} and dtype {kind}: {error}") from None
 
@@ -89,9 +89,14 @@ def scratch(size: int) -> np.ndarray:
 
 
 def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
-    """A way to make such arrays again and again: `empty` with its decisions taken, for small ones."""
-    if math.prod(shape) * dtype.itemsize >= POOLED_FROM or dtype.hasobject:
+    """A way to make such arrays again and again: `empty` with its decisions taken."""
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
         return lambda: empty(shape, dtype)
+    return _maker_of_small(shape, dtype) if size < POOLED_FROM else _maker_of_big(shape, dtype, size)
+
+
+def _maker_of_small(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
     numpy_empty = np.empty
 
     def small() -> np.ndarray:
@@ -103,6 +108,17 @@ def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
         return empty(shape, dtype)
 
     return small
+
+
+def _maker_of_big(shape: tuple[int, ...], dtype: np.dtype, size: int) -> Callable[[], np.ndarray]:
+    array, wanted = np.ndarray, size_class(size)
+
+    def big() -> np.ndarray:
+        if _fault is None and empty is _given_out:
+            return array(shape, dtype, _pool.bytes(size, wanted))
+        return empty(shape, dtype)
+
+    return big
 
 
 _given_out = empty
@@ -256,9 +272,10 @@ class _Pool:
         """In a forked child the thread that held the lock does not exist."""
         self._lock = threading.Lock()
 
-    def bytes(self, size: int) -> Any:
-        """A buffer of at least `size` bytes, whose death, and that of all its views, gives them back."""
-        wanted = size_class(size)
+    def bytes(self, size: int, wanted: int) -> Any:
+        """A buffer of at least `size` bytes, a block of the size class `wanted`: its death, and that of all its
+        views, gives them back.
+        """
         block = self._queued(wanted) if self._queue else None
         if block is None:
             block = self._take(wanted, size)
