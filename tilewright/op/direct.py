@@ -150,12 +150,12 @@ class DirectOp(Op):
         run = layout.run
         if run is None:
             run = layout.run = self.executable(layout.program).prepared(operands)
-        prepared = functools.partial(run, operands, scalars)
         if out is None and layout.is_plain:
             try:
                 return run(operands, scalars)
             except (TargetError, MemoryLimitError) as error:
                 raise outputs.named(self.name, error) from None
+        prepared = functools.partial(run, operands, scalars)
         return outputs.results(self.name, layout.program, prepared, (layout.shapes, layout.expected), out)
 
     # --- layouts ----------------------------------------------------------------------------------

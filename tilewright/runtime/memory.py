@@ -273,8 +273,8 @@ class _Pool:
         self._lock = threading.Lock()
 
     def bytes(self, size: int, wanted: int) -> Any:
-        """A buffer of at least `size` bytes, a block of the size class `wanted`: its death, and that of all its
-        views, gives them back.
+        """A buffer of `size` bytes in a block of the class `wanted`: when it and all its views die, they go
+        back.
         """
         block = self._queued(wanted) if self._queue else None
         if block is None:
