@@ -36,7 +36,7 @@ from tilewright.dsl.program import At, Node, Param, Read
 
 REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
 DEAR = 2  # to copy an element, or to turn a result, against packing one from two pieces
-SLICED = 4  # the same against packing any, if the second cache holds what belongs to one image
+SLICED = 3  # the same against packing any, if the second cache holds what belongs to one image
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tilewright.dsl.positions import everywhere
 from tilewright.dsl.program import At
 
 FEWEST = 8  # rows at one place, all of a register block's
-WORTH = 1 / 32  # of the taps along a line, at least, that are outside
+WORTH = 1 / 44  # of the taps along a line, at least, that are outside: images then lie apart, row by row
 COUNTED = 1 << 16  # positions of a line's taps, at most: where there are more, few are outside
 
 
