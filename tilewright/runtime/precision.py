@@ -49,10 +49,10 @@ def set_math_accuracy(accuracy: str) -> None:
     """Choose how later launches on the CPU compute elementary functions of float32.
 
     "exact" (at first): within 2 units of the last place, whatever the argument. "fast": those that are
-    computed in float64 for it (tan, the inverse trigonometric and the hyperbolic functions, erfc, powers) are
-    computed in float32, up to three times faster; the table of functions in docs/language.md says how far off
-    each may be then. Other functions, float64 and GPUs are not concerned; special values are the same. Raises
-    `ArgumentError` for another word.
+    computed in float64 for it (tan, sinh, cosh, the inverse trigonometric and hyperbolic functions, erfc,
+    powers) are computed in float32, up to three times faster; the table of functions in docs/language.md says
+    how far off each may be then. Other functions, float64 and GPUs are not concerned; special values are the
+    same. Raises `ArgumentError` for another word.
     """
     global _accuracy
     if accuracy not in ACCURACIES:

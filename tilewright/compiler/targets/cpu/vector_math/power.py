@@ -59,8 +59,8 @@ def _power_of_size_for_f32(b: Builder, size: Value, y: Value) -> Value:
 
 
 def _fast_power_of_size(b: Builder, size: Value, y: Value) -> Value:
-    """2^(y log2 size) in f32. The logarithm is a sum of two numbers, of which the fraction's own error stays:
-    2 |y| units of the last place of 1 at most.
+    """2^(y log2 size) in f32. The logarithm is a sum of two numbers: the error of the mantissa's own is left,
+    times y.
     """
     form = format_of(size)
     tiny, lifted, power = lift_subnormal(b, size)
