@@ -82,8 +82,8 @@ FAST_ULP: dict[str, FastAccuracy] = {
     "erfc": FastAccuracy(2.50),
     "pow": FastAccuracy(1.00, "times 1 + |exponent|"),
 }
-"""Of functions that are computed otherwise where `set_math_accuracy("fast")` was said: one in 61 of the 2^32
-arguments, or some millions of pairs."""
+"""Of functions that are computed otherwise where `set_math_accuracy("fast")` was said, over all 2^32
+arguments or some millions of pairs."""
 
 EXPANDED_ULP: dict[str, Accuracy] = {
     "logaddexp": Accuracy(1.10, 1.20, note="relative to max(|result|, 1)"),
