@@ -418,7 +418,7 @@ def _at_accuracy(
 class Prepared:
     """An executable for operands that lie as certain ones do, which are not looked at again."""
 
-    __slots__ = ("_executable", "_inside", "_made_for", "_outside", "_recipe", "_recipes")
+    __slots__ = ("_executable", "_inside", "_latest", "_outside", "_recipes")
 
     def __init__(
         self,
@@ -430,8 +430,7 @@ class Prepared:
         self._inside = [operand.shape for operand in operands]
         self._outside = outside
         self._recipes: dict[tuple[Choices, bool], Recipe] = {}
-        self._recipe: Recipe | None = None  # for fresh results
-        self._made_for: Choices | None = None
+        self._latest: tuple[Choices, Recipe] | None = None  # for fresh results; threads see both or none
 
     def __call__(
         self, operands: Sequence[np.ndarray], scalars: Scalars = NOTHING, out: Out | None = None
@@ -439,12 +438,12 @@ class Prepared:
         now = choices()
         if out is not None:
             return self._found(now, operands, False).run_into(operands, scalars, out)
-        recipe = self._recipe
-        if recipe is None or self._made_for != now:
+        latest = self._latest
+        if latest is None or latest[0] != now:
             recipe = self._found(now, operands, True)
-            recipe = self._recipe = recipe if self._outside is None else recipe.shaped(self._outside)
-            self._made_for = now
-        return recipe.run(operands, scalars)
+            latest = now, recipe if self._outside is None else recipe.shaped(self._outside)
+            self._latest = latest
+        return latest[1].run(operands, scalars)
 
     def repeated(self, operands: Sequence[np.ndarray], out: Out) -> Callable[..., None] | None:
         """The same call again, on these operands or others like them that lie elsewhere."""
