@@ -73,6 +73,8 @@ BENCHES = [
         *convolution(64, 56, 256, 1, last),
         *convolution(64, 56, 128, 3, last, padding=1, stride=2),
         *convolution(64, 56, 64, 3, last, padding=1, groups=4),
+        *convolution(128, 56, 128, 3, last, padding=1, groups=32),
+        *convolution(128, 28, 128, 3, last, padding=1, stride=2, groups=16),
         *convolution(512, 7, 512, 3, last, padding=1),
         *convolution(256, 28, 512, 1, last, stride=2),
         *convolution(64, 28, 64, 5, last, padding=2),

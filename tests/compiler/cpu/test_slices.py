@@ -59,10 +59,10 @@ def lines(x: tw.Tile["n c t"], k: tw.Tile["o c r"]):
 CASES = [
     (scaled, ((6, 32, 7, 9), (48, 32, 3, 3), (6, 48, 7, 9))),
     (numbered, ((9, 32, 7, 9), (48, 32, 3, 3))),
-    (grouped, ((8, 2, 32, 5, 5), (2, 40, 32, 1, 3))),
-    (neighbours, ((15, 32, 7, 7), (33, 32, 3, 3))),
+    (grouped, ((16, 2, 32, 5, 5), (2, 40, 32, 1, 3))),
+    (neighbours, ((16, 32, 7, 7), (33, 32, 3, 3))),
     (lines, ((50, 32, 15), (40, 32, 5))),
-    (conv2d, ((14, 32, 7, 7), (35, 32, 3, 3))),
+    (conv2d, ((16, 32, 7, 7), (35, 32, 3, 3))),
     (channels_last, ((48, 13, 13, 3), (20, 3, 3, 3))),
 ]
 IDS = [op.name for op, _ in CASES]
@@ -125,6 +125,12 @@ def test_three_kernels_take_one_image_after_the_other():
     (step,) = sliced_steps(program, arrays)
     assert step.slicing.axis == "n" and step.slicing.length * step.slicing.count == 6
     assert [s.compiled.kernel.kind for s in step.steps] == ["pointwise", "contraction", "pointwise"]
+
+
+@pytest.mark.parametrize(("images", "length"), [(32, 8), (24, 8), (18, 9), (11, None)])
+def test_images_that_leave_their_operand_together_stay_so(images: int, length: int | None):
+    program, arrays = drawn(conv2d, ((images, 32, 7, 7), (35, 32, 3, 3)), pad=1)
+    assert [step.slicing.length for step in sliced_steps(program, arrays)] == [length] * (length is not None)
 
 
 def test_what_waits_between_the_kernels_has_no_memory_of_its_own():

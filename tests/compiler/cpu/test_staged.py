@@ -83,6 +83,16 @@ def test_images_that_the_second_cache_holds_are_worth_one():
     assert len(kernels_for(np.zeros((2, 64, 128, 128), "f4"), k, pad=1)) == 1
 
 
+def test_images_whose_borders_are_passed_over_together_are_worth_one():
+    x, k = drawn(16, 128, 28, 28), drawn(128, 128, 3, 3)
+    assert [c.kernel.outputs[0].buffer.name for c in kernels_for(x, k, pad=1)] == [
+        "x along c",
+        "y along o",
+        "y",
+    ]
+    assert len(kernels_for(x[:7], k, pad=1)) == 1
+
+
 def test_others_are_not():
     long_lines = np.zeros((2, 32, 6, 60), "f4")
     few_channels = np.zeros((2, 8, 7, 7), "f4")

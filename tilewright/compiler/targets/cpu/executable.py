@@ -20,9 +20,11 @@ from tilewright.compiler.placed import placed, written_in_place
 from tilewright.compiler.plain_reads import with_plain_reads
 from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
+from tilewright.compiler.targets.cpu.contractions.grouped import OfTaps, grouped, of_taps
 from tilewright.compiler.targets.cpu.contractions.padded import padded
-from tilewright.compiler.targets.cpu.contractions.reordered import reordered
+from tilewright.compiler.targets.cpu.contractions.reordered import Reordered, reordered
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.emit import emit, is_plain
 from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, layout_of, normal_strides
 from tilewright.compiler.targets.cpu.objects import compiled_kernel, compiled_slice_loop, locks
@@ -152,7 +154,7 @@ class CpuExecutable:
         whole = in_one_chunk(self.plan, extents)
         if whole is not self.plan:
             return self._of(whole)._new_recipe(operands, extents, fresh)
-        in_place, inside = self._in_place(extents)
+        in_place, inside = self._in_place(operands, extents)
         inside = {**unmoved(self.plan, extents), **inside}
         places = self._places(operands, extents, inside)
         steps = self._steps(places, extents, inside, in_place, fresh)
@@ -174,17 +176,20 @@ class CpuExecutable:
             plain_entry(steps, len(operands), made),
         )
 
-    def _in_place(self, extents: Mapping[str, int]) -> tuple[dict[str, Kernel], dict[str, str]]:
+    def _in_place(
+        self, operands: Sequence[np.ndarray], extents: Mapping[str, int]
+    ) -> tuple[dict[str, Kernel], dict[str, str]]:
         """Kernels of windows that write what they compute where it belongs, by the names of those that do
         not; and what these write, and the results that it belongs to.
         """
         found = placed(self.plan, extents)
+        places = self._places(operands, extents, {})
         kernels: dict[str, Kernel] = {}
         inside: dict[str, str] = {}
         for kernel in self.plan.kernels if found else ():
             changed = written_in_place(kernel, found)
             changed = as_window(changed, extents) if changed is not kernel else None
-            if changed is not None:
+            if changed is not None and not self._is_grouped(kernel, places, extents):
                 kernels[kernel.name] = changed
                 names = (output.buffer.name for output in kernel.outputs)
                 inside |= {name: found[name].buffer.name for name in names if name in found}
@@ -218,8 +223,8 @@ class CpuExecutable:
                 continue
             kernel = in_place.get(kernel.name, kernel)
             kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
-            kernel = of_small_groups(reshaped(kernel, extents), extents)
-            kernel = with_plain_reads(kernel, extents)
+            kernel = with_plain_reads(reshaped(kernel, extents), extents)
+            kernel, order, taps = self._of_groups(kernel, places, extents)
             chunked = cut(kernel, places.strides, extents)
             if chunked is not None:
                 extents[chunked.axis] = chunk_extent(chunked.axis, extents)
@@ -231,14 +236,15 @@ class CpuExecutable:
             kernel, group = self._with_zeros(kernel, n, places, extents)
             turn = None
             if not group:
-                kernel, group, turn = self._reordered(kernel, n, places, extents)
-            copies = staged(kernel, places.strides, extents) or along_rows(kernel, places.strides, extents)
+                kernel, group, turn = self._reordered(kernel, order, n, places, extents)
+            copies = taps.copies if taps else staged(kernel, places.strides, extents)
+            copies = copies or along_rows(kernel, places.strides, extents)
             for copy in copies:
                 name = copy.buffer.name
                 if name not in places.number:  # else an earlier kernel reads it too
                     places.add_buffer(copy.buffer, extents)
                     group.append(Planned(copy.kernel(kernel.name), f"{n}: {name}", places))
-            turn = turn or turned(kernel, copies, places.strides, extents)
+            turn = turn or (taps.turned if taps else turned(kernel, copies, places.strides, extents))
             if turn is not None and turn.buffer.name not in inside:
                 kernel = turn.written_by(kernel)
                 waiting.append(turn)
@@ -246,11 +252,27 @@ class CpuExecutable:
             own = functools.reduce(
                 lambda p, c: p.instead(c.param.name, c.buffer.name, c.order), copies, places
             )
+            kernel = grouped(kernel, own.strides, extents, self.target)
             group.append(Planned(kernel, f"{n}: {kernel.outputs[0].buffer.axes}", own))
             if turn in waiting and turn.buffer in self.plan.results:
                 group.append(Planned(turn.kernel(kernel.name), f"{n}: turned", places))
             steps += self._group(group, extents, fresh)
         return steps
+
+    def _is_grouped(self, kernel: Kernel, places: Places, extents: Mapping[str, int]) -> bool:
+        return grouped(kernel, places.strides, extents, self.target) is not kernel
+
+    def _of_groups(
+        self, kernel: Kernel, places: Places, extents: Mapping[str, int]
+    ) -> tuple[Kernel, Reordered | None, OfTaps | None]:
+        """Copies by which vectors are full of several groups, unless operands lie so. A kernel without any is
+        one of rows.
+        """
+        if self._is_grouped(kernel, places, extents):
+            return kernel, None, None
+        order = reordered(kernel, places.strides, extents, self.target)
+        taps = of_taps(kernel, places.strides, extents, self.target)
+        return of_small_groups(kernel, extents) if order is taps is None else kernel, order, taps
 
     def _with_zeros(
         self, kernel: Kernel, position: int, places: Places, extents: dict[str, int]
@@ -268,12 +290,11 @@ class CpuExecutable:
         return wide.read_by(kernel), [copy]
 
     def _reordered(
-        self, kernel: Kernel, position: int, places: Places, extents: dict[str, int]
+        self, kernel: Kernel, copy: Reordered | None, position: int, places: Places, extents: dict[str, int]
     ) -> tuple[Kernel, list[Planned], Turned | None]:
-        """The kernel, reading a copy in another order where that pays, the one that makes it, and its result
-        before that is turned.
+        """The kernel, reading the copy if there is one, the kernel that makes that, and the kernel's result
+        before it is turned.
         """
-        copy = reordered(kernel, places.strides, extents, self.target)
         if copy is None:
             return kernel, [], None
         name = copy.buffer.name
@@ -287,7 +308,8 @@ class CpuExecutable:
         self, group: Sequence[Planned], extents: Mapping[str, int], fresh: bool
     ) -> list[Step | Sliced]:
         """The steps of kernels that follow each other, slice by slice where that pays."""
-        cut = slicing(group, extents)
+        together = {axis for planned in group for axis in self._together(planned, extents)}
+        cut = slicing(group, extents, together)
         if cut is not None and self._keeps_order(group, cut, extents):
             parts = [planned for planned in group if planned.writes_along(cut.axis)]
             workers = max(workers_for(planned.kernel, extents) for planned in parts)
@@ -324,11 +346,21 @@ class CpuExecutable:
         return True
 
     def _order(self, planned: Planned, extents: Mapping[str, int]) -> tuple[object, ...]:
+        call, layout, schedule = self._chosen(planned, extents)
+        return order_of_sums(call.kernel, schedule, layout, call.extents)
+
+    def _together(self, planned: Planned, extents: Mapping[str, int]) -> tuple[str, ...]:
+        """The axes along which the rows of a contraction leave their operand together."""
+        if planned.kernel.contraction is None:
+            return ()
+        call, layout, schedule = self._chosen(planned, extents)
+        return Walk.of(call.kernel, schedule, layout).together
+
+    def _chosen(self, planned: Planned, extents: Mapping[str, int]) -> tuple[Call, Layout, Schedule]:
         places = planned.places
         call = joined(Call(planned.kernel, places.shapes, places.strides, extents))
         layout = layout_of(call.kernel, call.shapes, call.strides, call.extents)
-        schedule = self.choose(call.kernel, layout, self.target, False)
-        return order_of_sums(call.kernel, schedule, layout, call.extents)
+        return call, layout, self.choose(call.kernel, layout, self.target, False)
 
     def _memory_for(self, turn: Turned) -> str | None:
         """The buffer in whose memory a turned one lies: that of an intermediate, which all readers turn."""

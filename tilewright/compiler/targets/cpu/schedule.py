@@ -322,6 +322,8 @@ def _contraction_lane_axis(contraction: Contraction, last: str, layout: Layout) 
     (other, others), (side, own) = sides if last not in contraction.m else sides[::-1]
     summed = summed_order(contraction.k, (other, side), layout)[-1]
     dtype = contraction.root.dtype
+    if other in layout.sides.grouped:
+        return layout.moving(own)[-1]
     if side in layout.sides.overrun or side in layout.sides.tapped:
         return layout.moving(own)[-1]
     if layout.sides.crossed:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tilewright.compiler.nest import Kernel, Output
+from tilewright.compiler.targets.cpu.contractions.reading.borders import FEWEST
 from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.frame import THREADS, WORKSPACE, WORKSPACE_BYTES
@@ -83,10 +84,13 @@ class Slicing:
         return -(-self.count // workers) * workers <= UNEVEN * self.count
 
 
-def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | None:
+def slicing(
+    group: Sequence[Planned], extents: Mapping[str, int], together: Collection[str] = ()
+) -> Slicing | None:
     """How kernels that follow each other are cut, if the second cache does not hold all that they read and
     write, but what waits between them in a slice: into slices of which it holds everything, or of one
-    position. Those that do not write along the axis come first, and are not cut.
+    position; along an axis whose rows leave an operand `together`, of as many as that takes. Those that do
+    not write along the axis come first, and are not cut.
     """
     axis = next((a for a in group[-1].kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
     cut = [planned for planned in group if axis is not None and planned.writes_along(axis)]
@@ -98,10 +102,11 @@ def slicing(group: Sequence[Planned], extents: Mapping[str, int]) -> Slicing | N
     whole, room = extents[axis], caches().l2
     if rest + along <= room or waiting > room * whole:
         return None
-    fitting = [n for n in range(1, whole) if whole % n == 0 and rest + n * along / whole <= room]
-    if not fitting and rest > AGAIN * waiting / whole:
+    lengths = [n for n in range(FEWEST if axis in together else 1, whole) if whole % n == 0]
+    fitting = [n for n in lengths if rest + n * along / whole <= room]
+    if not lengths or (not fitting and rest > AGAIN * waiting * lengths[0] / whole):
         return None
-    length = max(fitting, default=1)
+    length = max(fitting, default=lengths[0])
     return Slicing(axis, length, whole // length)
 
 

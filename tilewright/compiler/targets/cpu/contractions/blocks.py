@@ -14,7 +14,7 @@ The side that owns the lane axis is the right one (the sides are swapped if need
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
 panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`, how it
 is read where it lies in `direct` and `even` (rows), `lines`, `overrun` and `tapped` (columns) and
-`inner_products` (both, with vectors along the sums). `multiply` makes the sums of a register block of that,
+`inner_products` (both, with vectors along the sums), and how vectors are those of several groups in `grouped`. `multiply` makes the sums of a register block of that,
 `products` has the innermost loops, and `finish` stores what is finished. `walk` says which of all that is
 done and in which order sums go, `sizes` how large blocks and chunks are.
 """
@@ -43,6 +43,7 @@ from tilewright.compiler.targets.cpu.contractions.multiply import multiplied
 from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Packing, Range, square_of
 from tilewright.compiler.targets.cpu.contractions.products import Products
+from tilewright.compiler.targets.cpu.contractions.reading.tapped import Beside
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, LINE, MARGIN
 from tilewright.compiler.targets.cpu.contractions.sums import Sums
 from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
@@ -110,6 +111,11 @@ class Blocks:
         half.sums = replace(self.sums, columns=1)
         return half
 
+    @property
+    def beside(self) -> Beside | None:
+        """How rows are read beside tapped columns of several groups."""
+        return self.walk.tapped.beside if self.walk.tapped else None
+
     def _divide(self, workspace: Value) -> None:
         """The workspace: coordinates of rows, zeros, right panels, left panels or addresses, waiting sums."""
         b = self.b
@@ -133,11 +139,12 @@ class Blocks:
         row_bytes = b.mul(b.add(self.block_k, MARGIN), self.size)
         if self.walk.even:
             side, even = self.walk.left, self.walk.even
-            self.even = EvenRows(b, self.top, side, even, runs, self.products, at, count)
+            grouped = self.walk.grouped
+            self.even = EvenRows(b, self.top, side, even, runs, self.products, at, count, grouped)
             self.m = self.even.size()
             row_bytes = b.constant(0, I64)
             at = self._after(at, b.mul(count, ADDRESS * len(runs.outer)))
-            at = self._after(at, b.mul(b.add(runs.span, 8), self.size))
+            at = self._after(at, b.mul(b.add(runs.span, 8 + self.lanes), self.size))
         elif self.walk.direct:
             self.direct = Addresses(b, self.walk.left.node, runs, self.rows, self.size, at)
             self.direct.clear()
@@ -183,7 +190,7 @@ class Blocks:
             right = self.live.others
         elif self.live:
             left = self.live.others
-        if self.tapped and self.tapped.left:
+        if self.tapped and self.tapped.left and not self.beside:
             left = self.tapped.others = Finite(self.b, self.packed, self.lanes)
         packed = not (self.inner or self.overrun or self.tapped or self.walk.in_lines)
         addresses = self.even.addresses if self.even else self.direct
@@ -275,6 +282,8 @@ class Blocks:
     def _note_rows(self, scope: Scope, rows: Range, k: Range) -> None:
         """Where rows are, and what they are if they are packed."""
         self.places.note(*rows, self.rows)
+        if self.beside:
+            return
         if self.direct:
             self._note_addresses(self.direct, scope, rows, k)
         else:
@@ -362,6 +371,8 @@ class Blocks:
             return
         if self.tapped:
             finish, panel = Finish(self, scope, here[0], here[1], rows), self.tapped.panel(scope, here[0])
+            if self.beside:
+                scope = self._of_group(scope, self.beside.groups, here[0])
             self._register_blocks(scope, finish, b.constant(0, I64), panel, (origin[0], place), rows, k)
             return
         if self.overrun:
@@ -375,7 +386,13 @@ class Blocks:
             self._inner_products(self.inner, self.direct, scope, finish, (origin[0], place), rows, here, k)
         else:
             right = Lines(panel, self.pack_right.line, near=True)
+            if self.walk.grouped:
+                scope = self._of_group(scope, self.walk.grouped.groups, here[0])
             self._register_blocks(scope, finish, number, right, (origin[0], place), rows, k)
+
+    def _of_group(self, scope: Scope, groups: str, column: Value) -> Scope:
+        """The scope of rows beside columns of several groups: it is at the first of them."""
+        return scope.child({groups: self.right.decode(column)[groups]})
 
     def _over_lines(
         self,

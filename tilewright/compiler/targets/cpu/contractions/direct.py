@@ -73,7 +73,17 @@ def in_words(node: Node, summed: str, layout: Layout) -> Read | None:
 class Addresses:
     """Writes the table of a chunk's rows, and reads it."""
 
-    def __init__(self, b: Builder, node: Node, summed: Group, rows: int, size: int, zeros: Value):
+    def __init__(
+        self,
+        b: Builder,
+        node: Node,
+        summed: Group,
+        rows: int,
+        size: int,
+        zeros: Value,
+        count: Value | None = None,
+    ):
+        """`count`: of the zeros, if a row is read further than its run goes."""
         assert isinstance(node, (Read, At))
         self.b = b
         self.node = node
@@ -82,6 +92,7 @@ class Addresses:
         self.rows = rows
         self.size = size
         self.zeros = zeros
+        self.zero_bytes = b.mul(b.add(summed.span, 1) if count is None else count, size)
 
     @property
     def is_inside(self) -> bool:
@@ -96,7 +107,7 @@ class Addresses:
         if self.is_inside:
             return
         zero = b.constant(0, I64)
-        with b.loop(0, b.mul(b.add(self.summed.span, 1), self.size), 8) as loop:
+        with b.loop(0, self.zero_bytes, 8) as loop:
             b.store(zero, b.offset(self.zeros, loop.index))
 
     def note(self, scope: Scope, table: Value, panel: Value, places: Coordinates, k: Range) -> None:

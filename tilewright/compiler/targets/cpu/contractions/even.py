@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
@@ -30,8 +31,10 @@ from tilewright.compiler.targets.cpu.contractions.groups import (
 )
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
+from tilewright.compiler.targets.cpu.contractions.picked import Picked
 from tilewright.compiler.targets.cpu.contractions.products import Products, Starts
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even
+from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
 from tilewright.compiler.targets.cpu.scope import Lanes, Scope
 from tilewright.dsl.program import At
@@ -54,10 +57,12 @@ class EvenRows:
         products: Products,
         table: Value,
         runs: Value,
+        grouped: Grouped | None = None,
     ):
         assert isinstance(side.node, At)
         self.b = b
         self.node = side.node
+        self.grouped = grouped
         self.lines = Group(b, scope, side.own, scope.layout, even.axes)
         self.summed = summed
         self.products = products
@@ -68,7 +73,8 @@ class EvenRows:
         outer = Group(b, scope, summed.outer, scope.layout)
         self.runs = Noted(b, outer, table, runs)
         zeros = b.offset(table, b.mul(runs, ADDRESS * len(summed.outer)))
-        self.addresses = Addresses(b, side.node, summed, rows, size, zeros)
+        zero_elements = None if grouped is None else b.constant(products.lanes, I64)
+        self.addresses = Addresses(b, side.node, summed, rows, size, zeros, zero_elements)
         self.addresses.clear()
         self.line = b.alloca(ADDRESS * rows)
         proven = scope.layout.inside.get(side.node, frozenset())
@@ -111,6 +117,7 @@ class EvenRows:
     ) -> list[Value]:
         """The sums of the register block with this number of a row after a run."""
         block = self.block(row)
+        products = self._products(scope)
         here = {**self._coordinates(run.number, k), **self.summed.inner(run.first)}
         b = self.b
 
@@ -120,17 +127,28 @@ class EvenRows:
         first = at(0)
         places = self._evenly(first)
         if not self.unproven:
-            return self.products.run(right, run, places, start, self._following(first))
+            return products.run(right, run, places, start, self._following(first))
         edges = min(self.even.edges, MOST_EDGES, self.rows // 2)
         inside = [self._is_inside(at(number)) for number in {edges, self.rows - 1 - edges}]
         with b.if_(functools.reduce(b.and_, inside), [value.type for value in start]) as choice:
             for number in (*range(edges), *range(self.rows - edges, self.rows)):
                 places[number] = b.select(self._is_inside(at(number)), places[number], self.addresses.zeros)
-            choice.yield_(*self.products.run(right, run, places, start, self._following(first)))
+            choice.yield_(*products.run(right, run, places, start, self._following(first)))
             choice.otherwise()
             places = self._each_apart(scope, block, here)
-            choice.yield_(*self.products.run(right, self._passed_over(run), places, start))
+            choice.yield_(*products.run(right, self._passed_over(run), places, start))
         return choice.results
+
+    def _products(self, scope: Scope) -> Products:
+        """What multiplies rows with columns; of several groups, those from one on."""
+        b, grouped = self.b, self.grouped
+        if grouped is None:
+            return self.products
+        left = None
+        if not grouped.whole:
+            left = b.sub(scope.extent(grouped.groups), scalar(scope.coordinates[grouped.groups]))
+        channels = Picked.of(b, grouped.filters, grouped.channels, self.products.lanes, left)
+        return replace(self.products, channels=channels)
 
     def look_along(self, scope: Scope, finite: Finite, rows: Range, k: Range) -> None:
         """Find out whether these rows are finite."""

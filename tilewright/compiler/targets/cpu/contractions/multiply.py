@@ -19,9 +19,11 @@ from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.live import Runs
 from tilewright.compiler.targets.cpu.contractions.overrun import OverrunColumns
 from tilewright.compiler.targets.cpu.contractions.panels import Range
+from tilewright.compiler.targets.cpu.contractions.picked import Picked
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
 from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
 from tilewright.compiler.targets.cpu.scope import Scope
+from tilewright.dsl.program import At, Read
 
 if TYPE_CHECKING:
     from tilewright.compiler.targets.cpu.contractions.blocks import Blocks
@@ -42,7 +44,7 @@ def multiplied(
     panel = blocks.number(row, rows)
     if blocks.tapped:
         assert isinstance(lines, Panel)
-        return _tapped(blocks, blocks.tapped, panel, lines, k, start)
+        return _tapped(blocks, blocks.tapped, scope, panel, lines, k, start)
     assert isinstance(lines, Lines)
     if blocks.overrun:
         return _over_lines(blocks, blocks.overrun, panel, lines, k, start)
@@ -167,15 +169,33 @@ def _over_lines(
 
 
 def _tapped(
-    blocks: Blocks, tapped: TappedColumns, panel: Value, right: Panel, k: Range, start: list[Value]
+    blocks: Blocks,
+    tapped: TappedColumns,
+    scope: Scope,
+    panel: Value,
+    right: Panel,
+    k: Range,
+    start: list[Value],
 ) -> list[Value]:
-    """One panel of columns that lie along channels, and of rows that are packed."""
+    """One panel of columns that lie along channels, and of rows that are packed, or filters of its groups."""
+    beside = blocks.beside
     products = replace(blocks.products, apart=blocks.rows)
+    if beside:
+        filters = Picked.of(blocks.b, beside.channels, beside.filters, blocks.lanes)
+        products = replace(blocks.products, apart=beside.step, filters=filters)
     with blocks.b.loop(*blocks.runs.run_numbers(*k), 1, start) as turns:
         run = blocks.runs.run(turns.index, *k)
-        rows = _packed_rows(blocks, panel, run, k)
+        rows = [_first_filter(blocks, scope, run)] if beside else _packed_rows(blocks, panel, run, k)
         turns.yield_(*tapped.multiply(products, right, rows, run, turns.carried))
     return turns.results
+
+
+def _first_filter(blocks: Blocks, scope: Scope, run: Run) -> Value:
+    """Where the first filter of a group is read when a run begins."""
+    node = blocks.walk.left.node
+    assert isinstance(node, Read | At)
+    first = dict.fromkeys(blocks.left.axes, blocks.b.constant(0, I64))
+    return scope.child({**first, **run.coordinates, **blocks.runs.inner(run.first)}).start_of(node)[0]
 
 
 def _packed_rows(blocks: Blocks, panel: Value, run: Run, k: Range) -> list[Value]:

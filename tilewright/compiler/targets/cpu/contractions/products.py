@@ -14,6 +14,7 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import TOGETHER, 
 from tilewright.compiler.targets.cpu.contractions.groups import Run
 from tilewright.compiler.targets.cpu.contractions.lines import Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range
+from tilewright.compiler.targets.cpu.contractions.picked import Picked
 from tilewright.compiler.targets.cpu.contractions.sizes import LINE
 
 Starts = Callable[[Value, int], list[Value]]  # where some rows begin: the number of the first, how many
@@ -27,7 +28,8 @@ class Products:
 
     packed: the type of elements as they are multiplied, words of two numbers for a `dot_product` of that
     kind. total: that of sums. apart: elements from one summed position of a row to the next. span: summed
-    positions of a run, if known.
+    positions of a run, if known. channels, filters: how elements of rows
+    differ from lane to lane, if they do: those of a run, or of one summed position.
     """
 
     b: Builder
@@ -39,6 +41,8 @@ class Products:
     dot_product: str | None
     apart: int
     span: int | None
+    channels: Picked | None = None
+    filters: Picked | None = None
 
     @property
     def written_out(self) -> bool:
@@ -59,6 +63,9 @@ class Products:
         b = self.b
         right = right.behind(b, run.offset)
         if self.written_out:
+            if following is not None and self.channels:
+                for start in following(b.constant(0, I64), self.rows):
+                    b.prefetch(start)
             return self._steps(places, right, b.constant(0, I64), self.steps, sums)
         count = b.shr(run.count, TOGETHER.bit_length() - 1, signed=False) if self.dot_product else run.count
         whole = b.and_(count, -STEPS)
@@ -75,6 +82,8 @@ class Products:
         """
         b = self.b
         columns = right.vectors(b, k, self.columns, self.packed.vector(self.lanes))
+        if self.filters:
+            return self._filters(self.filters, rows[0], columns, sums)
         results = []
         for row, place in enumerate(rows):
             value = b.load(place, stored or self.packed)
@@ -104,12 +113,38 @@ class Products:
         self, places: list[Value], right: Lines, first: Value, count: int, sums: list[Value]
     ) -> list[Value]:
         """So many summed positions from the first on."""
+        if self.channels:
+            return self._channels(self.channels, places, right, sums)
         b = self.b
         for number in range(count):
             at = b.add(first, number)
             along = b.mul(at, self.apart * self.packed.bytes)
             sums = self.step([b.offset(place, along) for place in places], right, at, sums)
         return sums
+
+    def _channels(self, picked: Picked, places: list[Value], right: Lines, sums: list[Value]) -> list[Value]:
+        """All channels of a group: those of several groups are read at once, row by row."""
+        b, vector = self.b, self.packed.vector(self.lanes)
+        channels = [b.constant(number, I64) for number in range(picked.elements)]
+        lines = picked.in_turns(b, [right.vectors(b, k, self.columns, vector)[0] for k in channels])
+        results: list[Value] = []
+        for place, total in zip(places, sums, strict=True):
+            for value, line in zip(picked.all(b, picked.read(b, place, vector)), lines, strict=True):
+                total = self._multiply_add(value, line, total)
+            results.append(total)
+        return results
+
+    def _filters(self, picked: Picked, place: Value, columns: list[Value], sums: list[Value]) -> list[Value]:
+        """All filters of a group: those of several groups are read at once, a vector for each of columns."""
+        b, vector = self.b, self.packed.vector(self.lanes)
+        results = list(sums)
+        apart = self.lanes // picked.each * picked.elements * vector.bytes
+        for column, other in enumerate(columns):
+            found = picked.read(b, b.offset(place, column * apart), vector)
+            for row in range(self.rows):
+                at = row * self.columns + column
+                results[at] = self._multiply_add(picked.one(b, found, row), other, sums[at])
+        return results
 
     def _half_word(self, places: list[Value], right: Lines, count: Value, sums: list[Value]) -> list[Value]:
         """The last summed position, if it has a word of its own."""

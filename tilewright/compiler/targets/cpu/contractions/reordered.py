@@ -2,11 +2,14 @@
 
 Groups of few filters whose channels lie side by side are computed along the lines of images:
 
-    y[n, h, w, g, o] = Σ_rsc k[g, o, r, s, c] · x[n, h + r, w + s, g, c]        o and c have four positions
+    y[n, h, w, g, o] = Σ_rsc k[g, o, r, s, c] · x[n, h + r, w + s, g, c]        o and c have six positions
     x along h w [n, g, c, h, w] = x        t[n, g, o, h, w] = …        y[n, h, w, g, o] = t
 
-Vectors along the filters of a group would be full to a quarter, and its channels are too few to be read where
+Vectors along the filters of a group would be full to a third, and its channels are too few to be read where
 they lie. Along the lines of an image vectors are full (`overrun`), if its operand lies so: of a copy they do.
+
+Where filters of several groups fill a vector (`grouped`), images that lie along their lines are copied along
+the channels of all groups, if their windows step over elements of a line.
 
 The other way round, one or two vectors of filters of images that lie along their lines:
 
@@ -26,12 +29,18 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, evaluated
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.reading.even import even_side
+from tilewright.compiler.targets.cpu.contractions.reading.grouped import grouped_side
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import overrun_side
-from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, ends_of, slid_along
+from tilewright.compiler.targets.cpu.contractions.reading.steps import (
+    both_sides,
+    ends_of,
+    slid_along,
+    sums_for_taps,
+)
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, is_plain
 from tilewright.compiler.targets.cpu.layout import LEAST, MEDIUM, contiguous_strides
 from tilewright.compiler.targets.cpu.spelling import value_type
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget
+from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget, caches
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read, Reduce, indexed
 
@@ -133,10 +142,39 @@ def reordered(
         if node.arg.names != param.axes:
             continue
         images = _Images(kernel, c, param, node, own, others, strides, extents, lanes)
-        found = (_along_lines if images.count(*c.batch) > 1 else _along_channels)(images)
+        found = (_of_groups if images.count(*c.batch) > 1 else _along_channels)(images)
         if found is not None:
             return found
     return None
+
+
+def _of_groups(images: _Images) -> Reordered | None:
+    """A copy along the channels of all groups, or along the lines."""
+    return _along_groups(images) or _along_lines(images)
+
+
+def _along_groups(images: _Images) -> Reordered | None:
+    """A copy along the channels of all groups, if the filters of several share a vector with that, the second
+    cache holds an image of it, and vectors cannot run over the ends of lines.
+    """
+    c, param, extents, own = images.contraction, images.param, images.extents, images.own
+    groups = [axis for axis in c.batch if extents[base(axis)] > 1]
+    channels = [axis for axis in c.k if axis in param.axes and axis not in images.node.along]
+    lines = {*images.kernel.outputs[0].buffer.axes[-1:]} & {*own} & slid_along(images.node)
+    if sums_for_taps(images.node, own, c.k, extents):
+        return None
+    if images.lanes != WIDEST or not lines or len(groups) != 1 or len(channels) != 1:
+        return None
+    (group,) = groups
+    first = next(axis for axis in images.kernel.outputs[0].buffer.axes if extents[base(axis)] > 1)
+    one = images.count(*param.axes) // (extents[base(first)] if first in param.axes else 1)
+    far = one * param.dtype.itemsize > caches().l2
+    if far or overrun_side(images.node, own, images.others, c.k, images.strides, extents) is not None:
+        return None
+    found = Reordered(param, images.node, (group, *channels), (group, *images.others))
+    lying = found.strides(extents)
+    side = grouped_side(found.read, own, images.others, group, c.k, lying, extents, False)
+    return found if side is not None else None
 
 
 def _along_lines(images: _Images) -> Reordered | None:

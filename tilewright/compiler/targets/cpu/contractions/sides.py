@@ -12,6 +12,7 @@ from tilewright.compiler.nest import Contraction, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
 from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, MOST
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even, even_sides
+from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped, grouped_sides
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, overruns
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped, tapped_sides
@@ -47,7 +48,8 @@ class Sides:
     axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
     crossed: whether vectors run along the side that results do not lie along. few: the number of positions of
     sides, if a register block has all of them; where windows have long sums. together: the axes that rows of
-    windows have last, as they leave their operand together so.
+    windows have last, as they leave their operand together so. grouped: rows of windows that are read for the
+    filters of several groups at once.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class Sides:
     crossed: bool = False
     few: Mapping[str, int] = field(default_factory=dict)
     together: Mapping[At, tuple[str, ...]] = field(default_factory=dict)
+    grouped: Mapping[At, Grouped] = field(default_factory=dict)
 
     def text(self) -> str:
         parts = [f"outside {found}" for found in self.outside.values() if found]
@@ -73,6 +76,7 @@ class Sides:
         parts += [f"even {even.text}" for even in self.even.values()]
         parts += [f"overrun {overrun.text}" for overrun in self.overrun.values()]
         parts += [f"tapped {tapped.text}" for tapped in self.tapped.values()]
+        parts += [f"grouped {grouped.text}" for grouped in self.grouped.values()]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
         parts += [f"halved {axis}" for axis in sorted(self.halved)]
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
@@ -100,6 +104,7 @@ def sides_of(
     within = [node for node in reads if inside[node] == frozenset(node.along)]
     even = even_sides(contraction, strides, extents, within)
     overrun = overruns(kernel, strides, extents)
+    grouped = grouped_sides(contraction, strides, extents, within)
     long = bool(reads) and _has_long_sums(contraction, extents)
     return Sides(
         {node: _outside(node, extents) for node in reads},
@@ -112,10 +117,11 @@ def sides_of(
         frozenset(a for a, count in counts.items() if count > WIDEST and -(-count // WIDEST) % 2),
         {axis: count for axis, count in most.items() if count},
         _skinny(kernel, extents),
-        _known(contraction, overrun, extents) if reads else {},
+        _known(contraction, overrun, grouped, extents) if reads else {},
         long and _is_crossed(kernel, strides, extents),
         {axis: count for axis, count in counts.items() if long and count <= MOST},
         rows_together(contraction, extents),
+        grouped,
     )
 
 
@@ -164,10 +170,14 @@ def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
 
 
 def _known(
-    contraction: Contraction, overrun: Mapping[At, Overrun], extents: Mapping[str, int]
+    contraction: Contraction,
+    overrun: Mapping[At, Overrun],
+    grouped: Mapping[At, Grouped],
+    extents: Mapping[str, int],
 ) -> dict[str, int]:
     few = math.prod(extents[base(axis)] for axis in contraction.k) <= FEW
-    axes = contraction.k if few else tuple(found.along for found in overrun.values())
+    runs = (*(found.along for found in overrun.values()), *(found.channel for found in grouped.values()))
+    axes = contraction.k if few else runs
     return {base(a): extents[base(a)] for a in axes if few or extents[base(a)] <= WRITTEN_OUT}
 
 

@@ -105,7 +105,7 @@ def workspace_bytes(
     noted = 8 * sizes.chunk_m * len(walk.left.own)
     if walk.even:
         row_bytes, noted = 0, ADDRESS * walk.runs(extents) * len(walk.summed)
-    zeros = walk.span(extents) + 8 if walk.direct else 0
+    zeros = walk.span(extents) + 8 + schedule.lanes if walk.direct else 0
     elements = zeros + right + square_of(rows) ** 2 + sizes.waiting
     panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
     noted += panels * (walk.runs(extents) + MORE) * ENTRY

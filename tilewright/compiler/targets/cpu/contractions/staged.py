@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import lane_order
+from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import overruns
 from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, slid_along
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_side
@@ -37,19 +38,21 @@ from tilewright.dsl.program import At, Node, Param, Read
 REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
 DEAR = 2  # to copy an element, or to turn a result, against packing one from two pieces
 SLICED = 3  # the same against packing any, if the second cache holds what belongs to one image
+SKIPPED = 4  # the same if taps that are outside of a copy are passed over, for many images at once
 
 
 @dataclass(frozen=True)
 class Staged:
-    """An operand and the order of its dimensions in the copy."""
+    """An operand and the order of its dimensions in the copy, which it is made for the last ones of."""
 
     param: Param
     order: tuple[int, ...]
+    last: int = 1
 
     @property
     def buffer(self) -> Buffer:
         axes = tuple(self.param.axes[dimension] for dimension in self.order)
-        return Buffer(f"{self.param.name} along {axes[-1]}", axes, self.param.dtype)
+        return Buffer(f"{self.param.name} along {' '.join(axes[-self.last :])}", axes, self.param.dtype)
 
     def kernel(self, of: str) -> Kernel:
         """The kernel that makes the copy."""
@@ -267,22 +270,23 @@ def _pays(
     ends = (WIDEST - 1) / line
     packed = _count((*own, *kernel.contraction.k), extents)
     copied = _count(node.arg.axes, extents) + _count((*own, *others), extents)
+    if packed * ends**2 >= DEAR * copied:
+        return True
+    if -(-_count(others, extents) // WIDEST) % 2:  # the last register blocks are half as wide
+        return False
     near = packed >= SLICED * copied and _is_near(kernel, node, own, others, extents)
-    return near or packed * ends**2 >= DEAR * copied
+    return near or (packed >= SKIPPED * copied and node in rows_together(kernel.contraction, extents))
 
 
 def _is_near(
     kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
 ) -> bool:
     """Whether the second cache holds all that belongs to one position of the first axis: what is read, what
-    is written, and copies of both. Filters are an even number of vectors: of an odd one the last register
-    blocks are half as wide, and take what packing does.
+    is written, and copies of both.
     """
     assert kernel.contraction is not None
     first = next((a for a in kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
     if first not in own or first not in node.arg.axes or first in (*node.along, *slid_along(node)):
-        return False
-    if -(-_count(others, extents) // WIDEST) % 2:
         return False
     one = {**extents, first: 1}
     passing = _count(node.arg.axes, one) + _count((*own, *others), one)

@@ -13,6 +13,7 @@ from tilewright.compiler.targets.cpu.contractions.lines import lies_in_lines
 from tilewright.compiler.targets.cpu.contractions.live import Sparse, sparse_side
 from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, lane_order, summed_order
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even
+from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, image_extents
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.layout import Layout
@@ -32,7 +33,8 @@ class Walk:
     which side is outside of its operand for whole runs; the elements from one summed position to the next in
     rows that are read where they lie; whether the columns are read where they lie; how those rows lie
     evenly, if they do; how columns that are windows run on over the ends of lines, or are read along their
-    channels, if they are.
+    channels, if they are; how rows are read for columns of several groups; the axes that rows have last, as
+    they leave their operand together so.
     """
 
     left: Side
@@ -47,6 +49,8 @@ class Walk:
     even: Even | None = None
     overrun: Overrun | None = None
     tapped: Tapped | None = None
+    grouped: Grouped | None = None
+    together: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule, layout: Layout) -> Walk:
@@ -69,6 +73,10 @@ class Walk:
             if tapped is not None and is_operand(right.node, contraction.root.dtype, layout):
                 summed = (*(axis for axis in contraction.k if axis != tapped.along), tapped.along)
                 return cls(left, right, summed, False, 1, tapped=tapped)
+        grouped = layout.sides.grouped.get(left.node) if isinstance(left.node, At) else None
+        if grouped is not None:
+            summed = (*(axis for axis in contraction.k if axis != grouped.channel), grouped.channel)
+            return cls(left, right, summed, True, 1, even=grouped.even, grouped=grouped)
         right = Side(right.node, lane_order(right.own, layout))
         summed = summed_order(contraction.k, (left.node, right.node), layout)
         moving = layout.moving(summed)
@@ -94,9 +102,13 @@ class Walk:
         if sparse and sparse.on_the_left:
             left, even = by_runs, None
         in_lines, even = in_lines and not sparse, even if direct else None
+        last = tuple[str, ...]()
         if direct and isinstance(left.node, At) and not (sparse or even or in_lines):
-            left = left.with_last(layout.sides.together.get(left.node, ()))
-        return cls(left, right, summed, direct, together, sparse=sparse, in_lines=in_lines, even=even)
+            last = layout.sides.together.get(left.node, ())
+            left = left.with_last(last)
+        return cls(
+            left, right, summed, direct, together, sparse=sparse, in_lines=in_lines, even=even, together=last
+        )
 
     @classmethod
     def _over_lines(

@@ -66,10 +66,27 @@ def even_side(
 ) -> Even | None:
     """How rows of windows lie evenly, which are all `within` their operand or not."""
     vectors = -(-math.prod(extents[base(axis)] for axis in others) // WIDEST)
-    known = (apart(node, axis, strides) is not None for axis in (*own, *summed))
-    if vectors > MOST_VECTORS or not all(known):
+    if vectors > MOST_VECTORS:
         return None
-    lines = [line for line in _lines(node, own, strides, extents, vectors) if line.axes == 1 or within]
+    blocks = range(SHORTEST, MOST // vectors + 1)
+    return even_rows(node, own, summed, vectors, strides, extents, within, blocks)
+
+
+def even_rows(
+    node: At,
+    own: Sequence[str],
+    summed: Sequence[str],
+    vectors: int,
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+    within: bool,
+    blocks: range,
+) -> Even | None:
+    """The same beside so many vectors, with `blocks` of so many rows."""
+    if any(apart(node, axis, strides) is None for axis in (*own, *summed)):
+        return None
+    lines = _lines(node, own, strides, extents, vectors, blocks)
+    lines = [line for line in lines if line.axes == 1 or within]
     if not lines:
         return None
     return replace(min(lines, key=lambda line: line.cost), edges=_edges(node, own, extents))
@@ -92,6 +109,7 @@ def _lines(
     strides: Mapping[str, Sequence[int]],
     extents: Mapping[str, int],
     vectors: int,
+    blocks: range,
 ) -> Iterator[Even]:
     """The lines along which rows lie evenly, of one axis and more."""
     moving = [axis for axis in own if extents[base(axis)] > 1]
@@ -102,10 +120,8 @@ def _lines(
         if not pace or apart(node, axis, strides) != pace * length:
             return
         length *= extents[base(axis)]
-        if length >= SHORTEST:
-            cost, rows = min(
-                (_cost(length, r), -r) for r in range(SHORTEST, min(length, MOST // vectors) + 1)
-            )
+        if length in blocks or length >= blocks.stop:
+            cost, rows = min((_cost(length, r), -r) for r in blocks if r <= length)
             yield Even(count, pace, -rows, far, vectors, cost=cost * vectors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from tilewright.compiler.nest import Contraction
@@ -16,19 +17,31 @@ def slid_along(node: At) -> set[str]:
     return {axis for position in node.positions for axis in position.axes}
 
 
+def sums_for_taps(node: At, own: Sequence[str], summed: Sequence[str], extents: Mapping[str, int]) -> bool:
+    """Whether windows slide further along the summed axes than along a side's own, as a filter's gradient has
+    them: its own positions are taps.
+    """
+    slides = slid_along(node)
+    here, there = (math.prod(extents[base(a)] for a in axes if a in slides) for axes in (own, summed))
+    return there > here
+
+
 def both_sides(contraction: Contraction) -> Iterator[tuple[Node, Sequence[str], Sequence[str]]]:
     """Both sides, each with its own positions and those of the other."""
     yield contraction.left, contraction.m, contraction.n
     yield contraction.right, contraction.n, contraction.m
 
 
-def apart(node: At, axis: str, strides: Mapping[str, Sequence[int]]) -> int | None:
+def apart(node: Node, axis: str, strides: Mapping[str, Sequence[int]]) -> int | None:
     """The elements of its operand from one position along an axis to the next, if always as many."""
-    if not isinstance(node.arg, Read):
+    operand = node.arg if isinstance(node, At) else node
+    if not isinstance(operand, Read):
         return None
-    places = {name: affine(p) for name, p in zip(node.along, node.positions, strict=True)}
+    places = {}
+    if isinstance(node, At):
+        places = {name: affine(p) for name, p in zip(node.along, node.positions, strict=True)}
     total = 0
-    for name, stride in zip(node.arg.names, strides[node.arg.param], strict=True):
+    for name, stride in zip(operand.names, strides[operand.param], strict=True):
         step = places[name].step(axis) if name in places else int(name == axis)
         if step is None:
             return None

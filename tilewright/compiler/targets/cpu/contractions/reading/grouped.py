@@ -1,0 +1,80 @@
+"""Rows of windows beside columns that are filters of several groups (`contractions.grouped`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tilewright.compiler.nest import Contraction
+from tilewright.compiler.targets.cpu.contractions.reading.even import Even, even_rows
+from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides
+from tilewright.compiler.targets.cpu.toolchain import WIDEST
+from tilewright.dsl.axes import base
+from tilewright.dsl.program import At, Read
+
+MOST_ROWS = 14  # of a register block: the channels of a row wait in registers as well
+SHORTEST = 4  # rows of a line
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Rows that are read for filters of several groups at once: the axis of the groups, and that of a group's
+    channels; the filters and the channels of each; whether vectors are full to the last; how rows lie evenly.
+    """
+
+    groups: str
+    channel: str
+    filters: int
+    channels: int
+    whole: bool
+    even: Even
+
+    @property
+    def text(self) -> str:
+        sizes = f"{self.filters}x{self.channels}" + self.whole * ":whole"
+        return f"{self.groups}:{self.channel}:{sizes}:{self.even.text}"
+
+
+def grouped_sides(
+    contraction: Contraction,
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+    within: Sequence[At],
+) -> dict[At, Grouped]:
+    """The side that is read for several groups, of a contraction that has them among its columns."""
+    found: dict[At, Grouped] = {}
+    for node, own, others in both_sides(contraction):
+        shared = [axis for axis in others if axis in node.axes]
+        if isinstance(node, At) and shared:
+            left = tuple(axis for axis in others if axis not in shared)
+            side = grouped_side(node, own, left, shared[0], contraction.k, strides, extents, node in within)
+            found |= {node: side} if side else {}
+    return found
+
+
+def grouped_side(
+    node: At,
+    own: Sequence[str],
+    others: Sequence[str],
+    groups: str,
+    summed: Sequence[str],
+    strides: Mapping[str, Sequence[int]],
+    extents: Mapping[str, int],
+    within: bool,
+) -> Grouped | None:
+    """How rows are read for the groups of a vector, if one has room for several, and the channels of those
+    are one vector too.
+    """
+    moving = [axis for axis in others if extents[base(axis)] > 1]
+    filters = extents[base(moving[-1])] if moving else 1
+    if not 1 < filters < WIDEST or WIDEST % filters or not isinstance(node.arg, Read):
+        return None
+    channel = next((axis for axis in summed if apart(node, axis, strides) == 1), None)
+    channels = extents[base(channel)] if channel else 0
+    if channel is None or not 1 < channels <= filters or apart(node, groups, strides) != channels:
+        return None
+    columns = extents[base(groups)] * filters
+    if len(moving) > 1 and columns % WIDEST:
+        return None
+    even = even_rows(node, own, summed, 1, strides, extents, within, range(SHORTEST, MOST_ROWS + 1))
+    return Grouped(groups, channel, filters, channels, columns % WIDEST == 0, even) if even else None
