@@ -61,8 +61,8 @@ class Schedule:
     axis into whose next position vectors run on where the lane axis, a narrow one, ends. across: the axis
     along which operands of a pointwise kernel lie that are transposed in registers. short: the positions of
     rows that lie one after the other and have a lane each; 0 of others. beside: the number of scanned rows
-    that lie beside each other, if they are few. halved: whether the last columns of a contraction are
-    one vector.
+    that lie beside each other, if they are few. odd: whether the columns of a contraction are an odd
+    number of vectors, and more than one.
     """
 
     lane_axis: str | None
@@ -79,7 +79,7 @@ class Schedule:
     across: str | None = None
     short: int = 0
     beside: int = 0
-    halved: bool = False
+    odd: bool = False
     accuracy: str = EXACT
 
 
@@ -107,7 +107,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     across = None if outer else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
-    halved = columns > 1 and lanes >= WIDEST and axis in layout.sides.halved
+    odd = columns > 1 and lanes >= WIDEST and axis in layout.sides.odd
     return Schedule(
         axis,
         lanes,
@@ -123,7 +123,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
         across,
         short,
         beside,
-        halved,
+        odd,
     )
 
 

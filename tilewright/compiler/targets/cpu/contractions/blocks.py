@@ -14,9 +14,10 @@ The side that owns the lane axis is the right one (the sides are swapped if need
 is packed once for all chunks of columns; rows of windows that are read where they lie are one chunk, and each
 panel of columns is used up while it is in the second cache. How a side is packed is told in `panels`, how it
 is read where it lies in `direct` and `even` (rows), `lines`, `overrun` and `tapped` (columns) and
-`inner_products` (both, with vectors along the sums), and how vectors are those of several groups in `grouped`. `multiply` makes the sums of a register block of that,
-`products` has the innermost loops, and `finish` stores what is finished. `walk` says which of all that is
-done and in which order sums go, `sizes` how large blocks and chunks are.
+`inner_products` (both, with vectors along the sums). Vectors that belong to several groups are told of in
+`grouped`. `multiply` makes the sums of a register block of that, `products` has the innermost loops, and
+`finish` stores what is finished. `walk` says which of all that is done and in which order sums go, `sizes`
+how large blocks and chunks are.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ from tilewright.compiler.targets.cpu.spelling import value_type
 from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
 from tilewright.dsl.program import Read
 
+PAIR = 2  # vectors of a panel, to the last of which a third is added where their number is odd
+
 
 class Blocks:
     """Writes the body of a contraction kernel for a range of work items."""
@@ -91,7 +94,7 @@ class Blocks:
         )
         self.m, self.n, self.k = self.left.size(), self.right.size(), self.summed.size()
         self.block_k = self.k if scope.layout.sides.known else self.block_k  # they are one block
-        self.tile = b.alloca(self.rows * self.width * self.size)
+        self.tile = b.alloca(self.rows * (self.width + self.lanes * schedule.odd) * self.size)
         size = self.packed.bytes
         self.pack_left = Packing(b, walk.left, self.left, self.summed, self.rows, 1, size, together)
         self.pack_right = Packing(
@@ -101,15 +104,18 @@ class Blocks:
         self.is_packed = self._is_packed(b.load(b.offset(frame, 8 * PACKED), I64))
         self.sums = Sums(b, self.rows, self.columns, self.type.vector(self.lanes))
         whole = self.inner or walk.in_lines or walk.overrun or walk.tapped
-        self.half = self._of_one_vector() if schedule.halved and not whole else None
+        odd = schedule.odd and not whole
+        listed = bool(walk.sparse and not walk.sparse.on_the_left)  # runs, for each panel of columns
+        self.triple = self._of(PAIR + 1) if odd and self.columns == PAIR and not listed else None
+        self.half = self._of(1) if odd and not self.triple else None
 
-    def _of_one_vector(self) -> Blocks:
-        """These blocks for a last panel of one vector: half of their sums would be of nothing."""
-        half = copy(self)
-        half.columns = 1
-        half.products = replace(self.products, columns=1)
-        half.sums = replace(self.sums, columns=1)
-        return half
+    def _of(self, vectors: int) -> Blocks:
+        """These blocks for a last panel of another number of vectors."""
+        found = copy(self)
+        found.columns, found.width = vectors, vectors * self.lanes
+        found.products = replace(self.products, columns=vectors)
+        found.sums = replace(self.sums, columns=vectors)
+        return found
 
     @property
     def beside(self) -> Beside | None:
@@ -341,22 +347,42 @@ class Blocks:
         self, scope: Scope, origin: tuple[Value, Value], rows: Range, columns: Range, k: Range
     ) -> None:
         b = self.b
-        with b.loop(*columns, self.width) as column:
+        last = self._before_three(columns) if self.triple else columns[1]
+        with b.loop(columns[0], last, self.width) as column:
             here = column.index, columns[1]
+            number = self._column_number(column.index, columns)
             if self.half is None:
-                self._column_panel(scope, origin, rows, here, columns, k)
+                self._column_panel(scope, origin, rows, here, number, columns, k)
             else:
                 with b.if_(b.cmp("le", b.sub(columns[1], column.index), self.lanes)) as choice:
-                    self.half._column_panel(scope, origin, rows, here, columns, k)
+                    self.half._column_panel(scope, origin, rows, here, number, columns, k)
                     choice.otherwise()
-                    self._column_panel(scope, origin, rows, here, columns, k)
+                    self._column_panel(scope, origin, rows, here, number, columns, k)
+        if self.triple:
+            with b.if_(b.cmp("lt", last, columns[1])):
+                number = self._column_number(last, columns)
+                self.triple._column_panel(scope, origin, rows, (last, columns[1]), number, columns, k)
+
+    def _before_three(self, columns: Range) -> Value:
+        """Where the last three vectors begin, if columns are an odd number of vectors and more than one."""
+        b, three = self.b, (PAIR + 1) * self.lanes
+        vectors = _blocks(b, b.sub(columns[1], columns[0]), b.constant(self.lanes, I64))
+        odd = b.cmp("ne", b.and_(vectors, 1), 0)
+        before = b.add(columns[0], b.sub(b.mul(vectors, self.lanes), three))
+        return b.select(b.and_(odd, b.cmp("gt", vectors, 1)), before, columns[1])
 
     def _column_panel(
-        self, scope: Scope, origin: tuple[Value, Value], rows: Range, here: Range, columns: Range, k: Range
+        self,
+        scope: Scope,
+        origin: tuple[Value, Value],
+        rows: Range,
+        here: Range,
+        number: Value,
+        columns: Range,
+        k: Range,
     ) -> None:
-        """All rows of a chunk for the first panel of columns `here`, of those of a chunk."""
+        """All rows of a chunk for the first panel of columns `here`, which has this number in its chunk."""
         b = self.b
-        number = self._column_number(here[0], columns)
         place = b.sub(here[0], origin[1])
         if self.walk.in_lines:
             right, masks = self._lines(scope, here, k)
@@ -386,6 +412,8 @@ class Blocks:
             self._inner_products(self.inner, self.direct, scope, finish, (origin[0], place), rows, here, k)
         else:
             right = Lines(panel, self.pack_right.line, near=True)
+            if self.columns > PAIR and self.columns > self.pack_right.vectors:
+                right = right.with_panel(b, b.mul(depth, self.pack_right.line), PAIR)
             if self.walk.grouped:
                 scope = self._of_group(scope, self.walk.grouped.groups, here[0])
             self._register_blocks(scope, finish, number, right, (origin[0], place), rows, k)

@@ -12,7 +12,7 @@ side by side, and the sums of all columns wait in the cache until the last block
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.targets.cpu.builder import Builder, Type, Value
 from tilewright.compiler.targets.cpu.contractions.direct import is_operand
@@ -59,6 +59,11 @@ class Lines:
         """The same, of which only some lanes may be read, told for each vector."""
         return replace(self, masks=tuple(masks))
 
+    def with_panel(self, b: Builder, apart: Value, count: int) -> PanelAndMore:
+        """The same lines, of which `count` vectors are followed by one of the next panel's."""
+        other = b.offset(self.start, apart)
+        return PanelAndMore(self.start, self.step, self.near, other=other, count=count)
+
     def vectors(self, b: Builder, position: Value, count: int, type: Type) -> list[Value]:
         """The vectors of a summed position. What comes after them in far memory is asked for."""
         line = b.offset(self.start, b.mul(position, self.step))
@@ -69,3 +74,20 @@ class Lines:
             return [b.load(place, type) for place in places]
         zero = b.constant(0, type)
         return [b.load_masked(p, mask, zero, type) for p, mask in zip(places, self.masks, strict=True)]
+
+
+@dataclass(frozen=True)
+class PanelAndMore(Lines):
+    """Lines of a panel of so many vectors, each with the first vector of another panel's."""
+
+    other: Value = field(kw_only=True)
+    count: int = field(kw_only=True)
+
+    def behind(self, b: Builder, position: Value) -> PanelAndMore:
+        apart = b.mul(position, self.step)
+        return replace(self, start=b.offset(self.start, apart), other=b.offset(self.other, apart))
+
+    def vectors(self, b: Builder, position: Value, count: int, type: Type) -> list[Value]:
+        assert count == self.count + 1
+        line = b.offset(self.other, b.mul(position, self.step))
+        return [*super().vectors(b, position, self.count, type), b.load(line, type)]

@@ -42,8 +42,8 @@ class Sides:
     vectors have. overrun: windows of which vectors of columns run on over the ends of lines, beside few rows.
     tapped: windows of which vectors of columns run along the channels.
 
-    The last axes of sides, narrow: of those that have no more positions than the widest vector; halved: of
-    those that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
+    The last axes of sides, narrow: of those that have no more positions than the widest vector; odd: of those
+    that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
     skinny: whether one side has few positions, and its sums have enough. known: the extents of the summed
     axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
     crossed: whether vectors run along the side that results do not lie along. few: the number of positions of
@@ -59,7 +59,7 @@ class Sides:
     overrun: Mapping[At, Overrun] = field(default_factory=dict)
     tapped: Mapping[At, Tapped] = field(default_factory=dict)
     narrow: frozenset[str] = frozenset()
-    halved: frozenset[str] = frozenset()
+    odd: frozenset[str] = frozenset()
     slim: Mapping[str, int] = field(default_factory=dict)
     skinny: bool = False
     known: Mapping[str, int] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Sides:
         parts += [f"tapped {tapped.text}" for tapped in self.tapped.values()]
         parts += [f"grouped {grouped.text}" for grouped in self.grouped.values()]
         parts += [f"narrow {axis}" for axis in sorted(self.narrow)]
-        parts += [f"halved {axis}" for axis in sorted(self.halved)]
+        parts += [f"odd {axis}" for axis in sorted(self.odd)]
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
         parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
         parts += ["crossed"] * self.crossed

@@ -83,6 +83,9 @@ def block_sizes(
         most = block_m if passing else max(MIDDLE, RESIDENT // block_k)
         chunk_m = min(block_m, _round_up(most, rows))
         chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
+    if schedule.odd and not walk.in_lines:
+        while 0 < n % chunk_n <= schedule.lanes and chunk_n < block_n:  # of an odd number no vector is alone
+            chunk_n += width
     items = batch * -(-m // block_m) * -(-n // block_n) if m and n and batch else 0
     waiting = 0 if passes == 1 and not walk.in_lines else (block_m + rows) * block_n + width
     return Sizes(items, block_m, block_n, block_k, chunk_m, chunk_n, waiting)

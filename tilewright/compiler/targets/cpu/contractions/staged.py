@@ -272,8 +272,6 @@ def _pays(
     copied = _count(node.arg.axes, extents) + _count((*own, *others), extents)
     if packed * ends**2 >= DEAR * copied:
         return True
-    if -(-_count(others, extents) // WIDEST) % 2:  # the last register blocks are half as wide
-        return False
     near = packed >= SLICED * copied and _is_near(kernel, node, own, others, extents)
     return near or (packed >= SKIPPED * copied and node in rows_together(kernel.contraction, extents))
 

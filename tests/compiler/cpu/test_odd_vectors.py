@@ -1,4 +1,4 @@
-"""Contractions whose last panel of columns is one vector: register blocks of half the width."""
+"""Contractions with an odd number of vectors of columns: the last three have register blocks of their own."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def schedule_for(m: int, k: int, n: int, dtype: str = "float32") -> Schedule:
 
 def test_odd_numbers_of_vectors_alone():
     lanes = schedule_for(40, 64, 96).lanes
-    assert [n for n in (16, 32, 33, 48, 49, 64, 96) if schedule_for(40, 64, n).halved] == (
+    assert [n for n in (16, 32, 33, 48, 49, 64, 96) if schedule_for(40, 64, n).odd] == (
         [33, 48] if lanes == 16 else []
     )
-    assert not schedule_for(40, 64, 40, "float64").halved
+    assert not schedule_for(40, 64, 40, "float64").odd
 
 
-@pytest.mark.parametrize("columns", [33, 41, 48, 80])
+@pytest.mark.parametrize("columns", [33, 41, 48, 80, 240])
 @pytest.mark.parametrize("rows", [17, 40])
 def test_values(rows: int, columns: int):
     """Whole and ragged last vectors, whole and ragged rows; several blocks of sums, chunks and batches."""
