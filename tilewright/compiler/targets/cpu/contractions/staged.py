@@ -38,7 +38,7 @@ from tilewright.dsl.program import At, Node, Param, Read
 REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
 DEAR = 2  # to copy an element, or to turn a result, against packing one from two pieces
 SLICED = 3  # the same against packing any, if the second cache holds what belongs to one image
-SKIPPED = 4  # the same if taps that are outside of a copy are passed over, for many images at once
+SKIPPED = 4  # the same, if taps that are outside are passed over for many images at once
 
 
 @dataclass(frozen=True)
@@ -279,8 +279,8 @@ def _pays(
 def _is_near(
     kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
 ) -> bool:
-    """Whether the second cache holds all that belongs to one position of the first axis: what is read, what
-    is written, and copies of both.
+    """Whether the second cache holds what belongs to one position of the first axis: the copy and the results
+    before they are turned, which wait there (`slices`), and the other side.
     """
     assert kernel.contraction is not None
     first = next((a for a in kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
@@ -289,7 +289,7 @@ def _is_near(
     one = {**extents, first: 1}
     passing = _count(node.arg.axes, one) + _count((*own, *others), one)
     staying = _count((*others, *kernel.contraction.k), one)
-    return (2 * passing + staying) * node.dtype.itemsize <= caches().l2
+    return (passing + staying) * node.dtype.itemsize <= caches().l2
 
 
 def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
