@@ -38,6 +38,7 @@ from tilewright.dsl.program import At, Node, Param, Read
 REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
 DEAR = 2  # to copy an element, or to turn a result, against packing one from two pieces
 SLICED = 3  # the same against packing any, if the second cache holds what belongs to one image
+EMPTY = 4  # lanes of the last vector of filters, at most: else those take what packing does
 SKIPPED = 4  # the same, if taps that are outside are passed over for many images at once
 
 
@@ -272,6 +273,8 @@ def _pays(
     copied = _count(node.arg.axes, extents) + _count((*own, *others), extents)
     if packed * ends**2 >= DEAR * copied:
         return True
+    if -_count(others, extents) % WIDEST > EMPTY:
+        return False
     near = packed >= SLICED * copied and _is_near(kernel, node, own, others, extents)
     return near or (packed >= SKIPPED * copied and node in rows_together(kernel.contraction, extents))
 
