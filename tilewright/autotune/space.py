@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.layout import Layout
-from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule, lane_axes
+from tilewright.compiler.targets.cpu.schedule import (
+    Schedule,
+    default_schedule,
+    lane_axes,
+    panel_widths,
+)
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.compiler.targets.triton import schedule as triton
 from tilewright.compiler.targets.triton.toolchain import Target
@@ -46,9 +51,8 @@ def cpu_space(kernel: Kernel, layout: Layout, target: CpuTarget) -> Space:
     if default.lane_axis is None:
         return Space(default, {})
     if kernel.contraction:
-        return Space(
-            default, {"lane_axis": lane_axes(kernel), "block_rows": (4, 8), "block_columns": (1, 2, 3)}
-        )
+        widths = panel_widths(kernel)
+        return Space(default, {"lane_axis": lane_axes(kernel), "block_rows": (4, 8), "block_columns": widths})
     tiles = (256, 1024, 4096) if not kernel.row else (default.tile,)
     return Space(default, {"lane_axis": lane_axes(kernel), "unroll": (1, 2, 4, 8), "tile": tiles})
 

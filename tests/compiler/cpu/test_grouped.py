@@ -11,9 +11,12 @@ import tilewright as tw
 from tests.support.contractions import needs_wide_vectors, walk_of
 from tests.support.guarded import on_guard_pages
 from tests.support.threads import assert_same_bits
+from tilewright.autotune.space import cpu_space
 from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.objects import CompiledKernel
+from tilewright.compiler.targets.cpu.schedule import default_schedule
 from tilewright.kernels.convolution import conv2d, conv2d_channels_last
 
 
@@ -209,6 +212,20 @@ def test_views_and_results_of_the_users():
     out = np.zeros((2, 9, 14, 16, 4), "f")[:, :, :, ::2]
     images(x, k, b, out=out)
     np.testing.assert_array_equal(out, images.reference(x, k, b))
+
+
+@pytest.mark.parametrize(("op", "shapes"), [(images, FOURS), (filters_of, TAPS)])
+def test_every_schedule(op: tw.Op, shapes: list[tuple[int, ...]]):
+    operands = drawn(*shapes)
+    call = op.bind(op.arguments(tuple(operands), {}))
+    (kernel,) = [c for c in compiled(op, *operands) if c.kernel.contraction]
+    for schedule in cpu_space(kernel.kernel, kernel.layout, toolchain.host()):
+        executable = CpuExecutable(
+            lower(call.program),
+            choose=lambda k, *given, at=schedule: at if k == kernel.kernel else default_schedule(k, *given),
+        )
+        (found,) = executable.run(dict(call.arrays))
+        np.testing.assert_array_equal(found, op.reference(*operands), err_msg=str(schedule))
 
 
 @pytest.mark.parametrize(

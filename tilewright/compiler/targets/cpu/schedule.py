@@ -14,6 +14,7 @@ from tilewright.compiler.targets.cpu.contractions.direct import readable, step_a
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
 from tilewright.compiler.targets.cpu.contractions.reading.costs import MOST
+from tilewright.compiler.targets.cpu.contractions.reading.steps import groups_among
 from tilewright.compiler.targets.cpu.contractions.sides import SLIM
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.layout import (
@@ -256,7 +257,8 @@ def _lanes(kernel: Kernel, target: CpuTarget) -> int:
 def lane_axes(kernel: Kernel) -> tuple[str, ...]:
     """The axes along which a kernel's vectors may run."""
     if kernel.contraction:
-        return (kernel.contraction.m[-1], kernel.contraction.n[-1])
+        grouped = groups_among(kernel.contraction)
+        return (grouped[0][-1],) if grouped else (kernel.contraction.m[-1], kernel.contraction.n[-1])
     if kernel.split and kernel.split.of == "parallel":
         return kernel.row
     if kernel.order:
@@ -266,6 +268,12 @@ def lane_axes(kernel: Kernel) -> tuple[str, ...]:
         return tuple(a for a in kernel.parallel if a not in moving)
     chunks = kernel.split.axis if kernel.split else None
     return tuple(a for a in (*kernel.parallel, *kernel.row) if a != chunks)
+
+
+def panel_widths(kernel: Kernel) -> tuple[int, ...]:
+    """The vectors that panels of a contraction's columns may have: of several groups, each has a panel."""
+    assert kernel.contraction is not None
+    return (1,) if groups_among(kernel.contraction) else (1, 2, 3)
 
 
 LARGER_BY_AXIS = 16.0

@@ -15,10 +15,12 @@ from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, la
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, image_extents
+from tilewright.compiler.targets.cpu.contractions.reading.steps import groups_among
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
+from tilewright.errors import InternalError
 
 if TYPE_CHECKING:
     from tilewright.compiler.targets.cpu.schedule import Schedule
@@ -62,6 +64,20 @@ class Walk:
         cls, lane_axis: str | None, contraction: Contraction, dot_product: str | None, layout: Layout
     ) -> Walk:
         """That of vectors along an axis."""
+        walk = cls._along(lane_axis, contraction, dot_product, layout)
+        if groups_among(contraction) and not walk.reads_groups:
+            raise InternalError("groups are among the columns of a contraction that does not read them so")
+        return walk
+
+    @property
+    def reads_groups(self) -> bool:
+        """Whether rows are read for columns of several groups."""
+        return self.grouped is not None or (self.tapped is not None and self.tapped.beside is not None)
+
+    @classmethod
+    def _along(
+        cls, lane_axis: str | None, contraction: Contraction, dot_product: str | None, layout: Layout
+    ) -> Walk:
         left, right = Side(contraction.left, contraction.m), Side(contraction.right, contraction.n)
         if lane_axis in contraction.m:
             left, right = right, left

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even, even_rows
-from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides
+from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides, groups_among
 from tilewright.compiler.targets.cpu.toolchain import WIDEST
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
@@ -42,14 +42,14 @@ def grouped_sides(
     within: Sequence[At],
 ) -> dict[At, Grouped]:
     """The side that is read for several groups, of a contraction that has them among its columns."""
-    found: dict[At, Grouped] = {}
-    for node, own, others in both_sides(contraction):
-        shared = [axis for axis in others if axis in node.axes]
-        if isinstance(node, At) and shared:
-            left = tuple(axis for axis in others if axis not in shared)
-            side = grouped_side(node, own, left, shared[0], contraction.k, strides, extents, node in within)
-            found |= {node: side} if side else {}
-    return found
+    found = groups_among(contraction)
+    for node, own, others in both_sides(contraction) if found else ():
+        columns, groups = found or ((), "")
+        if isinstance(node, At) and others == columns:
+            left = tuple(axis for axis in others if axis != groups)
+            side = grouped_side(node, own, left, groups, contraction.k, strides, extents, node in within)
+            return {node: side} if side else {}
+    return {}
 
 
 def grouped_side(

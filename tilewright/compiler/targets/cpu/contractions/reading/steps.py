@@ -32,6 +32,15 @@ def both_sides(contraction: Contraction) -> Iterator[tuple[Node, Sequence[str], 
     yield contraction.right, contraction.n, contraction.m
 
 
+def groups_among(contraction: Contraction) -> tuple[Sequence[str], str] | None:
+    """The columns that have groups among their axes, and the axis of those: the other side reads it too."""
+    for node, _, others in both_sides(contraction):
+        for axis in others:
+            if axis in node.axes:
+                return others, axis
+    return None
+
+
 def apart(node: Node, axis: str, strides: Mapping[str, Sequence[int]]) -> int | None:
     """The elements of its operand from one position along an axis to the next, if always as many."""
     operand = node.arg if isinstance(node, At) else node

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Kernel
 from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, MOST, ONCE_A_STEP, TO_HIDE
-from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides, slid_along
+from tilewright.compiler.targets.cpu.contractions.reading.steps import (
+    apart,
+    both_sides,
+    groups_among,
+    slid_along,
+)
 from tilewright.compiler.targets.cpu.toolchain import WIDEST
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
@@ -98,16 +103,16 @@ def tapped_side(
     rows = math.prod(extents[base(axis)] for axis in others)
     if rows > MOST_ROWS or math.prod(extents[base(axis)] for axis in summed) <= FEW:
         return None
-    other = contraction.right if node == contraction.left else contraction.left
-    shared = [axis for axis in own if axis in other.axes]
+    grouped = groups_among(contraction)
     lying = _together(steps, own, slides, extents)
-    if lying % WIDEST or (not shared and extents[base(channel)] % WIDEST):
+    if lying % WIDEST or (not grouped and extents[base(channel)] % WIDEST):
         return None
     left = {axis for position in node.positions if position is not lines[0] for axis in position.axes}
     vectors = _together(steps, own, left, extents) // WIDEST
-    if shared:
+    if grouped:
+        other = contraction.right if node == contraction.left else contraction.left
         beside = _beside(other, own, others, along, strides, extents)
-        if beside is None or shared != [beside.groups]:
+        if beside is None or grouped != (own, beside.groups):
             return None
         width = max(n for n in range(1, MOST_PICKED // rows + 1) if lying // WIDEST % n == 0)
         return Tapped(along, steps[along] or 0, rows, width, beside)
