@@ -233,7 +233,7 @@ class CpuExecutable:
                 for part, piece in enumerate(chunked.kernels):
                     steps += self._step(Planned(piece, f"{n}: piece {part}", places), extents, fresh)
                 continue
-            kernel, group = self._with_zeros(kernel, n, places, extents)
+            kernel, group = (kernel, []) if taps else self._with_zeros(kernel, n, places, extents)
             turn = None
             if not group:
                 kernel, group, turn = self._reordered(kernel, order, n, places, extents)
