@@ -66,6 +66,6 @@ def test_what_of_a_product_is_packed(op: tw.Op, left: Shape, right: Shape, packe
 
 def test_slices_of_which_the_second_cache_holds_all(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(slices, "caches", lambda: replace(caches(), l2=112 << 10))
-    operands = (12, 32, 9, 9), (40, 32, 3, 3)
+    operands = (96, 32, 9, 9), (40, 32, 3, 3)
     for text in (K.conv2d.explain(*operands, padding=1), K.conv2d.code(*operands, padding=1)):
         assert "once for each of 12 slices along" in text

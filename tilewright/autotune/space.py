@@ -54,7 +54,8 @@ def cpu_space(kernel: Kernel, layout: Layout, target: CpuTarget) -> Space:
         widths = panel_widths(kernel)
         return Space(default, {"lane_axis": lane_axes(kernel), "block_rows": (4, 8), "block_columns": widths})
     tiles = (256, 1024, 4096) if not kernel.row else (default.tile,)
-    return Space(default, {"lane_axis": lane_axes(kernel), "unroll": (1, 2, 4, 8), "tile": tiles})
+    axes = (default.lane_axis,) if default.fields else lane_axes(kernel)
+    return Space(default, {"lane_axis": axes, "unroll": (1, 2, 4, 8), "tile": tiles})
 
 
 # --- contractions on a GPU ----------------------------------------------------------------------------------

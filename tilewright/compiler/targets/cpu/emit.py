@@ -20,6 +20,7 @@ from tilewright.compiler.targets.cpu.rows.flat import FlatLoops
 from tilewright.compiler.targets.cpu.rows.loops import RowLoops
 from tilewright.compiler.targets.cpu.rows.narrow_scans import NarrowScans
 from tilewright.compiler.targets.cpu.rows.orders import Orders
+from tilewright.compiler.targets.cpu.rows.records import RecordLoops
 from tilewright.compiler.targets.cpu.rows.scans import ScanLoops
 from tilewright.compiler.targets.cpu.rows.scatters import Scatters
 from tilewright.compiler.targets.cpu.rows.short_rows import ShortRows
@@ -83,6 +84,8 @@ def _range_function(b: Builder, name: str, kernel: Kernel, layout: Layout, sched
             body = ScanLoops(b, kernel, schedule, top, workspace)
         elif schedule.outer:
             body = FlatLoops(b, kernel, schedule, top, workspace, frame)
+        elif schedule.fields:
+            body = RecordLoops(b, kernel, schedule, top, workspace)
         elif schedule.across:
             body = TransposedTiles(b, kernel, schedule, top, workspace)
         elif slides(kernel, layout, schedule):

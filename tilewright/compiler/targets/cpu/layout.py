@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tilewright.compiler.nest import Kernel, indexed_reads
+from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.targets.cpu.contractions.sides import Sides, sides_of
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
 from tilewright.compiler.targets.cpu.windows.slides import Windows, windows_of
@@ -26,6 +26,8 @@ LEAST = {TINY: 2, SHORT: 5, MEDIUM: 8, LONG: 15}  # the fewest elements of each 
 FEWEST = 16384  # positions of a scanned row from which on it is endless: walked in parts
 SHORTEST, LONGEST = 2, 12  # positions of a short row, whose length is known to its kernel
 FEWEST_SHORT = 64  # short rows side by side
+MOST_FIELDS = 8  # of a record, each of which is written out
+FEWEST_RECORDS = 32
 BRIEF = {"b": 24, "c": 48, "d": 112}  # classes of reduced rows whose end costs as much as the rest: positions
 MANY = 1 << 62
 MOST_NARROW = 64  # elements of a last axis that is narrow: lanes run on over its ends
@@ -43,10 +45,11 @@ class Layout:
 
     lengths: how long the axes of a contraction are, roughly: one element, tiny (2 to 4), short (5 to 7),
     medium (8 to 14), long, or whole vectors; that of a scan, if it is endless; that of a reduced row, if
-    it is brief and there are many; the number of positions of a short row, reduced or scanned, and of few
-    scanned rows; that of a narrow last axis, shorter than a vector or not; and axes outside of a row that
-    have one position. inside: the axes along which an operand read at computed positions is never left.
-    sides: of a contraction (`contractions.sides`). windows: of a kernel's rows, if they are few taps
+    it is brief and there are many; the number of positions of a short row, reduced or scanned, of few scanned
+    rows, and of the fields of records; that of a narrow last axis, shorter than a vector or not; and axes
+    outside of a row that have one position. inside: the axes along which an operand read at computed
+    positions is never left. sides: of a contraction (`contractions.sides`). windows: of a kernel's rows, if
+    they are few taps
     (`windows.slides`). far: whether what a pointwise kernel reads and writes is more than the last cache
     holds.
     """
@@ -108,7 +111,7 @@ def layout_of(
     extents: Mapping[str, int],
 ) -> Layout:
     """The layout of a call; strides are in bytes."""
-    lengths = _lengths(kernel, extents)
+    lengths = _records(kernel, strides, extents) or _lengths(kernel, extents)
     narrow = any(length in (NARROW, VECTOR) or length.isdigit() for length in lengths.values())
     spaced = kernel.kind in ("pointwise", "row", "scan")
     classes = {
@@ -144,6 +147,42 @@ def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
     c = kernel.contraction
     groups = [group for group in (c.m, c.n, c.k) if len(group) > 1]
     return {base(axis): length_class(extents[base(axis)]) for group in groups for axis in group}
+
+
+def _records(
+    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
+) -> dict[str, str]:
+    """That of the fields of records, of a pointwise kernel that has their fields as planes too."""
+    stored = [(output.buffer.axes, output.buffer.dtype) for output in kernel.outputs]
+    plain = not any(o.places or o.accumulate for o in kernel.outputs) and not indexed_reads(kernel)
+    if kernel.kind != "pointwise" or kernel.split or not plain:
+        return {}
+    lying = [(read.names, strides[read.param], read.dtype) for read in reads_of(kernel) if read.names]
+    for axes, dtype in stored:
+        shape = tuple(extents[base(axis)] for axis in axes)
+        lying.append((axes, contiguous_strides(shape, dtype), dtype))
+    if any(dtype.is_bool for _, _, dtype in lying):
+        return {}
+    found = {axes[-2:] for axes, steps, dtype in lying if _are_records(axes, steps, dtype, extents)}
+    if len(found) != 1 or not set(*found) <= set(kernel.parallel):
+        return {}
+    ((records, fields),) = found
+    planes = (
+        dict(zip(axes, steps, strict=True)).get(records) == dtype.itemsize and fields in axes
+        for axes, steps, dtype in lying
+    )
+    return {base(fields): str(extents[base(fields)])} if any(planes) else {}
+
+
+def _are_records(
+    axes: Sequence[str], strides: Sequence[int], dtype: DType, extents: Mapping[str, int]
+) -> bool:
+    """Whether an operand's last axis has few positions, and lies record by record along the one before."""
+    if len(axes) < 2 or axes[-1] == axes[-2]:
+        return False
+    count = extents[base(axes[-1])]
+    few = 1 < count <= MOST_FIELDS and extents[base(axes[-2])] >= FEWEST_RECORDS
+    return few and list(strides[-2:]) == [count * dtype.itemsize, dtype.itemsize]
 
 
 def _short_row(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:

@@ -63,7 +63,8 @@ class Schedule:
     along which operands of a pointwise kernel lie that are transposed in registers. short: the positions of
     rows that lie one after the other and have a lane each; 0 of others. beside: the number of scanned rows
     that lie beside each other, if they are few. odd: whether the columns of a contraction are an odd
-    number of vectors, and more than one.
+    number of vectors, and more than one. fields: the axis of few fields of records, which lie one after the
+    other along the lane axis, where fields are planes elsewhere.
     """
 
     lane_axis: str | None
@@ -81,6 +82,7 @@ class Schedule:
     short: int = 0
     beside: int = 0
     odd: bool = False
+    fields: str | None = None
     accuracy: str = EXACT
 
 
@@ -91,7 +93,9 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     short = _short(kernel, layout)
     beside = _beside(kernel, layout)
     lanes = WIDEST if beside > lanes else lanes
+    records = _records(kernel, layout)
     axis = kernel.parallel[-1] if short or beside else _lane_axis(kernel, layout)
+    axis, fields = records or (axis, None)
     unroll = _unroll(kernel)
     tile = lanes * BLOCKS_A_TILE if short else lanes * unroll if kernel.row else max(lanes * unroll, 1024)
     tile = lanes if kernel.scatter else tile
@@ -105,7 +109,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     if brief and layout.positions(kernel.row[0]) < unroll * lanes:
         unroll = 1  # no row has a whole step
     outer = _outer(kernel, layout, axis)
-    across = None if outer else _across(kernel, layout, axis)
+    across = None if outer or fields else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
     odd = columns > 1 and lanes >= WIDEST and axis in layout.sides.odd
@@ -125,6 +129,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
         short,
         beside,
         odd,
+        fields,
     )
 
 
@@ -153,6 +158,16 @@ def _beside(kernel: Kernel, layout: Layout) -> int:
     lying = runs_on(kernel, layout, axis, inner)
     large = [(r.param, r.names) for r in reads_of(kernel) if {axis, inner} <= set(r.names)]
     return int(layout.length(inner)) if large and set(large) <= lying else 0
+
+
+def _records(kernel: Kernel, layout: Layout) -> tuple[str, str] | None:
+    """The axis of records and that of their fields, of a pointwise kernel."""
+    fields = [axis for axis in kernel.parallel if layout.is_short((axis,))]
+    if kernel.kind != "pointwise" or not fields:
+        return None
+    lying = [read.names for read in reads_of(kernel)] + [output.buffer.axes for output in kernel.outputs]
+    pairs = {(axes[-2], axes[-1]) for axes in lying if len(axes) > 1 and axes[-1] == fields[0]}
+    return next((pair for pair in pairs if runs_on(kernel, layout, *pair)), None)
 
 
 def _is_brief(kernel: Kernel, layout: Layout, axis: str | None, lanes: int) -> bool:

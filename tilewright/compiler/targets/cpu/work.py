@@ -11,7 +11,7 @@ from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.sizes import block_sizes, workspace_bytes
 from tilewright.compiler.targets.cpu.layout import Layout, bytes_of, bytes_passed
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
-from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, transposed
+from tilewright.compiler.targets.cpu.rows import columns, flat, keep, orders, records, transposed
 from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.targets.cpu.windows import strips, taps
 from tilewright.dsl.axes import base
@@ -71,6 +71,8 @@ def work_items(
     tile, sizes = schedule.tile, ()
     if schedule.outer:
         return flat.work_items(kernel, schedule, extents), (0, flat.rows_an_item(schedule, extents)), 0
+    if schedule.fields:
+        return records.work_items(kernel, schedule, extents), (), 0
     if schedule.across:
         return transposed.work_items(kernel, schedule, extents), (), 0
     if strips.slides(kernel, layout, schedule):
