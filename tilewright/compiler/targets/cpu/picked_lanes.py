@@ -1,6 +1,6 @@
 """Lanes picked from whole vectors, where a gather would visit them one by one.
 
-    spaced      lane l is element l · apart                          strides of a few elements
+    spaced      lane l is element l · apart                          strides of a few elements, backwards too
     in turns    lane l is element (t + l) // s of phase (t + l) % s  y[i] = x.at(block=e // s, phase=e % s)
 
 The gradient of what has a stride is computed phase by phase: reading it in turns puts it in order. No element
@@ -51,8 +51,11 @@ def turns(node: At, lane: str) -> Turns | None:
 
 
 def spaced_lanes(lanes: int, part: int, apart: int) -> Picked:
-    """Which lanes are elements of the vector number `part`, and which element each."""
-    found = {lane: lane * apart - part * lanes for lane in range(lanes)}
+    """Which lanes are elements of the vector number `part`, and which element each. Where they go backwards,
+    vectors begin with the last lane.
+    """
+    places = range(lanes) if apart > 0 else range(lanes - 1, -1, -1)
+    found = {lane: place * abs(apart) - part * lanes for lane, place in enumerate(places)}
     return {lane: at for lane, at in found.items() if 0 <= at < lanes}
 
 

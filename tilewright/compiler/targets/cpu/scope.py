@@ -394,7 +394,7 @@ class Scope:
         coordinate = self.coordinates[lane]
         assert isinstance(coordinate, Lanes)
         apart = affine(position).step(lane) or 0
-        if coordinate.first is not None and coordinate.apart == 1 and 1 <= apart <= WIDEST_WALK:
+        if coordinate.first is not None and coordinate.apart == 1 and 1 <= abs(apart) <= WIDEST_WALK:
             here = {**self.coordinates, lane: coordinate.first}
             known = {n: v for n, v in self.values.items() if lane not in n.axes and not v.lanes}
             start = Scope(self.b, self.loaded, self.layout, 0, here, values=known)
@@ -521,8 +521,9 @@ class Scope:
             return
         b, apart = self.b, step.apart if isinstance(step, Spaced) else 1
         pointer = b.offset(pointer, b.mul(operand.strides[node.arg.names.index(along)], further))
-        for part in range(apart):
-            b.prefetch(b.offset(pointer, part * self.lanes * node.dtype.numpy.itemsize))
+        size = self.lanes * node.dtype.numpy.itemsize
+        for part in range(abs(apart)):
+            b.prefetch(b.offset(pointer, part * size if apart > 0 else -part * size))
 
     def start_of(self, node: Read | At) -> tuple[Value, dict[str, Value]]:
         """Where an operand is read here, every coordinate a number, and its strides in bytes by dimension."""
@@ -560,7 +561,7 @@ class Scope:
                 scalar = _plus(b, scalar, b.mul(coordinate.first, stride))
                 kind = operand.classes[dimension]
                 gap = coordinate.apart * elements_apart(kind)
-                unit += 1 <= gap <= WIDEST_GAP
+                unit += 1 <= abs(gap) <= WIDEST_GAP
                 strided += kind != ZERO
                 if kind != ZERO:
                     apart = gap
@@ -590,11 +591,13 @@ class Scope:
 
     def _load_spaced(self, pointer: Value, dtype: DType, apart: int, inside: Value | None = None) -> Value:
         """Lanes `apart` elements from each other: as many vectors, of which nothing behind the last lane is
-        read, and the lanes picked from them; 0 where they are not `inside`.
+        read, and the lanes picked from them; 0 where they are not `inside`. The last lane may come first.
         """
         b, lanes = self.b, self.lanes
-        picked = [spaced_lanes(lanes, part, apart) for part in range(apart)]
+        picked = [spaced_lanes(lanes, part, apart) for part in range(abs(apart))]
         step = lanes * dtype.numpy.itemsize
+        if apart < 0:
+            pointer = b.offset(pointer, apart * (lanes - 1) * dtype.numpy.itemsize)
         masks = [spread(b, self.mask, lanes, places) for places in picked]
         if inside is not None:  # last: what lanes have in common with other lines is computed once
             masks = [b.and_(mask, b.splat(inside, lanes)) for mask in masks]
