@@ -284,7 +284,46 @@ class Scope:
         how = self._turns(node)
         if how is not None and self._inside(self._places_at(node)[2]) is None:
             return self._read_in_turns(node, how)
-        operand, places, walks = self._places_at(node)
+        straight, unbroken = self._around(node)
+        if unbroken is None:
+            return self._read_walking(node, {})
+        with self.b.if_(unbroken, [value_type(node.dtype, self.lanes)]) as choice:
+            choice.yield_(self.full(self._read_walking(node, straight)))
+            choice.otherwise()
+            choice.yield_(self.full(self._read_walking(node, {})))
+        return choice.results[0]
+
+    def _around(self, node: At) -> tuple[dict[str, Coordinate], Value | None]:
+        """The positions that go around from an axis' end to its beginning, as lanes that do not, and whether
+        no lane does; None of other reads.
+        """
+        b, found = self.b, dict[str, Coordinate]()
+        unbroken: Value | None = None
+        for axis, position in zip(node.along, node.positions, strict=True):
+            lane = next((a for a in position.axes if isinstance(self.coordinates[a], Lanes)), None)
+            coordinate = self.coordinates[lane] if lane else None
+            if not isinstance(position, Map) or position.function != "mod" or lane is None:
+                continue
+            assert isinstance(coordinate, Lanes)
+            whole, around = position.operands
+            straight = affine(whole).step(lane) == 1 and lane not in around.axes
+            if not straight or coordinate.first is None or coordinate.apart != 1:
+                continue
+            start, extent = (self._at_first(n, lane, coordinate.first) for n in (position, around))
+            found[axis] = Lanes(start)
+            fits = b.cmp("le", b.add(start, self.lanes), extent)
+            unbroken = fits if unbroken is None else b.and_(unbroken, fits)
+        return found, unbroken
+
+    def _at_first(self, node: Node, lane: str, first: Value) -> Value:
+        """A value in the first lane."""
+        here = {**self.coordinates, lane: first}
+        known = {n: v for n, v in self.values.items() if lane not in n.axes and not v.lanes}
+        return Scope(self.b, self.loaded, self.layout, 0, here, values=known).evaluate(node)
+
+    def _read_walking(self, node: At, known: Mapping[str, Coordinate]) -> Value:
+        """An operand at computed positions, some of which are known."""
+        operand, places, walks = self._places_at(node, known)
         if self.straight and isinstance(self._address(operand, places)[1], (str, Spaced)):
             return self._read_straight(operand, places, walks, node.dtype)
         lanes = {axis: walk for axis, walk in walks.items() if isinstance(walk, Lanes)}
@@ -332,10 +371,14 @@ class Scope:
             return some._read_places(operand, places, dtype)
         return some._if_inside(self.b.any(mask), operand, places, dtype)  # lanes are visited one by one
 
-    def _places_at(self, node: At) -> tuple[Operand, tuple[Coordinate, ...], dict[str, Coordinate]]:
+    def _places_at(
+        self, node: At, known: Mapping[str, Coordinate] | None = None
+    ) -> tuple[Operand, tuple[Coordinate, ...], dict[str, Coordinate]]:
         """What is read, where, and the positions that may be outside."""
         assert isinstance(node.arg, Read)
-        walks = {a: self._walk(p) for a, p in zip(node.along, node.positions, strict=True)}
+        known = known or {}
+        positions = zip(node.along, node.positions, strict=True)
+        walks = {axis: known.get(axis) or self._walk(position) for axis, position in positions}
         operand = self.loaded.operands[node.arg.param, False]
         places = tuple(walks.get(axis) or self.coordinates[axis] for axis in node.arg.names)
         proven = self.layout.inside.get(node, frozenset())
@@ -395,10 +438,7 @@ class Scope:
         assert isinstance(coordinate, Lanes)
         apart = affine(position).step(lane) or 0
         if coordinate.first is not None and coordinate.apart == 1 and 1 <= abs(apart) <= WIDEST_WALK:
-            here = {**self.coordinates, lane: coordinate.first}
-            known = {n: v for n, v in self.values.items() if lane not in n.axes and not v.lanes}
-            start = Scope(self.b, self.loaded, self.layout, 0, here, values=known)
-            return Lanes(start.evaluate(position), apart=apart)
+            return Lanes(self._at_first(position, lane, coordinate.first), apart=apart)
         return Lanes(positions=self.values[position])
 
     def _inside(self, walks: Mapping[str, Coordinate]) -> Value | None:
