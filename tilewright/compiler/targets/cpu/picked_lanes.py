@@ -1,6 +1,7 @@
 """Lanes picked from whole vectors, where a gather would visit them one by one.
 
     spaced      lane l is element l · apart                          strides of a few elements, backwards too
+    repeated    lane l is element (t + l) // s                       y[i] = x.at(h=i // s)
     in turns    lane l is element (t + l) // s of phase (t + l) % s  y[i] = x.at(block=e // s, phase=e % s)
 
 The gradient of what has a stride is computed phase by phase: reading it in turns puts it in order. No element
@@ -17,6 +18,8 @@ from tilewright.compiler.targets.cpu.windows.slides import MOST_PHASES
 from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Const, Map, Node
 
+MOST_REPEATED = 4  # lanes that read the same element
+
 Picked = Mapping[int, int]
 """lane → element"""
 
@@ -31,6 +34,16 @@ class Turns:
     phase: str
     whole: Node
     phases: int
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Lanes that step through `whole`, of which the `position` along an axis is the quotient by `times`."""
+
+    axis: str
+    position: Node
+    whole: Node
+    times: int
 
 
 def turns(node: At, lane: str) -> Turns | None:
@@ -63,6 +76,33 @@ def lanes_of_phase(lanes: int, phase: int, phases: int, start: int) -> Picked:
     """Which lanes are elements of a phase, and which element each, if the first is one of phase `start`."""
     places = {lane: divmod(start + lane, phases) for lane in range(lanes)}
     return {lane: at for lane, (at, turn) in places.items() if turn == phase}
+
+
+def repeats(node: At, lane: str) -> Repeats | None:
+    """How lanes read the same element several times, one after the other, if they do so and nothing else."""
+    found = [(axis, p) for axis, p in zip(node.along, node.positions, strict=True) if lane in p.axes]
+    if len(found) != 1 or (lane in node.arg.axes and lane not in node.along):
+        return None
+    ((axis, position),) = found
+    if not isinstance(position, Map) or position.function != "floordiv":
+        return None
+    whole, size = position.operands
+    fits = isinstance(size, Const) and 2 <= size.value <= MOST_REPEATED and affine(whole).step(lane) == 1
+    return Repeats(axis, position, whole, int(size.value)) if fits and isinstance(size, Const) else None
+
+
+def elements_of(b: Builder, mask: Value | None, lanes: int, times: int, start: int) -> Value:
+    """The mask of the elements that lanes read `times` times each, if the first lane is one of `start`: those
+    of which `mask` has a lane.
+    """
+    none = b.splat(b.constant(False, I1), lanes)
+    mask = b.splat(b.constant(True, I1), lanes) if mask is None else mask
+    found = none
+    for number in range(times):
+        sources = (element * times + number - start for element in range(lanes))
+        order = [source if 0 <= source < lanes else lanes for source in sources]
+        found = b.or_(found, b.shuffle(mask, none, order))
+    return found
 
 
 def spread(b: Builder, mask: Value | None, lanes: int, picked: Picked) -> Value:

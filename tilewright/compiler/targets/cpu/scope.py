@@ -22,10 +22,13 @@ from tilewright.compiler.targets.cpu.layout import (
     elements_apart,
 )
 from tilewright.compiler.targets.cpu.picked_lanes import (
+    Repeats,
     Turns,
     chosen,
+    elements_of,
     lanes_of_phase,
     merged,
+    repeats,
     spaced_lanes,
     spread,
     turns,
@@ -284,6 +287,9 @@ class Scope:
         how = self._turns(node)
         if how is not None and self._inside(self._places_at(node)[2]) is None:
             return self._read_in_turns(node, how)
+        repeated = self._repeats(node)
+        if repeated is not None:
+            return self._read_repeated(node, repeated)
         straight, unbroken = self._around(node)
         if unbroken is None:
             return self._read_walking(node, {})
@@ -292,6 +298,35 @@ class Scope:
             choice.otherwise()
             choice.yield_(self.full(self._read_walking(node, {})))
         return choice.results[0]
+
+    def _repeats(self, node: At) -> Repeats | None:
+        """How lanes read each element several times, of an operand that is never left and lies along them."""
+        assert isinstance(node.arg, Read)
+        lane = next((a for a in node.axes if isinstance(self.coordinates.get(a), Lanes)), None)
+        found = repeats(node, lane) if lane and not node.dtype.is_bool else None
+        if found is None or lane is None:
+            return None
+        coordinate = self.coordinates[lane]
+        assert isinstance(coordinate, Lanes)
+        operand = self.loaded.operands[node.arg.param, False]
+        unit = operand.classes[node.arg.names.index(found.axis)] == UNIT
+        proven = set(node.along) <= self.layout.inside.get(node, frozenset())
+        return found if unit and proven and coordinate.first is not None and coordinate.apart == 1 else None
+
+    def _read_repeated(self, node: At, how: Repeats) -> Value:
+        """A vector of the elements, each in as many lanes."""
+        b, lanes, starts = self.b, self.lanes, range(how.times)
+        lane = next(a for a in how.position.axes if isinstance(self.coordinates[a], Lanes))
+        coordinate = self.coordinates[lane]
+        assert isinstance(coordinate, Lanes) and coordinate.first is not None
+        whole, first = (self._at_first(n, lane, coordinate.first) for n in (how.whole, how.position))
+        start = b.sub(whole, b.mul(first, how.times))
+        operand, places, _ = self._places_at(node, {how.axis: first})
+        pointer, _ = self._address(operand, places)
+        mask = chosen(b, start, [elements_of(b, self.mask, lanes, how.times, at) for at in starts])
+        vector = self._load_lanes(pointer, node.dtype, mask)
+        orders = [[(at + number) // how.times for number in range(lanes)] for at in starts]
+        return chosen(b, start, [b.shuffle(vector, vector, order) for order in orders])
 
     def _around(self, node: At) -> tuple[dict[str, Coordinate], Value | None]:
         """The positions that go around from an axis' end to its beginning, as lanes that do not, and whether
