@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import Output, needed
 from tilewright.compiler.targets.cpu.builder import I64, PTR, STORAGE_FLOATS, Builder, Type, Value
+from tilewright.compiler.targets.cpu.coordinates import Coordinate, Flat, Lanes, Spaced, Step
 from tilewright.compiler.targets.cpu.frame import Frame
 from tilewright.compiler.targets.cpu.layout import (
     STRIDED,
@@ -21,18 +22,8 @@ from tilewright.compiler.targets.cpu.layout import (
     Layout,
     elements_apart,
 )
-from tilewright.compiler.targets.cpu.picked_lanes import (
-    Repeats,
-    Turns,
-    chosen,
-    elements_of,
-    lanes_of_phase,
-    merged,
-    repeats,
-    spaced_lanes,
-    spread,
-    turns,
-)
+from tilewright.compiler.targets.cpu.picked_lanes import merged, spaced_lanes, spread
+from tilewright.compiler.targets.cpu.picked_reads import read_picked
 from tilewright.compiler.targets.cpu.spelling import (
     convert,
     expansion,
@@ -51,43 +42,6 @@ from tilewright.errors import InternalError
 WIDEST_WALK = 4  # elements from lane to lane where positions are computed: as for a WIDEST_GAP
 LONGEST_PREFETCH = 128 << 10  # bytes: two rows of each operand must fit in the second cache
 PREFETCH_LEAD = 1 << 10  # bytes beyond the same place of the next row, whose start is soon needed
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """A coordinate that differs from lane to lane: positions `apart` from each other from `first` on, or any
-    `positions`.
-    """
-
-    first: Value | None = None
-    positions: Value | None = None
-    apart: int = 1
-
-
-@dataclass(frozen=True)
-class Spaced:
-    """How lanes step from an address: so many elements from one to the next."""
-
-    apart: int
-
-
-Coordinate = Value | Lanes
-Step = Value | Spaced | str | None
-
-
-@dataclass(frozen=True)
-class Flat:
-    """Lanes that run on over the ends of an `inner` axis into the next position of the `outer` one.
-
-    To operands that lie so, (name, axes), lanes are consecutive: from element `first` behind the `base`
-    position of the outer axis.
-    """
-
-    outer: str
-    inner: str
-    base: Value
-    first: Value
-    operands: frozenset[tuple[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -270,7 +224,7 @@ class Scope:
         return tuple(here.get(axis) or self.coordinates[axis] for axis in axes)
 
     def _read_places(self, operand: Operand, places: Sequence[Coordinate], dtype: DType) -> Value:
-        pointer, step = self._address(operand, places)
+        pointer, step = self.address(operand, places)
         if step is None:
             return self._load(pointer, dtype, 0)
         if isinstance(step, str) and step == UNIT:
@@ -284,12 +238,9 @@ class Scope:
 
     def read_at(self, node: At) -> Value:
         """An operand at computed positions; nothing outside of it is touched."""
-        how = self._turns(node)
-        if how is not None and self._inside(self._places_at(node)[2]) is None:
-            return self._read_in_turns(node, how)
-        repeated = self._repeats(node)
-        if repeated is not None:
-            return self._read_repeated(node, repeated)
+        picked = read_picked(self, node)
+        if picked is not None:
+            return picked
         straight, unbroken = self._around(node)
         if unbroken is None:
             return self._read_walking(node, {})
@@ -298,35 +249,6 @@ class Scope:
             choice.otherwise()
             choice.yield_(self.full(self._read_walking(node, {})))
         return choice.results[0]
-
-    def _repeats(self, node: At) -> Repeats | None:
-        """How lanes read each element several times, of an operand that is never left and lies along them."""
-        assert isinstance(node.arg, Read)
-        lane = next((a for a in node.axes if isinstance(self.coordinates.get(a), Lanes)), None)
-        found = repeats(node, lane) if lane and not node.dtype.is_bool else None
-        if found is None or lane is None:
-            return None
-        coordinate = self.coordinates[lane]
-        assert isinstance(coordinate, Lanes)
-        operand = self.loaded.operands[node.arg.param, False]
-        unit = operand.classes[node.arg.names.index(found.axis)] == UNIT
-        proven = set(node.along) <= self.layout.inside.get(node, frozenset())
-        return found if unit and proven and coordinate.first is not None and coordinate.apart == 1 else None
-
-    def _read_repeated(self, node: At, how: Repeats) -> Value:
-        """A vector of the elements, each in as many lanes."""
-        b, lanes, starts = self.b, self.lanes, range(how.times)
-        lane = next(a for a in how.position.axes if isinstance(self.coordinates[a], Lanes))
-        coordinate = self.coordinates[lane]
-        assert isinstance(coordinate, Lanes) and coordinate.first is not None
-        whole, first = (self._at_first(n, lane, coordinate.first) for n in (how.whole, how.position))
-        start = b.sub(whole, b.mul(first, how.times))
-        operand, places, _ = self._places_at(node, {how.axis: first})
-        pointer, _ = self._address(operand, places)
-        mask = chosen(b, start, [elements_of(b, self.mask, lanes, how.times, at) for at in starts])
-        vector = self._load_lanes(pointer, node.dtype, mask)
-        orders = [[(at + number) // how.times for number in range(lanes)] for at in starts]
-        return chosen(b, start, [b.shuffle(vector, vector, order) for order in orders])
 
     def _around(self, node: At) -> tuple[dict[str, Coordinate], Value | None]:
         """The positions that go around from an axis' end to its beginning, as lanes that do not, and whether
@@ -344,13 +266,13 @@ class Scope:
             straight = affine(whole).step(lane) == 1 and lane not in around.axes
             if not straight or coordinate.first is None or coordinate.apart != 1:
                 continue
-            start, extent = (self._at_first(n, lane, coordinate.first) for n in (position, around))
+            start, extent = (self.at_first(n, lane, coordinate.first) for n in (position, around))
             found[axis] = Lanes(start)
             fits = b.cmp("le", b.add(start, self.lanes), extent)
             unbroken = fits if unbroken is None else b.and_(unbroken, fits)
         return found, unbroken
 
-    def _at_first(self, node: Node, lane: str, first: Value) -> Value:
+    def at_first(self, node: Node, lane: str, first: Value) -> Value:
         """A value in the first lane."""
         here = {**self.coordinates, lane: first}
         known = {n: v for n, v in self.values.items() if lane not in n.axes and not v.lanes}
@@ -358,14 +280,14 @@ class Scope:
 
     def _read_walking(self, node: At, known: Mapping[str, Coordinate]) -> Value:
         """An operand at computed positions, some of which are known."""
-        operand, places, walks = self._places_at(node, known)
-        if self.straight and isinstance(self._address(operand, places)[1], (str, Spaced)):
+        operand, places, walks = self.places_at(node, known)
+        if self.straight and isinstance(self.address(operand, places)[1], (str, Spaced)):
             return self._read_straight(operand, places, walks, node.dtype)
         lanes = {axis: walk for axis, walk in walks.items() if isinstance(walk, Lanes)}
         inside = self._inside({axis: walk for axis, walk in walks.items() if axis not in lanes})
         if inside is None:
             return self._read_lanes(operand, places, self._inside(lanes), node.dtype)
-        _, step = self._address(operand, places)
+        _, step = self.address(operand, places)
         type = value_type(node.dtype, self.lanes if step is not None or lanes else 0)
         with self.b.if_(inside, [type]) as choice:
             choice.yield_(self._read_lanes(operand, places, self._inside(lanes), node.dtype))
@@ -381,7 +303,7 @@ class Scope:
         apart = {axis: walk for axis, walk in walks.items() if isinstance(walk, Lanes)}
         mask, inside = self._inside(apart), self._inside({a: w for a, w in walks.items() if a not in apart})
         mask = self.mask if mask is None else mask if self.mask is None else b.and_(self.mask, mask)
-        pointer, step = self._address(operand, places)
+        pointer, step = self.address(operand, places)
         if isinstance(step, Spaced):
             return replace(self, mask=mask)._load_spaced(pointer, dtype, step.apart, inside)
         if inside is not None:
@@ -395,7 +317,7 @@ class Scope:
         """An operand in those lanes that are inside, 0 in the others."""
         if inside is None:
             return self._read_places(operand, places, dtype)
-        _, step = self._address(operand, places)
+        _, step = self.address(operand, places)
         if step is None:
             one = self._if_inside(self.b.any(inside), operand, places, dtype)
             zero = self.b.constant(0, value_type(dtype, self.lanes))
@@ -406,14 +328,14 @@ class Scope:
             return some._read_places(operand, places, dtype)
         return some._if_inside(self.b.any(mask), operand, places, dtype)  # lanes are visited one by one
 
-    def _places_at(
+    def places_at(
         self, node: At, known: Mapping[str, Coordinate] | None = None
     ) -> tuple[Operand, tuple[Coordinate, ...], dict[str, Coordinate]]:
         """What is read, where, and the positions that may be outside."""
         assert isinstance(node.arg, Read)
         known = known or {}
         positions = zip(node.along, node.positions, strict=True)
-        walks = {axis: known.get(axis) or self._walk(position) for axis, position in positions}
+        walks = {axis: known.get(axis) or self.walk(position) for axis, position in positions}
         operand = self.loaded.operands[node.arg.param, False]
         places = tuple(walks.get(axis) or self.coordinates[axis] for axis in node.arg.names)
         proven = self.layout.inside.get(node, frozenset())
@@ -422,7 +344,7 @@ class Scope:
     def addresses(self, node: Read | At) -> tuple[Value, Value | None]:
         """Where each lane reads, as integers, and which lanes are inside; None where all are."""
         operand, places, walks = self._found(node)
-        pointer, steps = self._address(operand, places)
+        pointer, steps = self.address(operand, places)
         assert isinstance(steps, Value)
         return self.b.add(self.b.integer(pointer), steps), self._inside(walks)
 
@@ -431,7 +353,7 @@ class Scope:
         for position in needed(node):
             self.evaluate(position)
         if isinstance(node, At):
-            return self._places_at(node)
+            return self.places_at(node)
         operand = self.loaded.operands[node.param, False]
         return operand, tuple(self.coordinates[axis] for axis in node.names), {}
 
@@ -441,7 +363,7 @@ class Scope:
         for axis, position in zip(node.along, node.positions, strict=True):
             if axis in axes:
                 self.evaluate(position)
-                walks[axis] = self._walk(position)
+                walks[axis] = self.walk(position)
         inside = self._inside(walks)
         assert inside is not None
         return inside
@@ -456,7 +378,7 @@ class Scope:
         self, inside: Value, operand: Operand, places: Sequence[Coordinate], dtype: DType
     ) -> Value:
         """What is read there, or 0 without reading."""
-        _, step = self._address(operand, places)
+        _, step = self.address(operand, places)
         type = value_type(dtype, self.lanes if step is not None else 0)
         with self.b.if_(inside, [type]) as choice:
             choice.yield_(self._read_places(operand, places, dtype))
@@ -464,7 +386,7 @@ class Scope:
             choice.yield_(self.b.constant(0, type))
         return choice.results[0]
 
-    def _walk(self, position: Node) -> Coordinate:
+    def walk(self, position: Node) -> Coordinate:
         """A position as a coordinate: consecutive along the lanes where one lane is one step."""
         lane = next((a for a in position.axes if isinstance(self.coordinates[a], Lanes)), None)
         if lane is None:
@@ -473,7 +395,7 @@ class Scope:
         assert isinstance(coordinate, Lanes)
         apart = affine(position).step(lane) or 0
         if coordinate.first is not None and coordinate.apart == 1 and 1 <= abs(apart) <= WIDEST_WALK:
-            return Lanes(self._at_first(position, lane, coordinate.first), apart=apart)
+            return Lanes(self.at_first(position, lane, coordinate.first), apart=apart)
         return Lanes(positions=self.values[position])
 
     def _inside(self, walks: Mapping[str, Coordinate]) -> Value | None:
@@ -504,7 +426,7 @@ class Scope:
         axes = output.buffer.axes
         for place in output.places:
             self.evaluate(place)
-        walks = {axis: self._walk(place) for axis, place in zip(axes, output.places, strict=True)}
+        walks = {axis: self.walk(place) for axis, place in zip(axes, output.places, strict=True)}
         proven = self.layout.windows.within.get(output.buffer.name, frozenset())
         asked = {axis: walk for axis, walk in walks.items() if axis not in proven}
         lanes = {axis: walk for axis, walk in asked.items() if isinstance(walk, Lanes)}
@@ -559,7 +481,7 @@ class Scope:
         operand = self.loaded.operands.get((node.param, False))
         if operand is None or axis not in node.names or len(set(node.names)) != len(node.names):
             return
-        pointer, step = self._address(operand, tuple(self.coordinates[name] for name in node.names))
+        pointer, step = self.address(operand, tuple(self.coordinates[name] for name in node.names))
         if isinstance(step, str) and step == UNIT:
             ahead = operand.strides[node.names.index(axis)]
             near = self.b.cmp("le", ahead, LONGEST_PREFETCH)  # else it would be gone when it is needed
@@ -571,14 +493,14 @@ class Scope:
         operand = self.loaded.operands.get((node.param, False))
         if operand is None:
             return
-        pointer, step = self._address(operand, tuple(self.coordinates[name] for name in node.names))
+        pointer, step = self.address(operand, tuple(self.coordinates[name] for name in node.names))
         if isinstance(step, str) and step == UNIT:
             self.b.prefetch(self.b.offset(pointer, distance))
 
     def ahead(self, node: At, distance: Value) -> None:
         """Ask for what is read so many bytes of lanes further on, if lanes lie side by side or nearly so."""
-        operand, places, _ = self._places_at(node)
-        pointer, step = self._address(operand, places)
+        operand, places, _ = self.places_at(node)
+        pointer, step = self.address(operand, places)
         if isinstance(step, (str, Spaced)):
             apart = step.apart if isinstance(step, Spaced) else 1
             self.b.prefetch(self.b.offset(pointer, self.b.mul(distance, apart)))
@@ -590,8 +512,8 @@ class Scope:
         for position in node.positions:
             self.evaluate(position)
         assert isinstance(node.arg, Read)
-        operand, places, _ = self._places_at(node)
-        pointer, step = self._address(operand, places)
+        operand, places, _ = self.places_at(node)
+        pointer, step = self.address(operand, places)
         if not isinstance(step, (str, Spaced)):
             return
         b, apart = self.b, step.apart if isinstance(step, Spaced) else 1
@@ -603,7 +525,7 @@ class Scope:
     def start_of(self, node: Read | At) -> tuple[Value, dict[str, Value]]:
         """Where an operand is read here, every coordinate a number, and its strides in bytes by dimension."""
         operand, places, _ = self._found(node)
-        pointer, step = self._address(operand, places)
+        pointer, step = self.address(operand, places)
         assert step is None
         read = node.arg if isinstance(node, At) else node
         assert isinstance(read, Read)
@@ -612,12 +534,12 @@ class Scope:
     def start_in(self, node: At, copy: Operand) -> Value:
         """Where that would be read in a copy of the operand."""
         _, places, _ = self._found(node)
-        return self._address(copy, places)[0]
+        return self.address(copy, places)[0]
 
     def address_of(self, name: str, axes: tuple[str, ...]) -> tuple[Value, Step]:
-        return self._address(self.loaded.operands[name, True], self._places_of(name, axes))
+        return self.address(self.loaded.operands[name, True], self._places_of(name, axes))
 
-    def _address(self, operand: Operand, places: Sequence[Coordinate]) -> tuple[Value, Step]:
+    def address(self, operand: Operand, places: Sequence[Coordinate]) -> tuple[Value, Step]:
         """A scalar address, and how lanes step from it: not at all (None), one element (UNIT), a few, or byte
         offsets.
         """
@@ -677,48 +599,12 @@ class Scope:
         if inside is not None:  # last: what lanes have in common with other lines is computed once
             masks = [b.and_(mask, b.splat(inside, lanes)) for mask in masks]
         vectors = [
-            self._load_lanes(b.offset(pointer, part * step), dtype, mask) for part, mask in enumerate(masks)
+            self.load_lanes(b.offset(pointer, part * step), dtype, mask) for part, mask in enumerate(masks)
         ]
         return merged(b, vectors, picked, lanes)
 
-    def _load_lanes(self, pointer: Value, dtype: DType, mask: Value) -> Value:
+    def load_lanes(self, pointer: Value, dtype: DType, mask: Value) -> Value:
         return replace(self, mask=mask)._load(pointer, dtype, self.lanes)
-
-    def _turns(self, node: At) -> Turns | None:
-        """How lanes take turns between phases of an operand that is never left and lies along its blocks."""
-        assert isinstance(node.arg, Read)
-        lane = next((a for a in node.axes if isinstance(self.coordinates.get(a), Lanes)), None)
-        found = turns(node, lane) if lane and not node.dtype.is_bool else None
-        if found is None or lane is None:
-            return None
-        coordinate = self.coordinates[lane]
-        assert isinstance(coordinate, Lanes)
-        operand = self.loaded.operands[node.arg.param, False]
-        unit = operand.classes[node.arg.names.index(found.block)] == UNIT
-        proven = {found.block, found.phase} <= self.layout.inside.get(node, frozenset())
-        return found if unit and proven and coordinate.first is not None and coordinate.apart == 1 else None
-
-    def _read_in_turns(self, node: At, how: Turns) -> Value:
-        """A vector of each phase, and the lanes picked from them."""
-        b, lanes = self.b, self.lanes
-        assert isinstance(node.arg, Read)
-        walk = self._walk(how.whole)
-        assert isinstance(walk, Lanes) and walk.first is not None
-        count = b.constant(how.phases, I64)
-        start = b.rem(walk.first, count, signed=False)
-        here = {a: self.values[p] for a, p in zip(node.along, node.positions, strict=True)}
-        here[how.block] = b.div(walk.first, count, signed=False)
-        starts = range(how.phases)
-        vectors = []
-        for phase in starts:
-            here[how.phase] = b.constant(phase, I64)
-            places = tuple(here.get(axis) or self.coordinates[axis] for axis in node.arg.names)
-            pointer, _ = self._address(self.loaded.operands[node.arg.param, False], places)
-            picked = [lanes_of_phase(lanes, phase, how.phases, at) for at in starts]
-            mask = chosen(b, start, [spread(b, self.mask, lanes, places) for places in picked])
-            vectors.append(self._load_lanes(pointer, node.dtype, mask))
-        orders = [[lanes_of_phase(lanes, phase, how.phases, at) for phase in starts] for at in starts]
-        return chosen(b, start, [merged(b, vectors, picked, lanes) for picked in orders])
 
     def _from_memory(self, value: Value, dtype: DType) -> Value:
         if dtype.short in STORAGE_FLOATS:

@@ -36,7 +36,8 @@ from tilewright.compiler.targets.cpu.contractions.products import Products, Star
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.coordinates import Lanes
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.dsl.program import At
 
 MOST_EDGES = 4  # rows at each end of a register block that may be outside without all having addresses

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.coordinates import Coordinate, Lanes
 from tilewright.compiler.targets.cpu.layout import Layout
-from tilewright.compiler.targets.cpu.scope import Coordinate, Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 
 MOST_STRETCHES = 4  # from here on lanes have positions of their own, and operands are gathered
 

@@ -21,7 +21,8 @@ from tilewright.compiler.targets.cpu.contractions.lines import AHEAD, Lines
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun
 from tilewright.compiler.targets.cpu.contractions.sizes import ADDRESS, IMAGE_MARGIN, LINE
-from tilewright.compiler.targets.cpu.scope import Lanes, Operand, Scope
+from tilewright.compiler.targets.cpu.coordinates import Lanes
+from tilewright.compiler.targets.cpu.scope import Operand, Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
 from tilewright.dsl.program import At, Read
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, Phase, outermost
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.coordinates import Lanes
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots
 from tilewright.compiler.targets.cpu.schedule import Schedule
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
 from tilewright.dsl.program import Node, Reduce, topological
 

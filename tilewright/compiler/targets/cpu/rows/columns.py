@@ -22,11 +22,12 @@ from dataclasses import dataclass
 
 from tilewright.compiler.nest import Kernel, Phase
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.coordinates import Lanes
 from tilewright.compiler.targets.cpu.frame import BLOCK_N
 from tilewright.compiler.targets.cpu.rows.folds import Totals, fold_of
 from tilewright.compiler.targets.cpu.rows.loops import RowLoops
 from tilewright.compiler.targets.cpu.schedule import Schedule
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Reduce

@@ -19,12 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tilewright.compiler.nest import Kernel, Phase, outermost, reads_of
 from tilewright.compiler.targets.cpu.builder import I32, I64, Builder, Type, Value
+from tilewright.compiler.targets.cpu.coordinates import Flat, Lanes
 from tilewright.compiler.targets.cpu.frame import BLOCK_N
 from tilewright.compiler.targets.cpu.layout import MOST_NARROW, VECTOR
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import RowLoops, loop_roots
 from tilewright.compiler.targets.cpu.schedule import Schedule, runs_on
-from tilewright.compiler.targets.cpu.scope import Flat, Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Index, Node, Reduce

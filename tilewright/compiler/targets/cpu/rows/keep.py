@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.coordinates import Lanes
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost, value_type
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Node, Reduce

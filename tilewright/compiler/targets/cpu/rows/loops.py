@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase, evaluated, reads_of
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.coordinates import Lanes
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.keep import Keep, kept_nodes
 from tilewright.compiler.targets.cpu.schedule import Schedule
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import COMBINE_STEPS, value_type
 from tilewright.dsl.program import Node, Read, Reduce, combine_identity
 

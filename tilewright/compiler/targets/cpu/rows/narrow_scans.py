@@ -18,11 +18,12 @@ from collections.abc import Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase, reads_of
 from tilewright.compiler.targets.cpu.builder import Builder, Value
+from tilewright.compiler.targets.cpu.coordinates import Lanes
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import RowLoops
 from tilewright.compiler.targets.cpu.rows.scans import Walk, one_position
 from tilewright.compiler.targets.cpu.schedule import Schedule, runs_on
-from tilewright.compiler.targets.cpu.scope import Lanes, Operand, Scope
+from tilewright.compiler.targets.cpu.scope import Operand, Scope
 from tilewright.dsl.program import Read
 
 Carried = list[Value]
@@ -102,7 +103,7 @@ class NarrowScans(RowLoops):
     def _start(self, scope: Scope, operand: Operand, axes: Sequence[str], lowest: Value) -> Value:
         """Where the position begins."""
         here = {**scope.coordinates, self.axis: lowest, self.inner: self.b.constant(0, lowest.type)}
-        return scope._address(operand, [here[axis] for axis in axes])[0]
+        return scope.address(operand, [here[axis] for axis in axes])[0]
 
     def _load_block(self, scope: Scope, read: Read, lowest: Value) -> list[Value]:
         """The columns of each position of a block; lanes behind them have anything."""

@@ -19,9 +19,10 @@ from dataclasses import replace
 
 from tilewright.compiler.nest import Kernel, reads_of
 from tilewright.compiler.targets.cpu.builder import I64, STORAGE_FLOATS, Builder, Value
+from tilewright.compiler.targets.cpu.coordinates import Flat, Lanes
 from tilewright.compiler.targets.cpu.rows.loops import RowLoops
 from tilewright.compiler.targets.cpu.schedule import Schedule, runs_on
-from tilewright.compiler.targets.cpu.scope import Flat, Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.dsl.axes import base
 
 RECORDS = 1024  # of a work item

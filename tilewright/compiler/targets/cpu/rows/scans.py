@@ -25,10 +25,11 @@ from functools import partial
 
 from tilewright.compiler.nest import Kernel, Phase
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.coordinates import Lanes
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import RowLoops, shared_out
 from tilewright.compiler.targets.cpu.schedule import Schedule
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import from_memory, to_memory, value_type
 from tilewright.dsl.dtypes import DType
 from tilewright.dsl.program import Reduce, Scan, topological

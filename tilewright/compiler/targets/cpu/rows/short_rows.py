@@ -18,11 +18,12 @@ from collections.abc import Sequence
 
 from tilewright.compiler.nest import Kernel, Output, Phase, reads_of
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Type, Value
+from tilewright.compiler.targets.cpu.coordinates import Lanes
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import RowLoops
 from tilewright.compiler.targets.cpu.rows.scans import Walk, one_position
 from tilewright.compiler.targets.cpu.schedule import Schedule, runs_on
-from tilewright.compiler.targets.cpu.scope import Lanes, Operand, Scope
+from tilewright.compiler.targets.cpu.scope import Operand, Scope
 from tilewright.dsl.program import Read
 
 
@@ -109,7 +110,7 @@ class ShortRows(RowLoops):
     def _start(self, scope: Scope, operand: Operand, axes: Sequence[str], first: Value) -> Value:
         """Where the row at `first` begins."""
         here = {**scope.coordinates, self.outer: first, self.axis: self.b.constant(0, I64)}
-        return scope._address(operand, [here[axis] for axis in axes])[0]
+        return scope.address(operand, [here[axis] for axis in axes])[0]
 
     def _parts(self, start: Value, left: Value | None, type: Type) -> list[tuple[Value, Value | None]]:
         """The address of each whole vector of the rows, and the lanes that are there."""

@@ -18,9 +18,10 @@ from collections.abc import Mapping
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.builder import I64, STORAGE_FLOATS, Builder, Type, Value
+from tilewright.compiler.targets.cpu.coordinates import Lanes
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops
 from tilewright.compiler.targets.cpu.schedule import Schedule, lying_across
-from tilewright.compiler.targets.cpu.scope import Lanes, Scope
+from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read
