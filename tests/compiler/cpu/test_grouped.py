@@ -207,9 +207,21 @@ def test_images_that_do_not_lie_so_are_copied_where_there_is_a_stride():
     assert walk_of(strided[1]).grouped is not None
 
 
-@pytest.mark.parametrize(("op", "shapes"), [(images, FOURS), (filters_of, TAPS)])
+OTHERS = [(images, FOURS), (filters_of, TAPS)]
+
+
+@pytest.mark.parametrize(("op", "shapes"), OTHERS)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_types(op, shapes, dtype):
+    operands = [a.astype(dtype) for a in drawn(*shapes)]
+    wanted = op.reference(*operands)
+    np.testing.assert_array_equal(op(*operands), wanted.astype(dtype))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("op", "shapes"), OTHERS)
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_everything_of_other_types(op, shapes, dtype):
     assert op.check(*(a.astype(dtype) for a in drawn(*shapes))).ok
 
 
@@ -221,7 +233,7 @@ def test_views_and_results_of_the_users():
     np.testing.assert_array_equal(out, images.reference(x, k, b))
 
 
-@pytest.mark.parametrize(("op", "shapes"), [(images, FOURS), (filters_of, TAPS)])
+@pytest.mark.parametrize(("op", "shapes"), OTHERS)
 def test_every_schedule(op: tw.Op, shapes: list[tuple[int, ...]]):
     operands = drawn(*shapes)
     call = op.bind(op.arguments(tuple(operands), {}))

@@ -191,11 +191,21 @@ def test_convolution_and_its_gradients(groups, channels, filters, stride, dilati
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("op", "shapes"), [(grouped, IMAGES), (filtered, [(3, 6, 14, 14), (16, 6, 5, 5), (16,)])]
-)
+OTHERS = [(grouped, IMAGES), (filtered, [(3, 6, 14, 14), (16, 6, 5, 5), (16,)])]
+
+
+@pytest.mark.parametrize(("op", "shapes"), OTHERS)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_types(op, shapes, dtype):
+    operands = [a.astype(dtype) for a in drawn(*shapes)]
+    wanted = op.reference(*operands)
+    np.testing.assert_array_equal(op(*operands), wanted.astype(dtype))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("op", "shapes"), OTHERS)
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_everything_of_other_types(op, shapes, dtype):
     assert op.check(*(a.astype(dtype) for a in drawn(*shapes))).ok
 
 

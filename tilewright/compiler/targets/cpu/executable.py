@@ -308,7 +308,7 @@ class CpuExecutable:
         self, group: Sequence[Planned], extents: Mapping[str, int], fresh: bool
     ) -> list[Step | Sliced]:
         """The steps of kernels that follow each other, slice by slice where that pays."""
-        together = {axis for planned in group for axis in self._together(planned, extents)}
+        together = {a for planned in group if len(group) > 1 for a in self._together(planned, extents)}
         cut = slicing(group, extents, together)
         if cut is not None and self._keeps_order(group, cut, extents):
             parts = [planned for planned in group if planned.writes_along(cut.axis)]
