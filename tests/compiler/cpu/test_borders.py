@@ -49,9 +49,7 @@ CALLS = [
     pytest.param(
         channels_last, [(7, 14, 14, 32), (64, 3, 3, 32)], AROUND, ("n", "oh", "ow"), id="few images"
     ),
-    pytest.param(
-        channels_last, [(8, 7, 40, 16), (64, 3, 3, 16)], AROUND, ("n", "oh", "ow"), id="long lines"
-    ),
+    pytest.param(channels_last, [(8, 7, 40, 16), (64, 3, 3, 16)], AROUND, ("n", "oh", "ow"), id="long lines"),
     pytest.param(channels_last, [(8, 14, 14, 32), (64, 3, 3, 32)], {}, ("n", "oh", "ow"), id="never outside"),
 ]
 

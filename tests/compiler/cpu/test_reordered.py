@@ -173,9 +173,7 @@ def test_filters_that_fill_vectors_stay_as_they_are():
     assert not any("along h w" in name for name in kernels_of(grouped, *drawn(*shapes)))
 
 
-@pytest.mark.parametrize(
-    ("groups", "channels", "filters"), [(8, 16, 32), (32, 64, 64), (4, 16, 8), (32, 64, 32), (32, 32, 64)]
-)
+@pytest.mark.parametrize(("groups", "channels", "filters"), [(5, 30, 30), (4, 16, 8), (8, 8, 32)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
 def test_convolution_and_its_gradients(groups, channels, filters, stride, dilation):
     rng = np.random.default_rng(0)
