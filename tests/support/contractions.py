@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,3 +41,15 @@ def on_avx2(op: tw.Op, *operands: np.ndarray, applies: Callable[[Walk], object],
         assert any(applies(walk_of(compiled)) for compiled in contractions)
         for found, wanted in zip(executable.run(arrays), reference(program, arrays), strict=True):
             assert relative_error(found, wanted) < CLOSE[operands[0].dtype.name]
+
+
+def drawn_whole(*shapes: tuple[int, ...], dtype: str = "float32") -> list[Any]:
+    """Small whole numbers, whose sums are exact."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(-3, 4, shape).astype(dtype) for shape in shapes]
+
+
+def assert_exact(op: tw.Op, *operands: np.ndarray) -> None:
+    """The reference's values, in the result's own type."""
+    found = op(*operands)
+    np.testing.assert_array_equal(found, op.reference(*operands).astype(found.dtype))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import needs_wide_vectors, walk_of
+from tests.support.contractions import assert_exact, needs_wide_vectors, walk_of
+from tests.support.contractions import drawn_whole as drawn
 from tests.support.guarded import on_guard_pages
 from tests.support.threads import assert_same_bits
 from tilewright.autotune.space import cpu_space
@@ -65,12 +64,6 @@ def filters_across(x: tw.Tile["n g c t"], y: tw.Tile["n g o t"], *, taps=5) -> t
     """The same of operands that do not lie along the channels."""
     r = tw.axis("r", taps)
     return tw.sum(x.at(t=tw.index("t") + r - 2) * y, "n t")
-
-
-def drawn(*shapes: tuple[int, ...]) -> list[Any]:
-    """Small whole numbers, whose sums are exact."""
-    rng = np.random.default_rng(0)
-    return [rng.integers(-3, 4, shape).astype(np.float32) for shape in shapes]
 
 
 def compiled(op: tw.Op, *operands: np.ndarray, **constants: int) -> tuple[CompiledKernel, ...]:
@@ -213,16 +206,14 @@ OTHERS = [(images, FOURS), (filters_of, TAPS)]
 @pytest.mark.parametrize(("op", "shapes"), OTHERS)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_types(op, shapes, dtype):
-    operands = [a.astype(dtype) for a in drawn(*shapes)]
-    wanted = op.reference(*operands)
-    np.testing.assert_array_equal(op(*operands), wanted.astype(dtype))
+    assert_exact(op, *drawn(*shapes, dtype=dtype))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("op", "shapes"), OTHERS)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_everything_of_other_types(op, shapes, dtype):
-    assert op.check(*(a.astype(dtype) for a in drawn(*shapes))).ok
+    assert op.check(*drawn(*shapes, dtype=dtype)).ok
 
 
 def test_views_and_results_of_the_users():

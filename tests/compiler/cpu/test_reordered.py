@@ -4,13 +4,12 @@ filters of images that lie along their lines, computed along the filters.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
+from tests.support.contractions import assert_exact, needs_wide_vectors, on_avx2, walk_of
+from tests.support.contractions import drawn_whole as drawn
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import windows
 from tests.support.threads import assert_same_bits
@@ -66,12 +65,6 @@ def added(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], z: tw.Tile["n o h w"]) -
 def signals(x: tw.Tile["n c t"], k: tw.Tile["o c r"]) -> tw.Tile["n o a"]:
     a = tw.axis("a", tw.size("t") - tw.size("r") + 1)
     return tw.sum(x.at(t=a + tw.index("r")) * k, "c r")
-
-
-def drawn(*shapes: tuple[int, ...]) -> list[Any]:
-    """Small whole numbers, whose sums are exact."""
-    rng = np.random.default_rng(0)
-    return [rng.integers(-3, 4, shape).astype(np.float32) for shape in shapes]
 
 
 def kernels_of(op: tw.Op, *operands: np.ndarray, **constants: int) -> list[str]:
@@ -195,16 +188,14 @@ OTHERS = [(grouped, IMAGES), (filtered, [(3, 6, 14, 14), (16, 6, 5, 5), (16,)])]
 @pytest.mark.parametrize(("op", "shapes"), OTHERS)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_types(op, shapes, dtype):
-    operands = [a.astype(dtype) for a in drawn(*shapes)]
-    wanted = op.reference(*operands)
-    np.testing.assert_array_equal(op(*operands), wanted.astype(dtype))
+    assert_exact(op, *drawn(*shapes, dtype=dtype))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("op", "shapes"), OTHERS)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_everything_of_other_types(op, shapes, dtype):
-    assert op.check(*(a.astype(dtype) for a in drawn(*shapes))).ok
+    assert op.check(*drawn(*shapes, dtype=dtype)).ok
 
 
 def test_views_and_results_of_the_users():

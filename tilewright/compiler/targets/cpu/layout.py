@@ -49,9 +49,8 @@ class Layout:
     rows, and of the fields of records; that of a narrow last axis, shorter than a vector or not; and axes
     outside of a row that have one position. inside: the axes along which an operand read at computed
     positions is never left. sides: of a contraction (`contractions.sides`). windows: of a kernel's rows, if
-    they are few taps
-    (`windows.slides`). far: whether what a pointwise kernel reads and writes is more than the last cache
-    holds.
+    they are few taps (`windows.slides`). far: whether what a pointwise kernel reads and writes is more than
+    the last cache holds.
     """
 
     classes: Mapping[str, str]

@@ -29,7 +29,7 @@ from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Read
 
-COPIED = 4  # filters of a group, at least, for which operands are copied
+FEWEST_COPIED = 4  # filters of a group, at least, for which operands are copied
 
 
 def grouped(
@@ -117,7 +117,7 @@ def of_taps(
         copies = list[Staged]()
         for read, axes in ((node.arg, last), (other, (groups, filters[0]))):
             copy = _copy(kernel, read, axes, strides, extents)
-            if copy is not None and extents[base(filters[0])] < COPIED:
+            if copy is not None and extents[base(filters[0])] < FEWEST_COPIED:
                 return None
             if copy is not None:
                 copies.append(copy)
