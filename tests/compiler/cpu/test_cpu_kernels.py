@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -325,3 +326,23 @@ def test_values_of_rows_along_two_axes_are_kept_as_they_are_walked(op, shape, or
     x = np.random.default_rng(0).permutation(float(np.prod(shape)) - np.arange(np.prod(shape)))
     laid_out = (x.reshape(shape) * 0.1).transpose(order).copy().transpose(np.argsort(order))
     assert_right(op(laid_out), op.reference(laid_out), 1e-6)
+
+
+@tw.op
+def spread(s: tw.Tile["a"], x: tw.Tile["a n"]):
+    """A number of each row, kept in a register while its lane goes round."""
+    return tw.where(x > 0, s, 0)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+def test_half_precision_needs_no_library(dtype: type):
+    rng = np.random.default_rng(0)
+    s, x = (rng.standard_normal(shape).astype(dtype) for shape in ((5,), (5, 70)))
+    call = spread.bind(spread.arguments((s, x), {}))
+    for target in (toolchain.host(), toolchain.avx2()):
+        if target.is_host:
+            executable = CpuExecutable(lower(call.program), target)
+            (found,) = executable.run(dict(call.arrays))
+            np.testing.assert_array_equal(found, np.where(x > 0, s[:, None], 0).astype(dtype))
+            (compiled,) = executable.compiled(dict(call.arrays))
+            assert "__" not in executable.source(compiled, "asm").replace("__TEXT", "")

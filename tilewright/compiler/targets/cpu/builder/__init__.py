@@ -17,7 +17,7 @@ constant of the other operand's type, and a scalar is broadcast against a vector
     arithmetic   add sub mul div rem neg fma
                  minimum maximum (NaN wins, -0 < +0)  min_number max_number (NaN loses)
                  min_second max_second (one instruction)
-    logic        cmp(op, a, b) is_nan any select and_ or_ xor not_ shl shr
+    logic        cmp(op, a, b) is_nan any all select and_ or_ xor not_ shl shr
     conversion   convert(v, kind, signed=) bitcast(v, kind) bitcast_lanes(v, type)
     single ops   sqrt floor ceil trunc round_even abs copysign
     memory       offset integer load store load_masked store_masked gather scatter prefetch
@@ -33,6 +33,7 @@ from tilewright.compiler.targets.cpu.builder.lanes import Lanes
 from tilewright.compiler.targets.cpu.builder.memory import Memory
 from tilewright.compiler.targets.cpu.builder.values import (
     BF16,
+    BFLOAT,
     F16,
     F32,
     F64,
@@ -51,6 +52,7 @@ from tilewright.compiler.targets.cpu.builder.values import (
 
 __all__ = [
     "BF16",
+    "BFLOAT",
     "F16",
     "F32",
     "F64",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tilewright.compiler.targets.cpu.builder.values import (
-    FLOAT8,
     I64,
     PTR,
     Operand,
@@ -37,7 +36,7 @@ class _Function:
 
 def _literal(pattern: int, type: Type) -> str:
     """The number with these bits, as MLIR has it."""
-    if type.is_float and type.kind not in FLOAT8:
+    if type.is_float and not type.is_bits:
         return f"0x{pattern:0{type.bits // 4}X}"
     return str(wrap(pattern, type.bits))
 

@@ -10,16 +10,19 @@ import numpy as np
 
 from tilewright.dsl.dtypes import BY_NAME
 
-FLOAT_BITS = {"f64": 64, "f32": 32, "f16": 16, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
+FLOAT_BITS = {"f64": 64, "f32": 32, "f16": 16, "bf16": 16, "bfloat": 16, "f8e4m3fn": 8, "f8e5m2": 8}
 INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
-FLOAT8 = ("f8e4m3fn", "f8e5m2")  # bytes to MLIR
+FLOAT8 = ("f8e4m3fn", "f8e5m2")
+# What MLIR is told: LLVM calls a function to round bfloat16 numbers that a loop finds in a register, where
+# there is no instruction for it. Only those of dot products are its own.
+SPELT = {"ptr": "!llvm.ptr", "bf16": "i16", "bfloat": "bf16", "f8e4m3fn": "i8", "f8e5m2": "i8"}
 STORAGE_FLOATS = ("f16", "bf16", *FLOAT8)  # loaded and stored, never computed in
 
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """An element kind (f64 f32 f16 bf16 f8e4m3fn f8e5m2 i1 i8 i16 i32 i64 ptr) and a number of lanes (0:
-    scalar).
+    """An element kind (f64 f32 f16 bf16 f8e4m3fn f8e5m2 i1 i8 i16 i32 i64 ptr; bfloat: bf16 as operands of an
+    instruction) and a number of lanes (0: scalar).
     """
 
     kind: str
@@ -27,7 +30,12 @@ class Type:
 
     @property
     def element(self) -> str:
-        return "!llvm.ptr" if self.kind == "ptr" else "i8" if self.kind in FLOAT8 else self.kind
+        return SPELT.get(self.kind, self.kind)
+
+    @property
+    def is_bits(self) -> bool:
+        """Whether these are floats that MLIR takes for integers."""
+        return self.is_float and self.element.startswith("i")
 
     def __str__(self) -> str:
         return f"vector<{self.lanes}x{self.element}>" if self.lanes else self.element
@@ -64,7 +72,7 @@ class Type:
         return Type(f"i{self.bits}", self.lanes)
 
 
-F64, F32, F16, BF16 = Type("f64"), Type("f32"), Type("f16"), Type("bf16")
+F64, F32, F16, BF16, BFLOAT = Type("f64"), Type("f32"), Type("f16"), Type("bf16"), Type("bfloat")
 I1, I8, I16, I32, I64 = Type("i1"), Type("i8"), Type("i16"), Type("i32"), Type("i64")
 PTR = Type("ptr")
 

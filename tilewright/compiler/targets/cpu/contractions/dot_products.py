@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.ranges import Range, range_for_any_extents
-from tilewright.compiler.targets.cpu.builder import BF16, I16, I32, Builder, Type, Value, float_bits
+from tilewright.compiler.targets.cpu.builder import BFLOAT, I16, I32, Builder, Type, Value, float_bits
 from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.dsl.dtypes import FLOAT8, bfloat16, float32, int16, int32, int64
 from tilewright.dsl.program import Cast, Const, Map, Node
@@ -103,6 +103,6 @@ def write_words(b: Builder, values: Sequence[Value], odd: bool, first_line: Valu
 
 def multiply_add(b: Builder, x: Value, y: Value, total: Value) -> Value:
     """total + x · y over both halves of each word."""
-    kind, name = (BF16, "avx512bf16.dpbf16ps") if total.type.is_float else (I16, "avx512.vpdpwssd")
+    kind, name = (BFLOAT, "avx512bf16.dpbf16ps") if total.type.is_float else (I16, "avx512.vpdpwssd")
     halves = [b.bitcast_lanes(value, kind.vector(TOGETHER * value.lanes)) for value in (x, y)]
     return b.intrinsic(f"llvm.x86.{name}.{WORD.bits * x.lanes}", [total, *halves], total.type)
