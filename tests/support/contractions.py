@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,30 @@ from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
+from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
+from tilewright.dsl.program import Program
 from tilewright.dsl.reference import reference
 from tilewright.op.check import relative_error
 
-needs_wide_vectors = pytest.mark.skipif(
-    toolchain.host().vector_bits < 32 * toolchain.WIDEST,
-    reason="walks and register blocks beside vectors of 16 columns, which this machine has none of",
-)
 CLOSE = {"float32": 1e-5, "float64": 1e-13}
+
+
+def with_wide_vectors(program: Program) -> CpuExecutable:
+    """The code for AVX-512, to be looked at: every x86 machine can build and link it, if not run it."""
+    host, wide = toolchain.host(), toolchain.avx512()
+    if not host.is_x86:
+        pytest.skip("code for AVX-512 is not linked on this machine")
+    return CpuExecutable(lower(program), host if host.has_avx512 else wide)
+
+
+def with_blocks(program: Program, rows: int, columns: int) -> CpuExecutable:
+    """A Program whose contractions have register blocks of so many rows and vectors."""
+
+    def choose(kernel, layout, target, stream) -> Schedule:
+        found = default_schedule(kernel, layout, target, stream)
+        return replace(found, block_rows=rows, block_columns=columns) if kernel.contraction else found
+
+    return CpuExecutable(lower(program), choose=choose)
 
 
 def walk_of(compiled: CompiledKernel) -> Walk:

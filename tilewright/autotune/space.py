@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.registers import Registers
 from tilewright.compiler.targets.cpu.schedule import (
     Schedule,
     default_schedule,
@@ -51,8 +52,9 @@ def cpu_space(kernel: Kernel, layout: Layout, target: CpuTarget) -> Space:
     if default.lane_axis is None:
         return Space(default, {})
     if kernel.contraction:
-        widths = panel_widths(kernel)
-        return Space(default, {"lane_axis": lane_axes(kernel), "block_rows": (4, 8), "block_columns": widths})
+        rows = (4, Registers(target.registers, default.lanes).sums // 2)
+        choices = {"lane_axis": lane_axes(kernel), "block_rows": rows, "block_columns": panel_widths(kernel)}
+        return Space(default, choices)
     tiles = (256, 1024, 4096) if not kernel.row else (default.tile,)
     axes = (default.lane_axis,) if default.fields else lane_axes(kernel)
     return Space(default, {"lane_axis": axes, "unroll": (1, 2, 4, 8), "tile": tiles})

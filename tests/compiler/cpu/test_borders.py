@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
+from tests.support.contractions import on_avx2, walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu.executable import CpuExecutable
 
 AROUND = {"before": 1, "behind": 1}
 WIDER = {"before": 2, "behind": 2}
@@ -25,7 +23,7 @@ def films(x: tw.Tile["n t w c"], k: tw.Tile["o s c"]) -> tw.Tile["n t ow o"]:
 
 def order_of_rows(op: tw.Op, *shapes: tuple[int, ...], **constants: int) -> tuple[str, ...]:
     call = op.bind(op.arguments(tuple(np.zeros(shape, np.float32) for shape in shapes), constants))
-    (made,) = [c for c in CpuExecutable(lower(call.program)).compiled(call.arrays) if c.kernel.contraction]
+    (made,) = [c for c in with_wide_vectors(call.program).compiled(call.arrays) if c.kernel.contraction]
     return walk_of(made).left.own
 
 
@@ -54,7 +52,6 @@ CALLS = [
 ]
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(("op", "shapes", "constants", "order"), CALLS)
 def test_the_order_of_rows(op, shapes, constants, order):
     assert order_of_rows(op, *shapes, **constants) == order

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tests.support.contractions import with_wide_vectors
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.runtime import guard
 
@@ -63,10 +63,9 @@ def walked(x: tw.Tile["... d"], w: tw.Tile["d"]):
 
 
 def schedules(op: tw.Op, *arrays: np.ndarray) -> list[Schedule]:
+    """Those of a call's kernels for AVX-512."""
     call = op.bind(op.arguments(arrays, {}))
-    executable = op.executable(call.program)
-    assert isinstance(executable, CpuExecutable)
-    return [compiled.schedule for compiled in executable.compiled(call.arrays)]
+    return [compiled.schedule for compiled in with_wide_vectors(call.program).compiled(call.arrays)]
 
 
 def assert_right(op: tw.Op, *arrays: np.ndarray) -> None:

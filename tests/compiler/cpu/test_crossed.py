@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.contractions import with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.schedule import Schedule
 
 
@@ -29,7 +28,7 @@ def channels_first(x: tw.Tile["n h w"], dy: tw.Tile["n o h w"], *, taps=3) -> tw
 
 def schedule_of(op: tw.Op, *shapes: tuple[int, ...], **constants: int) -> Schedule:
     call = op.bind(op.arguments(tuple(np.zeros(shape, np.float32) for shape in shapes), constants))
-    *_, made = CpuExecutable(lower(call.program)).compiled(call.arrays)
+    *_, made = with_wide_vectors(call.program).compiled(call.arrays)
     return made.schedule
 
 

@@ -9,11 +9,10 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
-from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
+from tests.support.contractions import on_avx2, walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
@@ -37,7 +36,15 @@ def drawn(*shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
 def contraction_of(*operands: np.ndarray, **constants: int) -> CompiledKernel:
     call = channels_last.bind(channels_last.arguments(operands, constants))
-    return compile_program(call.program).compiled(dict(call.arrays))[-1]
+    return with_wide_vectors(call.program).compiled(dict(call.arrays))[-1]
+
+
+def assembly(*operands: np.ndarray, **constants: int) -> str:
+    """That of a contraction which reads its operands as they are."""
+    call = channels_last.bind(channels_last.arguments(operands, constants))
+    executable = with_wide_vectors(call.program)
+    (made,) = [c for c in executable.compiled(dict(call.arrays)) if c.kernel.contraction]
+    return executable.source(made, "asm")
 
 
 def gradient_of_filter(*operands: np.ndarray, **constants: int) -> CompiledKernel:
@@ -45,10 +52,9 @@ def gradient_of_filter(*operands: np.ndarray, **constants: int) -> CompiledKerne
     backward = backward_of(call.program)
     program = replace(backward, results=backward.results[1:])
     given = with_cotangents(program, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
-    return compile_program(program).compiled({p.name: given[p.name] for p in program.tiles})[-1]
+    return with_wide_vectors(program).compiled({p.name: given[p.name] for p in program.tiles})[-1]
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(("width", "rows"), [(8, 8), (32, 16), (56, 28), (100, 25)])
 def test_register_blocks_fill_lines(width: int, rows: int):
     made = contraction_of(*drawn((2, 3, width, 16), (16, 3, 3, 16)), **PADDED)
@@ -57,7 +63,6 @@ def test_register_blocks_fill_lines(width: int, rows: int):
     assert (made.schedule.block_rows, made.schedule.block_columns) == (rows, 1)
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize("filters", [17, 32])
 def test_two_vectors_of_columns_have_half_as_many_rows(filters: int):
     made = contraction_of(*drawn((2, 3, 56, 16), (filters, 3, 3, 16)), **PADDED)
@@ -65,7 +70,6 @@ def test_two_vectors_of_columns_have_half_as_many_rows(filters: int):
     assert (made.schedule.block_rows, made.schedule.block_columns) == (14, 2)
 
 
-@needs_wide_vectors
 def test_where_rows_do_not_lie_evenly():
     short = contraction_of(*drawn((2, 9, 7, 16), (16, 3, 3, 16)), **PADDED)
     wide = contraction_of(*drawn((2, 9, 28, 16), (33, 3, 3, 16)), **PADDED)
@@ -73,14 +77,12 @@ def test_where_rows_do_not_lie_evenly():
     assert walk_of(wide).direct and walk_of(wide).even is None
 
 
-@needs_wide_vectors
 def test_the_taps_of_a_filters_gradient_lie_evenly():
     """(s, c) is one line of 3 · 8, from channel to channel; the image is walked along its own lines."""
     walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 8), (16, 3, 3, 8)), **PADDED))
     assert walk.step == 8 and walk.even == Even(2, 1, 24, False)
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(
     ("taps", "constants", "edges"),
     [
@@ -97,12 +99,11 @@ def test_how_many_rows_may_be_outside(taps: int, constants: dict[str, int], edge
     assert even and even.edges == edges
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize("stride", [1, 2])
 def test_addresses_are_displacements(stride: int):
     """Of 28 rows all but those that may be outside are read from one register."""
     image, filters = drawn((1, 60, 56 * stride, 16), (16, 3, 3, 16))
-    text = channels_last.code(image, filters, stride=stride, **PADDED, target="asm")
+    text = assembly(image, filters, stride=stride, **PADDED)
     lines = [line for line in text.splitlines() if "vfmadd" in line and "{1to16}" in line]
     even = walk_of(contraction_of(image, filters, stride=stride, **PADDED)).even
     assert even and even.edges == 1
@@ -110,31 +111,28 @@ def test_addresses_are_displacements(stride: int):
         assert any(f"\t{64 * stride * row}(" in line for line in lines), f"row {row}, first summed position"
 
 
-@needs_wide_vectors
 def test_what_several_rows_read_stays_in_no_register():
     """Windows of three channels overlap; sums have all registers, and nothing is put away beside them."""
-    text = channels_last.code(*drawn((1, 30, 56, 3), (16, 3, 3, 3)), target="asm")
+    text = assembly(*drawn((1, 30, 56, 3), (16, 3, 3, 3)))
     products = [n for n, line in enumerate(text.splitlines()) if "vfmadd" in line and "{1to16}" in line]
     between = text.splitlines()[products[0] : products[-1]]
     assert len(products) >= 9 * 27, "three taps of three channels, for each of as many rows as fill a line"
     assert not [line for line in between if "%zmm" in line and "(%rsp)" in line]
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(("stride", "written"), [(2, 3), (1, 1)])
 def test_brief_runs_are_written_out_where_registers_hold_their_addresses(stride: int, written: int):
     """Three lines of taps, of nine positions each. Windows with a step share fewer elements: two addresses a
     line serve them, where those without need three.
     """
     image, filters = drawn((1, 60, 56 * stride, 3), (32, 3, 3, 3))
-    text = channels_last.code(image, filters, stride=stride, **PADDED, target="asm")
+    text = assembly(image, filters, stride=stride, **PADDED)
     products = [line for line in text.splitlines() if "vfmadd" in line and "%zmm" in line]
     even = walk_of(contraction_of(image, filters, stride=stride, **PADDED)).even
     assert even and even.vectors == 2
     assert len(products) == written * 9 * even.rows * even.vectors
 
 
-@needs_wide_vectors
 def test_a_filters_gradient_packs_nothing():
     walk = walk_of(gradient_of_filter(*drawn((2, 9, 20, 8), (16, 3, 3, 8)), **PADDED))
     assert walk.even and walk.direct and walk.in_lines
@@ -186,7 +184,6 @@ def test_rows_that_two_blocks_have_are_written_once():
     np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
 
 
-@needs_wide_vectors
 def test_operands_that_lie_apart():
     """Every other line, and the first of more channels."""
     image, k = drawn((2, 8, 30, 20), (16, 3, 3, 12))
@@ -206,7 +203,6 @@ def test_what_is_infinite_meets_the_zeros_as_padding_does():
     assert np.isfinite(found[..., 1:]).all()
 
 
-@needs_wide_vectors
 def test_what_comes_from_afar():
     """An operand beyond the second cache is asked for ahead; nothing of it is read beside its lines."""
     x, k = drawn((1, 40, 120, 64), (3, 3, 3, 64))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import assert_exact, needs_wide_vectors, walk_of
+from tests.support.contractions import assert_exact, walk_of, with_wide_vectors
 from tests.support.contractions import drawn_whole as drawn
 from tests.support.guarded import on_guard_pages
 from tests.support.threads import assert_same_bits
@@ -68,7 +68,7 @@ def filters_across(x: tw.Tile["n g c t"], y: tw.Tile["n g o t"], *, taps=5) -> t
 
 def compiled(op: tw.Op, *operands: np.ndarray, **constants: int) -> tuple[CompiledKernel, ...]:
     call = op.bind(op.arguments(operands, constants))
-    return CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
+    return with_wide_vectors(call.program).compiled(dict(call.arrays))
 
 
 def names(kernels: tuple[CompiledKernel, ...]) -> list[str]:
@@ -109,7 +109,6 @@ def test_values_and_memory(op, shapes, constants):
     on_guard_pages(op, *shapes, **constants)
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(("op", "shapes", "constants"), ROWS)
 def test_rows_are_read_for_several_groups(op, shapes, constants):
     (kernel,) = compiled(op, *drawn(*shapes), **constants)
@@ -118,7 +117,6 @@ def test_rows_are_read_for_several_groups(op, shapes, constants):
     assert walk.right.own[-2:] == ("g", "o")
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(("op", "shapes", "constants"), COLUMNS)
 def test_channels_of_several_groups_are_read_from_tap_to_tap(op, shapes, constants):
     (walk,) = [walk_of(c) for c in compiled(op, *drawn(*shapes), **constants) if c.kernel.contraction]
@@ -126,7 +124,6 @@ def test_channels_of_several_groups_are_read_from_tap_to_tap(op, shapes, constan
     assert walk.right.own[-2:] == ("g", "c")
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(
     "shapes",
     [
@@ -190,7 +187,6 @@ def test_convolution_and_its_gradients(op, groups, channels, filters, stride, di
         np.testing.assert_array_equal(found, wanted)
 
 
-@needs_wide_vectors
 def test_images_that_do_not_lie_so_are_copied_where_there_is_a_stride():
     x, k = drawn((2, 32, 28, 28), (32, 4, 3, 3))
     constants = {"padding": 1, "groups": 8}

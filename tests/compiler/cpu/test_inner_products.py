@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.contractions import with_blocks
 from tests.support.threads import assert_same_bits
 from tilewright import kernels
 from tilewright.runtime.guard import guarded, run_forked
@@ -43,6 +44,15 @@ def test_values(shape: tuple[int, int, int], dtype: str):
         exact = a.astype(np.float64) @ np.swapaxes(b.astype(np.float64), -1, -2)
         found = kernels.matmul(a, np.swapaxes(b, -1, -2))
         np.testing.assert_array_equal(found, exact.astype(found.dtype))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4, 3), (6, 2), (5, 1), (8, 2)])
+def test_blocks_of_any_number_of_sums(rows: int, columns: int):
+    """Their lanes are added up vector by vector, of which the last is full or not."""
+    a, b = (drawn(np.random.default_rng(0), n, 300, dtype="float32") for n in (11, 37))
+    call = kernels.matmul.bind(kernels.matmul.arguments((a, b.T), {}))
+    (found,) = with_blocks(call.program, rows, columns).run(dict(call.arrays))
+    np.testing.assert_array_equal(found, a @ b.T)
 
 
 def test_rows_that_lie_apart_and_several_summed_axes():

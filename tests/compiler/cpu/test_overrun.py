@@ -10,11 +10,10 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
-from tests.support.contractions import needs_wide_vectors, on_avx2, walk_of
+from tests.support.contractions import on_avx2, walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
@@ -54,7 +53,7 @@ def drawn(*shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
 
 def walks(program: Program, arrays: Mapping[str, np.ndarray]) -> list[Walk]:
-    compiled = compile_program(program).compiled({p.name: arrays[p.name] for p in program.tiles})
+    compiled = with_wide_vectors(program).compiled({p.name: arrays[p.name] for p in program.tiles})
     return [walk_of(found) for found in compiled if found.kernel.contraction]
 
 
@@ -72,7 +71,6 @@ def walk_of_gradient(*operands: np.ndarray, **constants: int) -> Walk:
     return walks(program, given)[-1]
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(
     ("image", "filters", "constants", "expected"),
     [
@@ -90,7 +88,6 @@ def test_columns_run_over_lines(image, filters, constants, expected):
     assert walk(*drawn(image, filters), **constants).overrun == expected
 
 
-@needs_wide_vectors
 def test_an_images_gradient_runs_over_lines():
     found = walk_of_gradient(*drawn((2, 6, 12, 12), (16, 6, 5, 5))).overrun
     assert found == Overrun(2, 16, 3, 4, "s", -1, {"oh": (4, 4), "ow": (4, 4)})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.contractions import with_wide_vectors
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import layout
@@ -46,10 +47,10 @@ def shifted(x: tw.Tile["n d"], y: tw.Tile["n d"], b: tw.Tile["d"]):
 
 
 def prefetches(op: tw.Op, *shapes: tuple[int, ...], dtype: type = np.float32) -> list[int]:
-    """How many instructions ask for a line a page ahead, in each kernel of a call."""
+    """How many instructions ask for a line a page ahead, in each kernel of a call: a vector is a line."""
     arrays = tuple(np.zeros(shape, dtype) for shape in shapes)
     call = op.bind(op.arguments(arrays, {}))
-    executable = CpuExecutable(lower(call.program))
+    executable = with_wide_vectors(call.program)
     found = []
     for compiled in executable.compiled(call.arrays):
         lines = executable.source(compiled).splitlines()

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import assert_exact, needs_wide_vectors, on_avx2, walk_of
+from tests.support.contractions import assert_exact, on_avx2, walk_of, with_wide_vectors
 from tests.support.contractions import drawn_whole as drawn
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import windows
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.kernels.convolution import conv2d_channels_last
 
 
@@ -70,7 +68,7 @@ def signals(x: tw.Tile["n c t"], k: tw.Tile["o c r"]) -> tw.Tile["n o a"]:
 def kernels_of(op: tw.Op, *operands: np.ndarray, **constants: int) -> list[str]:
     """Those of a call, and what each writes."""
     call = op.bind(op.arguments(operands, constants))
-    compiled = CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
+    compiled = with_wide_vectors(call.program).compiled(dict(call.arrays))
     return [c.kernel.outputs[0].buffer.name for c in compiled]
 
 
@@ -111,7 +109,6 @@ def test_values_and_memory(op, shapes, constants):
     on_guard_pages(op, *shapes, **constants)
 
 
-@needs_wide_vectors
 def test_vectors_run_along_the_lines_of_a_copy():
     operands = drawn(*IMAGES)
     names = kernels_of(grouped, *operands)
@@ -119,14 +116,13 @@ def test_vectors_run_along_the_lines_of_a_copy():
     call = grouped.bind(grouped.arguments(tuple(operands), {}))
     (walk,) = [
         walk_of(c)
-        for c in CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
+        for c in with_wide_vectors(call.program).compiled(dict(call.arrays))
         if c.kernel.contraction
     ]
     assert walk.overrun is not None
     assert walk.right.own[-1] == "w"
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(
     ("image", "filters"), [((3, 6, 14, 14), (16, 6, 5, 5)), ((3, 32, 14, 14), (32, 32, 3, 3))]
 )
@@ -136,14 +132,13 @@ def test_vectors_run_along_the_filters_of_images(image: tuple[int, ...], filters
     call = filtered.bind(filtered.arguments(tuple(operands), {}))
     (walk,) = [
         walk_of(c)
-        for c in CpuExecutable(lower(call.program)).compiled(dict(call.arrays))
+        for c in with_wide_vectors(call.program).compiled(dict(call.arrays))
         if c.kernel.contraction
     ]
     assert walk.even is not None and walk.direct
     assert walk.summed[-2:] == ("s", "c")
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(
     ("op", "shapes"),
     [
@@ -156,9 +151,11 @@ def test_images_that_stay_along_their_lines(op: tw.Op, shapes: list[tuple[int, .
     assert kernels_of(op, *drawn(*shapes)) == ["y"]
 
 
-def test_wide_numbers_stay_along_the_lines():
-    operands = [a.astype("d") for a in drawn((3, 6, 14, 14), (16, 6, 5, 5), (16,))]
-    assert "x along c" not in kernels_of(filtered, *operands)
+def test_vectors_of_wide_numbers_have_half_as_many_filters():
+    for filters, copied in ((16, True), (33, False)):
+        shapes = (3, 6, 14, 14), (filters, 6, 5, 5), (filters,)
+        operands = [a.astype("d") for a in drawn(*shapes)]
+        assert ("x along c" in kernels_of(filtered, *operands)) is copied
 
 
 def test_filters_that_fill_vectors_stay_as_they_are():
@@ -222,5 +219,6 @@ def test_bits_of_images_for_every_number_of_threads():
 
 def test_on_vectors_of_256_bits():
     rng = np.random.default_rng(0)
-    operands = [rng.standard_normal(shape).astype("f") for shape in IMAGES]
+    shapes = [(2, 14, 15, 5, 6), (5, 4, 3, 3, 6), (5, 4), (2, 14, 15, 5, 4)]
+    operands = [rng.standard_normal(shape).astype("f") for shape in shapes]
     on_avx2(grouped, *operands, applies=lambda walk: walk.overrun)

@@ -10,6 +10,7 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import assert_close, backward_of, extents_of, with_cotangents
+from tests.support.contractions import with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last, conv2d, windows
 from tests.support.threads import assert_same_bits, on_threads
@@ -89,7 +90,7 @@ def sliced_steps(program: Program, arrays) -> list[Sliced]:
 
 def recipe_of(program: Program, arrays, count: int) -> Recipe:
     with on_threads(count):
-        return CpuExecutable(lower(program)).recipe([arrays[p.name] for p in program.tiles], True)
+        return with_wide_vectors(program).recipe([arrays[p.name] for p in program.tiles], True)
 
 
 def scalars_of(program: Program) -> dict[str, float]:

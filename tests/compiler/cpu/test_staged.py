@@ -9,11 +9,11 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
-from tests.support.contractions import walk_of
+from tests.support.contractions import walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program, lower
+from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
@@ -49,7 +49,7 @@ def forked(x: tw.Tile["n c t"], k: tw.Tile["d c r"], l: tw.Tile["e c s"], m: tw.
 
 def kernels_for(x: np.ndarray, k: np.ndarray, **constants: int) -> tuple[CompiledKernel, ...]:
     call = conv2d.bind(conv2d.arguments((x, k), constants))
-    return compile_program(call.program).compiled(dict(call.arrays))
+    return with_wide_vectors(call.program).compiled(dict(call.arrays))
 
 
 def drawn(*shape: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_filters_of_a_stride_are_copied_too():
     program = replace(backward_of(call.program), results=backward_of(call.program).results[:1])
     arrays = with_cotangents(program, dict(call.arrays), extents_of(call.program, dict(call.arrays)))
     given = {p.name: arrays[p.name] for p in program.tiles}
-    *copies, contraction, _ = compile_program(program).compiled(given)
+    *copies, contraction, _ = with_wide_vectors(program).compiled(given)
     assert {c.kernel.outputs[0].buffer.axes[-1] for c in copies} == {"o", "c"}
     assert contraction.kernel.contraction is not None
 
@@ -150,7 +150,7 @@ def gradient_of_filters(channels: int, **constants: int) -> tuple[Program, dict[
 
 
 def compiled(program: Program, arrays: dict[str, np.ndarray]) -> tuple[CompiledKernel, ...]:
-    return compile_program(program).compiled(arrays)
+    return with_wide_vectors(program).compiled(arrays)
 
 
 @pytest.mark.parametrize(("channels", "stride", "copies"), [(40, 2, 1), (40, 1, 0)])

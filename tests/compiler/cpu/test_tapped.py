@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import needs_wide_vectors, walk_of
+from tests.support.contractions import walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program, lower
+from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
@@ -64,11 +64,10 @@ def drawn(*shapes: tuple[int, ...], dtype: str = "float32") -> tuple[np.ndarray,
 
 def made(op: tw.Op, *operands: np.ndarray, **constants: int) -> tuple[Walk, Schedule]:
     call = op.bind(op.arguments(operands, constants))
-    compiled = compile_program(call.program).compiled(dict(call.arrays))[-1]
+    compiled = with_wide_vectors(call.program).compiled(dict(call.arrays))[-1]
     return walk_of(compiled), compiled.schedule
 
 
-@needs_wide_vectors
 @pytest.mark.parametrize(
     ("d", "x", "expected"),
     [
@@ -87,7 +86,6 @@ def test_register_blocks_have_whole_panels(d, x, expected: Tapped):
     )
 
 
-@needs_wide_vectors
 def test_the_panels_of_taps_that_lie_apart_are_of_one_tap():
     """With a dilation the vectors of two taps have others between them."""
     walk, _ = made(of_a_filter, *drawn((2, 9, 20, 16), (2, 9, 20, 32)), pad=2, dilation=2)
@@ -176,13 +174,14 @@ def test_the_same_bits_for_every_thread_count():
 @pytest.mark.parametrize("rows", [3, 9])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_vectors_of_256_bits(dtype: str, rows: int):
-    """Two vectors are a part of 16 channels; four, as few rows have elsewhere, would be of two taps."""
+    """Register blocks that 16 registers have room for, of panels over two taps."""
     operands = drawn((2, 9, 20, rows), (2, 9, 20, 16), dtype=dtype)
     call = of_a_filter.bind(of_a_filter.arguments(operands, {"pad": 1}))
     executable = CpuExecutable(lower(call.program), toolchain.avx2())
     arrays = dict(call.arrays)
     compiled = executable.compiled(arrays)[-1]
-    assert walk_of(compiled).tapped and compiled.schedule.block_columns == 2
+    assert walk_of(compiled).tapped
+    assert (compiled.schedule.block_rows, compiled.schedule.block_columns) == (3, 3)
     (found,), (wanted,) = executable.run(arrays), reference(call.program, arrays)
     assert relative_error(found, wanted) < (1e-13 if dtype == "float64" else 1e-5)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.support.contractions import with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import by_channel, in_line, max_pool
 from tests.support.threads import assert_same_bits
-from tilewright.compiler.pipeline import compile_program
 from tilewright.compiler.targets.cpu.windows.strips import WindowTiles, slides
 from tilewright.compiler.targets.cpu.windows.taps import TapSums, sums_by_tap
 
@@ -55,7 +55,7 @@ def kind_of(op: tw.Op, *shapes: tuple[int, ...], **constants: int) -> type | Non
     operands = tuple(np.zeros(shape, np.float32) for shape in shapes)
     call = op.bind(op.arguments(operands, constants))
     arrays = {p.name: call.arrays[p.name] for p in call.program.tiles}
-    (made,) = compile_program(call.program).compiled(arrays)
+    (made,) = with_wide_vectors(call.program).compiled(arrays)
     if slides(made.kernel, made.layout, made.schedule):
         return WindowTiles
     return TapSums if sums_by_tap(made.kernel, made.layout, made.schedule) else None

@@ -22,6 +22,7 @@ from tilewright.compiler.slender import reshaped
 from tilewright.compiler.targets.cpu import frame, loading, toolchain
 from tilewright.compiler.targets.cpu.contractions.grouped import OfTaps, grouped, of_taps
 from tilewright.compiler.targets.cpu.contractions.padded import padded
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reordered import Reordered, reordered
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, staged, turned
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
@@ -39,6 +40,7 @@ from tilewright.compiler.targets.cpu.recipe import (
     plain_entry,
     span,
 )
+from tilewright.compiler.targets.cpu.registers import registers_of
 from tilewright.compiler.targets.cpu.rows.along_rows import along_rows
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.compiler.targets.cpu.slices import (
@@ -237,14 +239,15 @@ class CpuExecutable:
             turn = None
             if not group:
                 kernel, group, turn = self._reordered(kernel, order, n, places, extents)
-            copies = taps.copies if taps else staged(kernel, places.strides, extents)
+            setting = self._setting(kernel, places, extents)
+            copies = taps.copies if taps else staged(kernel, setting)
             copies = copies or along_rows(kernel, places.strides, extents)
             for copy in copies:
                 name = copy.buffer.name
                 if name not in places.number:  # else an earlier kernel reads it too
                     places.add_buffer(copy.buffer, extents)
                     group.append(Planned(copy.kernel(kernel.name), f"{n}: {name}", places))
-            turn = turn or (taps.turned if taps else turned(kernel, copies, places.strides, extents))
+            turn = turn or (taps.turned if taps else turned(kernel, copies, setting))
             if turn is not None and turn.buffer.name not in inside:
                 kernel = turn.written_by(kernel)
                 waiting.append(turn)
@@ -252,7 +255,7 @@ class CpuExecutable:
             own = functools.reduce(
                 lambda p, c: p.instead(c.param.name, c.buffer.name, c.order), copies, places
             )
-            kernel = grouped(kernel, own.strides, extents, self.target)
+            kernel = grouped(kernel, self._setting(kernel, own, extents))
             group.append(Planned(kernel, f"{n}: {kernel.outputs[0].buffer.axes}", own))
             if turn in waiting and turn.buffer in self.plan.results:
                 group.append(Planned(turn.kernel(kernel.name), f"{n}: turned", places))
@@ -260,7 +263,11 @@ class CpuExecutable:
         return steps
 
     def _is_grouped(self, kernel: Kernel, places: Places, extents: Mapping[str, int]) -> bool:
-        return grouped(kernel, places.strides, extents, self.target) is not kernel
+        return grouped(kernel, self._setting(kernel, places, extents)) is not kernel
+
+    def _setting(self, kernel: Kernel, places: Places, extents: Mapping[str, int]) -> Setting:
+        """What decides how the sides of a kernel are read."""
+        return Setting(places.strides, extents, registers_of(kernel, self.target))
 
     def _of_groups(
         self, kernel: Kernel, places: Places, extents: Mapping[str, int]
@@ -270,15 +277,17 @@ class CpuExecutable:
         """
         if self._is_grouped(kernel, places, extents):
             return kernel, None, None
-        order = reordered(kernel, places.strides, extents, self.target)
-        taps = of_taps(kernel, places.strides, extents, self.target)
-        return of_small_groups(kernel, extents) if order is taps is None else kernel, order, taps
+        setting = self._setting(kernel, places, extents)
+        order, taps = reordered(kernel, setting), of_taps(kernel, setting)
+        if order is taps is None:
+            kernel = of_small_groups(kernel, extents, setting.registers.lanes)
+        return kernel, order, taps
 
     def _with_zeros(
         self, kernel: Kernel, position: int, places: Places, extents: dict[str, int]
     ) -> tuple[Kernel, list[Planned]]:
         """The kernel, reading an operand with zeros around it where that pays, and the one that makes it."""
-        wide = padded(kernel, places.strides, extents)
+        wide = padded(kernel, self._setting(kernel, places, extents))
         if wide is None:
             return kernel, []
         name = wide.buffer.name
@@ -359,7 +368,7 @@ class CpuExecutable:
     def _chosen(self, planned: Planned, extents: Mapping[str, int]) -> tuple[Call, Layout, Schedule]:
         places = planned.places
         call = joined(Call(planned.kernel, places.shapes, places.strides, extents))
-        layout = layout_of(call.kernel, call.shapes, call.strides, call.extents)
+        layout = layout_of(call.kernel, call.shapes, call.strides, call.extents, self.target)
         return call, layout, self.choose(call.kernel, layout, self.target, False)
 
     def _memory_for(self, turn: Turned) -> str | None:
@@ -378,7 +387,7 @@ class CpuExecutable:
         places = planned.places
         call = joined(Call(planned.kernel, places.shapes, places.strides, extents))
         kernel, shapes, strides, extents = call.kernel, call.shapes, call.strides, call.extents
-        layout = layout_of(kernel, shapes, strides, extents)
+        layout = layout_of(kernel, shapes, strides, extents, self.target)
         stream = fresh and streams(kernel, layout, shapes, slices)
         compiled = self._compiled(kernel, planned.position, layout, stream)
         slots = compiled.frame

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.sides import Sides, sides_of
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
+from tilewright.compiler.targets.cpu.registers import registers_of
+from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget, caches
 from tilewright.compiler.targets.cpu.windows.slides import Windows, windows_of
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import stays_inside
@@ -50,7 +52,7 @@ class Layout:
     outside of a row that have one position. inside: the axes along which an operand read at computed
     positions is never left. sides: of a contraction (`contractions.sides`). windows: of a kernel's rows, if
     they are few taps (`windows.slides`). far: whether what a pointwise kernel reads and writes is more than
-    the last cache holds.
+    the last cache holds. lanes: of which whole vectors of an axis are multiples.
     """
 
     classes: Mapping[str, str]
@@ -59,6 +61,7 @@ class Layout:
     sides: Sides = field(default_factory=Sides)
     windows: Windows = field(default_factory=Windows)
     far: bool = False
+    lanes: int = WIDEST
 
     def of(self, name: str, dimension: int) -> str:
         return self.classes[name][dimension]
@@ -91,9 +94,10 @@ class Layout:
         through them.
         """
         lengths = [self.length(axis) for axis in axes]
-        if WHOLE in lengths:
+        if WHOLE in lengths and self.lanes % lanes == 0:
             return 1
-        return 1 + -(-(lanes - 1) // math.prod(LEAST.get(length, 1) for length in lengths))
+        fewest = {ONE: 1, **LEAST, WHOLE: LEAST[LONG]}
+        return 1 + -(-(lanes - 1) // math.prod(fewest.get(length, 1) for length in lengths))
 
     def text(self) -> str:
         parts = [f"{name}:{text}" for name, text in sorted(self.classes.items())]
@@ -108,9 +112,11 @@ def layout_of(
     shapes: Mapping[str, Sequence[int]],
     strides: Mapping[str, Sequence[int]],
     extents: Mapping[str, int],
+    target: CpuTarget,
 ) -> Layout:
     """The layout of a call; strides are in bytes."""
-    lengths = _records(kernel, strides, extents) or _lengths(kernel, extents)
+    registers = registers_of(kernel, target)
+    lengths = _records(kernel, strides, extents) or _lengths(kernel, extents, registers.lanes)
     narrow = any(length in (NARROW, VECTOR) or length.isdigit() for length in lengths.values())
     spaced = kernel.kind in ("pointwise", "row", "scan")
     classes = {
@@ -121,9 +127,9 @@ def layout_of(
         for node in indexed_reads(kernel)
     }
     lengths |= _single_axes(kernel, extents, classes)
-    sides = sides_of(kernel, shapes, strides, inside, extents)
+    sides = sides_of(kernel, shapes, Setting(strides, extents, registers), inside)
     far = kernel.kind == "pointwise" and bytes_passed(kernel, shapes) > caches().l3
-    return Layout(classes, lengths, inside, sides, windows_of(kernel, extents), far)
+    return Layout(classes, lengths, inside, sides, windows_of(kernel, extents), far, registers.lanes)
 
 
 def bytes_passed(kernel: Kernel, shapes: Mapping[str, Sequence[int]]) -> int:
@@ -132,7 +138,7 @@ def bytes_passed(kernel: Kernel, shapes: Mapping[str, Sequence[int]]) -> int:
     return sum(bytes_of(shapes[buffer.name], buffer.dtype) for buffer in buffers)
 
 
-def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
+def _lengths(kernel: Kernel, extents: Mapping[str, int], lanes: int) -> dict[str, str]:
     """Those of axes that a contraction walks together with others, and of an endless row that is scanned."""
     short = _short_row(kernel, extents)
     if kernel.scans:
@@ -145,7 +151,7 @@ def _lengths(kernel: Kernel, extents: Mapping[str, int]) -> dict[str, str]:
         return {}
     c = kernel.contraction
     groups = [group for group in (c.m, c.n, c.k) if len(group) > 1]
-    return {base(axis): length_class(extents[base(axis)]) for group in groups for axis in group}
+    return {base(axis): length_class(extents[base(axis)], lanes) for group in groups for axis in group}
 
 
 def _records(
@@ -240,10 +246,11 @@ def last_axes(kernel: Kernel) -> tuple[str, str] | None:
     return axes[-2], axes[-1]
 
 
-def length_class(extent: int) -> str:
+def length_class(extent: int, lanes: int) -> str:
+    """That of an axis of a contraction, along which vectors may have so many lanes."""
     if extent == 1:
         return ONE
-    if extent % WIDEST == 0:
+    if extent % lanes == 0 and extent >= LEAST[LONG]:
         return WHOLE
     return next((name for name, least in reversed(LEAST.items()) if extent >= least), TINY)
 

@@ -13,7 +13,6 @@ from tilewright.compiler.strides import walked_by_one
 from tilewright.compiler.targets.cpu.contractions.direct import readable, step_along
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
-from tilewright.compiler.targets.cpu.contractions.reading.costs import MOST
 from tilewright.compiler.targets.cpu.contractions.reading.steps import groups_among
 from tilewright.compiler.targets.cpu.contractions.sides import SLIM
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
@@ -33,17 +32,17 @@ from tilewright.compiler.targets.cpu.layout import (
     elements_apart,
     last_axes,
 )
+from tilewright.compiler.targets.cpu.registers import Registers, lanes_of
 from tilewright.compiler.targets.cpu.rows.keep import kept_nodes
-from tilewright.compiler.targets.cpu.spelling import cost, value_type
+from tilewright.compiler.targets.cpu.spelling import cost
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import At, Cast, Const, Map, Read, topological
+from tilewright.dsl.program import At, Read, topological
 from tilewright.runtime.precision import EXACT
 
 SEGMENT = 33  # vectors of a segment: an odd number of cache lines, so that lanes do not share cache sets
 BLOCKS_A_TILE = 64  # of short rows, as many as lanes each
 STREAMS = ("row", "pointwise", "scan", "contraction")  # kernels whose results may go past the caches
-PLAIN = (Const, Read, Map, Cast)  # values of a lane that do not know its position
 DEAR = 12  # the cost of one elementary function: from here on arithmetic, not latency, decides
 
 
@@ -87,7 +86,7 @@ class Schedule:
 
 
 def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: bool = False) -> Schedule:
-    lanes = _lanes(kernel, target)
+    lanes = lanes_of(kernel, target)
     if kernel.kind == "pointwise" and not _lies_straight(kernel, layout):
         lanes = min(lanes, target.vector_bits // 32)
     short = _short(kernel, layout)
@@ -101,7 +100,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     tile = lanes if kernel.scatter else tile
     pairs = dot_product(kernel, target)
     walk = Walk.along(axis, kernel.contraction, pairs, layout) if kernel.contraction else None
-    rows, columns = _register_block(kernel, axis, walk, lanes, layout, target)
+    rows, columns = _register_block(kernel, axis, walk, Registers(target.registers, lanes), layout)
     few = layout.is_short((*kernel.row, *kernel.parallel[-1:]))  # their vectors are whole in two forms only
     stream = stream and (bool(short or beside) if few else kernel.kind in STREAMS)
     stream = stream and not (walk and walk.overrun)  # whose vectors begin anywhere in a line
@@ -112,7 +111,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     across = None if outer or fields else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
-    odd = columns > 1 and lanes >= WIDEST and axis in layout.sides.odd
+    odd = columns > 1 and axis in layout.sides.odd
     return Schedule(
         axis,
         lanes,
@@ -225,48 +224,32 @@ def runs_on(kernel: Kernel, layout: Layout, outer: str, inner: str) -> frozenset
 
 
 def _register_block(
-    kernel: Kernel, axis: str | None, walk: Walk | None, lanes: int, layout: Layout, target: CpuTarget
+    kernel: Kernel, axis: str | None, walk: Walk | None, registers: Registers, layout: Layout
 ) -> tuple[int, int]:
-    """(rows, vectors of columns), as many sums as half of the registers hold: one vector if it has room for
-    all columns, four if there are as few rows. Sums of nothing would cost as much as others. Beside
-    rows that lie evenly, and of columns over the ends of lines, the call's extents decide.
+    """(rows, vectors of columns), as many sums as registers hold beside columns: one vector if it has room
+    for all columns, as many as may be beside few rows. Sums of nothing would cost as much as others. Beside
+    rows that lie evenly, and of columns that are read where they lie, the call's extents decide.
     """
-    sums = target.registers // 2
-    if walk and walk.overrun and lanes >= WIDEST:
-        return walk.overrun.rows, walk.overrun.vectors
-    if walk and walk.tapped:
-        return (walk.tapped.rows, walk.tapped.vectors) if lanes >= WIDEST else (sums // 2, 2)
-    if walk and walk.even and lanes >= WIDEST:
-        return walk.even.rows, walk.even.vectors
+    sums = registers.sums
+    if walk and (found := walk.overrun or walk.tapped or walk.even):
+        return found.rows, found.vectors
     sides = (kernel.contraction.m, kernel.contraction.n) if kernel.contraction else ()
     rows = next((side[-1] for side in sides if side and axis not in side), None)
     vectors = 1 if axis in layout.sides.narrow else 2
     few = layout.sides.few.get(rows or "", 0)
-    if lanes >= WIDEST and SLIM[0] < few <= MOST // vectors:
+    if SLIM[0] < few <= registers.most // vectors:
         return few, vectors
-    if vectors == 1 and lanes >= WIDEST:
+    if vectors == 1:
         return sums, 1
-    columns = 4 if layout.sides.slim.get(rows or "") == SLIM[0] else 2
-    return sums // columns, columns
+    if layout.sides.slim.get(rows or "") == SLIM[0]:
+        return SLIM[0], sums // SLIM[0]
+    return sums // 2, 2
 
 
 def _unroll(kernel: Kernel) -> int:
     """Vectors a step: enough to hide the latency of a sum, few enough to stay in registers."""
     work = sum(cost(node) for node in topological(kernel.roots))
     return 4 if kernel.row or work < DEAR else 2
-
-
-def _lanes(kernel: Kernel, target: CpuTarget) -> int:
-    """As many elements as a register holds of the widest float, or scanned value, that is computed with; of
-    pointwise kernels without floats of the widest integer. No fewer bits than 32 where lanes are numbered.
-    """
-    nodes = kernel.nodes()
-    counted = [n.dtype for n in nodes if n.dtype.is_float]
-    counted += [value.dtype for scan in kernel.scans for value in scan.body]
-    widest = max((value_type(d.compute).bits for d in counted), default=0)
-    if kernel.kind == "pointwise" and not counted and all(isinstance(n, PLAIN) for n in nodes):
-        return target.vector_bits // max(8, min(32, max(value_type(n.dtype).bits for n in nodes)))
-    return target.vector_bits // max(32, widest)
 
 
 def lane_axes(kernel: Kernel) -> tuple[str, ...]:

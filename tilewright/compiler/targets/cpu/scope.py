@@ -33,6 +33,7 @@ from tilewright.compiler.targets.cpu.spelling import (
     to_memory,
     value_type,
 )
+from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType
@@ -450,9 +451,20 @@ class Scope:
         elif isinstance(step, Value):
             self.b.scatter(value, pointer, step, mask=self.mask)
         elif self.mask is not None:
-            self.b.store_masked(value, pointer, self.mask)
+            self._write_some(value, pointer, self.mask)
         else:
             self.b.store(value, pointer, nontemporal=self.stream)
+
+    def _write_some(self, value: Value, pointer: Value, mask: Value) -> None:
+        """The lanes under a mask: all of them as they are where masks cost as much as ten stores."""
+        b = self.b
+        if b.target.vector_bits >= FREE_MASKS:
+            b.store_masked(value, pointer, mask)
+            return
+        with b.if_(b.all(mask)) as choice:
+            b.store(value, pointer)
+            choice.otherwise()
+            b.store_masked(value, pointer, mask)
 
     def _write_apart(self, value: Value, pointer: Value, step: Value) -> None:
         """Lane after lane: no slower than the instruction for it, on some machines several times faster."""

@@ -100,9 +100,10 @@ def _architecture(triple: str) -> str:
 
 @dataclass(frozen=True)
 class Caches:
-    """Sizes in bytes of the data caches that one core sees."""
+    """Sizes in bytes of the data caches that one core sees, and the lines of a set of the first."""
 
     l1d: int = 32 << 10
+    l1d_ways: int = 8
     l2: int = 1 << 20
     l3: int = 8 << 20
     line: int = 64
@@ -135,7 +136,7 @@ def host() -> CpuTarget:
         return CpuTarget("generic", triple, cpu, "", 128)
     listed = ",".join(_feature_list(features))
     if all(features.get(f"avx512{part}") for part in ("f", "bw", "dq", "vl")):
-        return CpuTarget("avx512", triple, cpu, listed, 512)
+        return CpuTarget("avx512", _x86_triple(), cpu, listed, 512)
     if features.get("avx2") and features.get("fma"):
         return CpuTarget("avx2", triple, cpu, listed, 256)
     return CpuTarget("sse", triple, cpu, listed, 128)
@@ -148,10 +149,18 @@ def _feature_list(features: dict[str, bool]) -> list[str]:
     return [f"{'+' if on else '-'}{name}" for name, on in sorted(shown.items())]
 
 
+def avx512() -> CpuTarget:
+    """x86-64-v4 (Skylake servers and later; from Zen 4 on): AVX-512 and 32 registers."""
+    return CpuTarget("avx512", _x86_triple(), "x86-64-v4", "", 512)
+
+
 def avx2() -> CpuTarget:
     """x86-64-v3 (Haswell and later; Zen 1 to 3): AVX2, FMA, F16C and 16 registers."""
-    triple = host().triple if _architecture(host().triple) == "x86_64" else "x86_64-unknown-linux-gnu"
-    return CpuTarget("avx2", triple, "x86-64-v3", "", 256)
+    return CpuTarget("avx2", _x86_triple(), "x86-64-v3", "", 256)
+
+
+def _x86_triple() -> str:
+    return host().triple if _architecture(host().triple) == "x86_64" else "x86_64-unknown-linux-gnu"
 
 
 def neon() -> CpuTarget:
@@ -166,11 +175,12 @@ def caches() -> Caches:
     found: dict[str, int] = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
-            kind, level, size, line = (
+            kind, level, size, line, ways = (
                 (index / name).read_text().strip()
-                for name in ("type", "level", "size", "coherency_line_size")
+                for name in ("type", "level", "size", "coherency_line_size", "ways_of_associativity")
             )
             if kind != "Instruction":
+                found |= {"l1d_ways": int(ways)} if level == "1" else {}
                 found[f"l{level}d" if level == "1" else f"l{level}"] = _size(size)
                 found["line"] = int(line)
         except (OSError, ValueError):

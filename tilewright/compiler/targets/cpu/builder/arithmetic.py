@@ -107,6 +107,10 @@ class Arithmetic(Text):
         zero = self._op(packed.type, f"llvm.mlir.constant(0 : {word}) : {word}")
         return self._op(I1, f'llvm.icmp "ne" {packed}, {zero} : {word}')
 
+    def all(self, mask: Value) -> Value:
+        """Whether the mask holds in every lane, as one i1."""
+        return self.not_(self.any(self.not_(mask)))
+
     def select(self, condition: Value, a: Operand, b: Operand) -> Value:
         """`a` where the condition holds, `b` elsewhere; a scalar condition may choose between vectors."""
         x, y = self.same(a, b)

@@ -50,6 +50,7 @@ from tilewright.compiler.targets.cpu.contractions.sums import Sums
 from tilewright.compiler.targets.cpu.contractions.tapped import Panel, TappedColumns
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.frame import BLOCK_K, BLOCK_M, BLOCK_N, CHUNK_M, CHUNK_N, PACKED
+from tilewright.compiler.targets.cpu.registers import Registers
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
@@ -106,7 +107,8 @@ class Blocks:
         whole = self.inner or walk.in_lines or walk.overrun or walk.tapped
         odd = schedule.odd and not whole
         listed = bool(walk.sparse and not walk.sparse.on_the_left)  # runs, for each panel of columns
-        self.triple = self._of(PAIR + 1) if odd and self.columns == PAIR and not listed else None
+        room = self.rows * (PAIR + 1) <= Registers(b.target.registers, self.lanes).most
+        self.triple = self._of(PAIR + 1) if odd and self.columns == PAIR and room and not listed else None
         self.half = self._of(1) if odd and not self.triple else None
 
     def _of(self, vectors: int) -> Blocks:

@@ -14,6 +14,7 @@ is one run.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
@@ -22,6 +23,7 @@ from tilewright.compiler.targets.cpu.contractions.panels import Range, unit_axes
 from tilewright.compiler.targets.cpu.layout import SHORT, TINY, Layout
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
+from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
 from tilewright.dsl.dtypes import DType, bfloat16
 from tilewright.dsl.program import At, Cast, Node, Read
 
@@ -148,8 +150,12 @@ class Addresses:
     def all_outside(self, line: Value) -> Value:
         """Whether all addresses in a line of a table are those of the zeros."""
         b = self.b
-        found = b.load(line, I64.vector(self.rows))
-        return b.not_(b.any(b.cmp("ne", found, b.splat(b.integer(self.zeros), self.rows))))
+        if b.target.vector_bits >= FREE_MASKS:
+            found = b.load(line, I64.vector(self.rows))
+            return b.not_(b.any(b.cmp("ne", found, b.splat(b.integer(self.zeros), self.rows))))
+        zeros = b.integer(self.zeros)  # of masks in vectors there would be an instruction a lane
+        unequal = [b.xor(b.integer(place), zeros) for place in self.in_line(line)]
+        return b.cmp("eq", functools.reduce(b.or_, unequal), 0)
 
     def in_line(self, line: Value) -> list[Value]:
         """The addresses in a line of a table."""

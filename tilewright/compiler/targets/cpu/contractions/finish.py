@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from tilewright.compiler.targets.cpu.contractions.panels import Range
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import cost
+from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
 from tilewright.dsl.program import At, Index, Node, Read, topological
 
 if TYPE_CHECKING:
@@ -112,8 +114,20 @@ class Finish:
             for column, pieces in enumerate(self.pieces):
                 place = b.offset(line, column * blocks.lanes * blocks.size)
                 value = b.load(place, blocks.type.vector(blocks.lanes))
-                for piece in pieces:
-                    self._write(piece.child(at), value)
+                self._write(pieces[0].child(at), value)
+                for piece in pieces[1:]:
+                    with self._unless_empty(piece):
+                        self._write(piece.child(at), value)
+
+    @contextmanager
+    def _unless_empty(self, piece: Scope) -> Iterator[None]:
+        """What is written of a piece, if it has any lanes where masks are dear."""
+        b = self.b
+        if b.target.vector_bits >= FREE_MASKS or piece.mask is None:
+            yield
+            return
+        with b.if_(b.any(piece.mask)):
+            yield
 
     def _write(self, place: Scope, value: Value) -> None:
         place.values[self.accumulator] = value

@@ -20,52 +20,45 @@ from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Buffer, Contraction, Kernel
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import grouped_side
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, slid_along, sums_for_taps
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_side
 from tilewright.compiler.targets.cpu.contractions.staged import Staged, Turned, is_plain
 from tilewright.compiler.targets.cpu.layout import contiguous_strides
-from tilewright.compiler.targets.cpu.spelling import value_type
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Read
 
 FEWEST_COPIED = 4  # filters of a group, at least, for which operands are copied
 
 
-def grouped(
-    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int], target: CpuTarget
-) -> Kernel:
+def grouped(kernel: Kernel, setting: Setting) -> Kernel:
     """The kernel, with groups among its columns if results lie along those."""
-    found = _groups_of(kernel, extents, target)
+    found = _groups_of(kernel, setting)
     if found is None:
         return kernel
     c, groups = found
-    last = [[a for a in o.buffer.axes if extents[base(a)] > 1][-2:] for o in kernel.outputs]
+    last = [setting.moving(o.buffer.axes)[-2:] for o in kernel.outputs]
     for node, own, others in both_sides(c):
         if not is_plain(kernel, node, c) or not others:
             continue
         assert isinstance(node, At)
-        rows = grouped_side(node, own, others, groups, c.k, strides, extents, False)
+        rows = grouped_side(node, own, others, groups, c.k, setting, False)
         if rows and all(axes == [groups, others[-1]] for axes in last):
             return _with_columns(kernel, others, groups)
         if own and all(axes == [groups, own[-1]] for axes in last):
             wide = _with_columns(kernel, own, groups)
             assert wide.contraction is not None
             columns = _columns_of(groups, own)
-            if tapped_side(node, columns, others, wide.contraction, strides, extents):
+            if tapped_side(node, columns, others, wide.contraction, setting):
                 return wide
     return kernel
 
 
-def _groups_of(
-    kernel: Kernel, extents: Mapping[str, int], target: CpuTarget
-) -> tuple[Contraction, str] | None:
-    """The axis of the groups of a contraction that the widest vectors make, if it is one."""
+def _groups_of(kernel: Kernel, setting: Setting) -> tuple[Contraction, str] | None:
+    """The axis of the groups of a contraction, if it is one."""
     c = kernel.contraction
-    if c is None or target.lanes(value_type(c.root.dtype).kind) != WIDEST:
-        return None
-    groups = [axis for axis in c.batch if extents[base(axis)] > 1]
-    return (c, groups[0]) if len(groups) == 1 else None
+    groups = setting.moving(c.batch) if c is not None else []
+    return (c, groups[0]) if c is not None and len(groups) == 1 else None
 
 
 def _with_columns(kernel: Kernel, side: Sequence[str], groups: str) -> Kernel:
@@ -92,11 +85,9 @@ class OfTaps:
     turned: Turned | None
 
 
-def of_taps(
-    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int], target: CpuTarget
-) -> OfTaps | None:
+def of_taps(kernel: Kernel, setting: Setting) -> OfTaps | None:
     """The gradient of filters of groups, as a contraction with groups among the taps and channels."""
-    found = _groups_of(kernel, extents, target)
+    found = _groups_of(kernel, setting)
     if found is None or len(kernel.outputs) != 1:
         return None
     c, groups = found
@@ -107,26 +98,24 @@ def of_taps(
             continue
         assert isinstance(node, At) and isinstance(other, Read)
         slides = slid_along(node)
-        channels, filters = (
-            [a for a in axes if extents[base(a)] > 1 and a not in slides] for axes in (own, others)
-        )
-        if len(channels) != 1 or len(filters) != 1 or not sums_for_taps(node, own, c.k, extents):
+        channels, filters = ([a for a in setting.moving(axes) if a not in slides] for axes in (own, others))
+        if len(channels) != 1 or len(filters) != 1 or not sums_for_taps(node, own, c.k, setting.extents):
             continue
         last = groups, channels[0]
-        lying = dict(strides)
+        lying = dict(setting.strides)
         copies = list[Staged]()
         for read, axes in ((node.arg, last), (other, (groups, filters[0]))):
-            copy = _copy(kernel, read, axes, strides, extents)
-            if copy is not None and extents[base(filters[0])] < FEWEST_COPIED:
+            copy = _copy(kernel, read, axes, setting)
+            if copy is not None and setting.extent(filters[0]) < FEWEST_COPIED:
                 return None
             if copy is not None:
                 copies.append(copy)
-                lying[copy.param.name] = _strides_in(copy, extents)
+                lying[copy.param.name] = _strides_in(copy, setting.extents)
         axes = (*(axis for axis in buffer.axes if axis not in last), *last)
         along = Buffer(f"{buffer.name} along {' '.join(last)}", axes, buffer.dtype)
         turned = Turned(buffer, along) if buffer.axes != along.axes else None
         sides = turned.written_by(kernel) if turned else kernel
-        if grouped(sides, lying, extents, target) is not sides:
+        if grouped(sides, setting.lying(lying)) is not sides:
             return OfTaps(tuple(copies), turned)
     return None
 
@@ -139,19 +128,13 @@ def _is_plain_read(kernel: Kernel, node: Node, contraction: Contraction) -> bool
     return reads == [node] and node.dtype == contraction.root.dtype
 
 
-def _copy(
-    kernel: Kernel,
-    read: Node,
-    last: Sequence[str],
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
-) -> Staged | None:
+def _copy(kernel: Kernel, read: Node, last: Sequence[str], setting: Setting) -> Staged | None:
     """A copy that has these axes last, if the operand does not."""
     assert isinstance(read, Read)
     param = next(p for p in kernel.tiles if p.name == read.param)
-    lying = dict(zip(read.names, strides[param.name], strict=True))
+    lying = dict(zip(read.names, setting.strides[param.name], strict=True))
     size = param.dtype.itemsize
-    if [lying[a] for a in last] == [extents[base(last[-1])] * size, size]:
+    if [lying[a] for a in last] == [setting.extent(last[-1]) * size, size]:
         return None
     dimensions = [read.names.index(axis) for axis in last]
     order = (*(d for d in range(len(param.axes)) if d not in dimensions), *dimensions)

@@ -30,7 +30,7 @@ class InnerProducts:
         self.positions = lanes * together  # of a vector
         self.position_bytes = packed.bytes // together
         self.some = sums // rows  # columns
-        self.place = b.alloca(sums * total.bytes)
+        self.place = b.alloca(-(-sums // lanes) * lanes * total.bytes)
 
     def write(
         self, rows: list[Value], table: Value, columns: Value, count: Value, tile: Value, line: int
@@ -94,9 +94,11 @@ class InnerProducts:
     def _folded(self, vectors: list[Value]) -> list[Value]:
         """The sum of each vector's lanes as a lane of a few vectors, in their order.
 
-        Halves of two vectors are added in one vector, quarters of two such, and so on.
+        Halves of two vectors are added in one vector, quarters of two such, and so on. The last of these few
+        is filled up with what nobody reads.
         """
         b, lanes = self.b, self.lanes
+        vectors = vectors + vectors[-1:] * (-len(vectors) % lanes)
         width = lanes
         while width > 1:
             half = width // 2

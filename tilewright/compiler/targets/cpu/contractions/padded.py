@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
-from tilewright.compiler.targets.cpu.contractions.reading.even import MOST_VECTORS
+from tilewright.compiler.targets.cpu.contractions.reading.even import MOST_COLUMNS
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import ends_of
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_sides
 from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR
@@ -28,7 +29,7 @@ from tilewright.compiler.targets.cpu.contractions.staged import is_plain
 from tilewright.compiler.targets.cpu.contractions.walk import REUSED
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM
 from tilewright.compiler.targets.cpu.recipe import Places
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import int64
@@ -98,10 +99,11 @@ class Padded:
         return replace(with_nodes(kernel, {self.node: indexed(wide, places)}), inputs=inputs)
 
 
-def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> Padded | None:
+def padded(kernel: Kernel, setting: Setting) -> Padded | None:
     """The operand of windows that is worth a copy with zeros around it: one that vectors do not run along."""
-    if kernel.contraction is None or tapped_sides(kernel, strides, extents):
+    if kernel.contraction is None or tapped_sides(kernel, setting):
         return None
+    extents = setting.extents
     contraction = c = kernel.contraction
     last = kernel.outputs[0].buffer.axes[-1:]
     for node, own, others in ((c.left, c.m, c.n), (c.right, c.n, c.m)):
@@ -110,10 +112,10 @@ def padded(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mappin
         assert isinstance(node.arg, Read)
         read = node.arg
         param = next(p for p in kernel.tiles if p.name == read.param)
-        steps = strides[param.name]
+        steps = setting.strides[param.name]
         if read.names != param.axes or not _lies_in_lines(node, steps, extents):
             continue
-        even = _passes_few(node, own, others, contraction, extents)
+        even = _passes_few(node, own, others, contraction, setting)
         few = extents[base(read.names[-1])] <= NEAR
         along_lines = _steps_along_lines(node, contraction, extents, even)
         is_run = few and not set(last) & set(own) and _is_run(node, contraction, extents)
@@ -142,17 +144,14 @@ def _lies_in_lines(node: At, steps: Sequence[int], extents: Mapping[str, int]) -
 
 
 def _passes_few(
-    node: At, own: Sequence[str], others: Sequence[str], contraction: Contraction, extents: Mapping[str, int]
+    node: At, own: Sequence[str], others: Sequence[str], contraction: Contraction, setting: Setting
 ) -> bool:
     """Whether rows pass by one or two vectors of columns, and so often that a copy pays, which stays in the
     second cache.
     """
-    columns, products, elements = (
-        math.prod(extents[base(axis)] for axis in axes)
-        for axes in (others, (*own, *contraction.k), node.arg.axes)
-    )
+    products, elements = setting.count(*own, *contraction.k), setting.count(*node.arg.axes)
     near = elements * node.dtype.itemsize <= caches().l2
-    return columns <= MOST_VECTORS * WIDEST and products >= REUSED * elements and near
+    return setting.count(*others) <= MOST_COLUMNS and products >= REUSED * elements and near
 
 
 def _is_run(node: At, contraction: Contraction, extents: Mapping[str, int]) -> bool:

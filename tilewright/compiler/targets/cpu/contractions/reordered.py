@@ -22,7 +22,6 @@ of the cache; along the filters they are full, and one address serves the rows o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +30,7 @@ from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.reading.even import even_side
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import grouped_side
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import overrun_side
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import (
     both_sides,
     ends_of,
@@ -39,8 +39,7 @@ from tilewright.compiler.targets.cpu.contractions.reading.steps import (
 )
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, is_plain
 from tilewright.compiler.targets.cpu.layout import LEAST, MEDIUM, contiguous_strides
-from tilewright.compiler.targets.cpu.spelling import value_type
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget, caches
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read, Reduce, indexed
 
@@ -101,8 +100,8 @@ class Reordered:
 
 @dataclass(frozen=True)
 class _Images:
-    """A side of a contraction: windows of an operand, which is read nowhere else; its own positions, those of
-    the other side, where operands lie, and the lanes of a vector of sums.
+    """A side of a contraction: windows of an operand, which is read nowhere else; its own positions and those
+    of the other side.
     """
 
     kernel: Kernel
@@ -111,28 +110,20 @@ class _Images:
     node: At
     own: Sequence[str]
     others: Sequence[str]
-    strides: Mapping[str, Sequence[int]]
-    extents: Mapping[str, int]
-    lanes: int
-
-    def count(self, *axes: str) -> int:
-        """How many positions there are along these axes."""
-        return math.prod(self.extents[base(axis)] for axis in axes)
+    setting: Setting
 
     @property
     def copied(self) -> int:
         """The elements that are copied and turned."""
-        return self.count(*self.param.axes) + self.count(*self.own, *self.others, *self.contraction.batch)
+        results = self.setting.count(*self.own, *self.others, *self.contraction.batch)
+        return self.setting.count(*self.param.axes) + results
 
 
-def reordered(
-    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int], target: CpuTarget
-) -> Reordered | None:
+def reordered(kernel: Kernel, setting: Setting) -> Reordered | None:
     """The operand of windows that is worth a copy in another order."""
     c = kernel.contraction
     if c is None or len(kernel.outputs) > 1:
         return None
-    lanes = target.lanes(value_type(c.root.dtype).kind)
     for node, own, others in both_sides(c):
         if not is_plain(kernel, node, c):
             continue
@@ -141,8 +132,8 @@ def reordered(
         param = next(p for p in kernel.tiles if p.name == name)
         if node.arg.names != param.axes:
             continue
-        images = _Images(kernel, c, param, node, own, others, strides, extents, lanes)
-        found = (_of_groups if images.count(*c.batch) > 1 else _along_channels)(images)
+        images = _Images(kernel, c, param, node, own, others, setting)
+        found = (_of_groups if setting.count(*c.batch) > 1 else _along_channels)(images)
         if found is not None:
             return found
     return None
@@ -157,23 +148,23 @@ def _along_groups(images: _Images) -> Reordered | None:
     """A copy along the channels of all groups, if the filters of several share a vector with that, the second
     cache holds an image of it, and vectors cannot run over the ends of lines.
     """
-    c, param, extents, own = images.contraction, images.param, images.extents, images.own
-    groups = [axis for axis in c.batch if extents[base(axis)] > 1]
+    c, param, setting, own = images.contraction, images.param, images.setting, images.own
+    groups = setting.moving(c.batch)
     channels = [axis for axis in c.k if axis in param.axes and axis not in images.node.along]
     lines = {*images.kernel.outputs[0].buffer.axes[-1:]} & {*own} & slid_along(images.node)
-    if sums_for_taps(images.node, own, c.k, extents):
+    if sums_for_taps(images.node, own, c.k, setting.extents):
         return None
-    if images.lanes != WIDEST or not lines or len(groups) != 1 or len(channels) != 1:
+    if not lines or len(groups) != 1 or len(channels) != 1:
         return None
     (group,) = groups
-    first = next(axis for axis in images.kernel.outputs[0].buffer.axes if extents[base(axis)] > 1)
-    one = images.count(*param.axes) // (extents[base(first)] if first in param.axes else 1)
+    first = setting.moving(images.kernel.outputs[0].buffer.axes)[0]
+    one = setting.count(*param.axes) // (setting.extent(first) if first in param.axes else 1)
     far = one * param.dtype.itemsize > caches().l2
-    if far or overrun_side(images.node, own, images.others, c.k, images.strides, extents) is not None:
+    if far or overrun_side(images.node, own, images.others, c.k, setting) is not None:
         return None
     found = Reordered(param, images.node, (group, *channels), (group, *images.others))
-    lying = found.strides(extents)
-    side = grouped_side(found.read, own, images.others, group, c.k, lying, extents, False)
+    lying = setting.lying(found.strides(setting.extents))
+    side = grouped_side(found.read, own, images.others, group, c.k, lying, False)
     return found if side is not None else None
 
 
@@ -181,7 +172,7 @@ def _along_lines(images: _Images) -> Reordered | None:
     """A copy along the lines, if filters fill a vector to half at most, vectors may run along the lines of
     that instead, and there are many products for each element that is copied, there and back.
     """
-    param, node, k = images.param, images.node, images.contraction.k
+    param, node, k, setting = images.param, images.node, images.contraction.k, images.setting
     buffer = images.kernel.outputs[0].buffer
     if {*buffer.axes[-1:]} & {*images.own} or {*param.axes[-1:]} & {*node.along}:
         return None
@@ -189,11 +180,11 @@ def _along_lines(images: _Images) -> Reordered | None:
     lines = tuple(axis for axis in param.axes if axis in node.along)
     found = Reordered(param, node, lines, tuple(axis for axis in buffer.axes if axis in slides))
     results = (*images.own, *images.others, *images.contraction.batch)
-    few = 2 * images.count(*images.others) <= WIDEST
-    if not few or images.count(*results, *k) < WORTH * images.copied:
+    few = 2 * setting.count(*images.others) <= setting.registers.lanes
+    if not few or setting.count(*results, *k) < WORTH * images.copied:
         return None
-    strides = found.strides(images.extents)
-    overrun = overrun_side(found.read, images.own, images.others, k, strides, images.extents)
+    lying = setting.lying(found.strides(setting.extents))
+    overrun = overrun_side(found.read, images.own, images.others, k, lying)
     return found if overrun is not None else None
 
 
@@ -202,23 +193,23 @@ def _along_channels(images: _Images) -> Reordered | None:
     filters, copying and turning included. What is read beside them must not lie along the lines.
     """
     kernel, node, own, others = images.kernel, images.node, images.own, images.others
-    k, extents = images.contraction.k, images.extents
+    k, setting = images.contraction.k, images.setting
     channels = tuple(axis for axis in images.param.axes if axis in k and axis not in node.along)
-    ends = ends_of(node, extents)
-    if images.lanes < WIDEST or not {*kernel.outputs[0].buffer.axes[-1:]} & {*own} or ends is None:
+    ends = ends_of(node, setting.extents)
+    if not {*kernel.outputs[0].buffer.axes[-1:]} & {*own} or ends is None:
         return None
     inside = not any(map(any, ends.values()))
-    if images.count(*channels) < (2 if inside else LEAST[MEDIUM]):
+    if setting.count(*channels) < (2 if inside else LEAST[MEDIUM]):
         return None
     beside = (n for n in evaluated(kernel.roots, Reduce) if _is_of(n, kernel))
-    overrun = overrun_side(node, own, others, k, images.strides, extents)
+    overrun = overrun_side(node, own, others, k, setting)
     if overrun is None or any({*n.axes} & {*own} for n in beside):
         return None
     found = Reordered(images.param, node, channels, tuple(others))
-    even = even_side(found.read, own, others, k, found.strides(extents), extents, inside)
+    even = even_side(found.read, own, others, k, setting.lying(found.strides(setting.extents)), inside)
     if even is None:
         return None
-    gained = images.count(*own, *k) * (ACROSS * overrun.cost - even.cost)
+    gained = setting.count(*own, *k) * (ACROSS * overrun.cost - even.cost)
     return found if gained > COPIED * images.copied else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,13 +9,14 @@ import numpy as np
 
 from tilewright.compiler.nest import Contraction, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
-from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, MOST
+from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even, even_sides
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped, grouped_sides
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, overruns
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting, Strides
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped, tapped_sides
-from tilewright.compiler.targets.cpu.toolchain import WIDEST
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
 from tilewright.dsl.positions import everywhere
 from tilewright.dsl.program import At, Node, Read
@@ -30,6 +30,7 @@ COUNTED = 1 << 16  # positions of an axis, at most: where there are more, few ar
 NEAR = 16  # elements from one summed position of a row to the next: a cache line of float32 numbers
 FARTHEST = 1024  # the same beside few vectors of columns: where rows lie evenly, they fill the lines
 CROSSED = (0.45, 1.25)  # vectors along one side for one along the other, if that is read as it lies, and else
+PASSING = 3  # lines of a set of the first cache for what passes by rows
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
@@ -38,18 +39,19 @@ class Sides:
     """outside: the axes along which an operand read at computed positions is left often, and how often.
     chains: the dimensions of operands and results that go on in the one behind them where that ends. steps:
     the elements from one position to the next along the summed axes of windows that never leave their
-    operand, if few. even: windows of which a register block of rows lies evenly, beside as few columns as two
-    vectors have. overrun: windows of which vectors of columns run on over the ends of lines, beside few rows.
+    operand, if few. even: windows of which a register block of rows lies evenly, beside few
+    columns. overrun: windows of which vectors of columns run on over the ends of lines, beside few rows.
     tapped: windows of which vectors of columns run along the channels.
 
-    The last axes of sides, narrow: of those that have no more positions than the widest vector; odd: of those
+    The last axes of sides, narrow: of those that have no more positions than a vector; odd: of those
     that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
     skinny: whether one side has few positions, and its sums have enough. known: the extents of the summed
     axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
-    crossed: whether vectors run along the side that results do not lie along. few: the number of positions of
-    sides, if a register block has all of them; where windows have long sums. together: the axes that rows of
-    windows have last, as they leave their operand together so. grouped: rows of windows that are read for the
-    filters of several groups at once.
+    conflicting: sides whose rows would have too many lines of one set of the first cache. crossed: whether
+    vectors run along the side that results do not lie along. few: the number of positions of sides, if a
+    register block has all of them; where windows have long sums. together: the axes that rows of windows have
+    last, as they leave their operand together so. grouped: rows of windows that are read for the filters of
+    several groups at once.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
@@ -63,10 +65,15 @@ class Sides:
     slim: Mapping[str, int] = field(default_factory=dict)
     skinny: bool = False
     known: Mapping[str, int] = field(default_factory=dict)
+    conflicting: frozenset[str] = frozenset()
     crossed: bool = False
     few: Mapping[str, int] = field(default_factory=dict)
     together: Mapping[At, tuple[str, ...]] = field(default_factory=dict)
     grouped: Mapping[At, Grouped] = field(default_factory=dict)
+
+    def conflict(self, rows: Sequence[str], columns: Sequence[str]) -> bool:
+        """Whether rows are better packed than read in place, beside more columns than a vector has."""
+        return bool(rows) and rows[-1] in self.conflicting and columns[-1] not in self.narrow
 
     def text(self) -> str:
         parts = [f"outside {found}" for found in self.outside.values() if found]
@@ -81,6 +88,7 @@ class Sides:
         parts += [f"odd {axis}" for axis in sorted(self.odd)]
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
         parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
+        parts += [f"rows of {axis} conflict" for axis in sorted(self.conflicting)]
         parts += ["crossed"] * self.crossed
         parts += [f"{' '.join(axes)} last" for axes in self.together.values()]
         parts += [f"{axis} is {extent}" for axis, extent in sorted(self.known.items())]
@@ -90,37 +98,43 @@ class Sides:
 def sides_of(
     kernel: Kernel,
     shapes: Mapping[str, Sequence[int]],
-    strides: Mapping[str, Sequence[int]],
+    setting: Setting,
     inside: Mapping[At, frozenset[str]],
-    extents: Mapping[str, int],
 ) -> Sides:
-    """Those of a kernel that is a contraction; strides are in bytes."""
+    """Those of a kernel that is a contraction."""
     if kernel.contraction is None:
         return Sides()
     reads, contraction = indexed_reads(kernel), kernel.contraction
+    strides, extents, registers = setting.strides, setting.extents, setting.registers
     sides = [side for side in (contraction.m, contraction.n) if side]
-    counts = {side[-1]: math.prod(extents[base(axis)] for axis in side) for side in sides}
+    counts = {side[-1]: setting.count(*side) for side in sides}
     most = {axis: next((n for n in SLIM if count <= n), 0) for axis, count in counts.items()}
     within = [node for node in reads if inside[node] == frozenset(node.along)]
-    even = even_sides(contraction, strides, extents, within)
-    overrun = overruns(kernel, strides, extents)
-    grouped = grouped_sides(contraction, strides, extents, within)
-    long = bool(reads) and _has_long_sums(contraction, extents)
+    together = rows_together(contraction, extents)
+    even = even_sides(contraction, setting, within, together)
+    overrun = overruns(kernel, setting)
+    grouped = grouped_sides(contraction, setting, within)
+    long = bool(reads) and _has_long_sums(contraction, setting)
     return Sides(
         {node: _outside(node, extents) for node in reads},
         {name: _chains(shapes[name], strides[name]) for name in _names(kernel)},
         {node: _steps(kernel, node, strides, FARTHEST if node in even else NEAR) for node in within},
         even,
         overrun,
-        tapped_sides(kernel, strides, extents),
-        frozenset(axis for axis, count in counts.items() if count <= WIDEST),
-        frozenset(a for a, count in counts.items() if count > WIDEST and -(-count // WIDEST) % 2),
+        tapped_sides(kernel, setting),
+        frozenset(axis for axis, count in counts.items() if count <= registers.lanes),
+        frozenset(side[-1] for side in sides if setting.vectors(*side) > 1 and setting.vectors(*side) % 2),
         {axis: count for axis, count in most.items() if count},
-        _skinny(kernel, extents),
-        _known(contraction, overrun, grouped, extents) if reads else {},
-        long and _is_crossed(kernel, strides, extents),
-        {axis: count for axis, count in counts.items() if long and count <= MOST},
-        rows_together(contraction, extents),
+        _skinny(contraction, setting),
+        _known(contraction, overrun, grouped, setting) if reads else {},
+        frozenset(
+            own[-1]
+            for node, own, _ in both_sides(contraction)
+            if isinstance(node, Read) and own and _conflict(node, own, setting)
+        ),
+        long and _is_crossed(kernel, setting),
+        {axis: count for axis, count in counts.items() if long and count <= registers.most},
+        together,
         grouped,
     )
 
@@ -130,21 +144,31 @@ def _names(kernel: Kernel) -> list[str]:
     return [*(p.name for p in kernel.tiles), *(o.buffer.name for o in kernel.outputs)]
 
 
-def _skinny(kernel: Kernel, extents: Mapping[str, int]) -> bool:
-    c = kernel.contraction
-    if c is None:
-        return False
-    m, n, k = (math.prod(extents[base(axis)] for axis in side) for side in (c.m, c.n, c.k))
+def _skinny(contraction: Contraction, setting: Setting) -> bool:
+    m, n, k = _counts(contraction, setting)
     return k >= DEEP and min(m, n) <= (SKINNY if k <= DEEPEST else SLIM[0])
 
 
-def _has_long_sums(contraction: Contraction, extents: Mapping[str, int]) -> bool:
+def _counts(contraction: Contraction, setting: Setting) -> tuple[int, int, int]:
+    """The positions of both sides and of the sums."""
+    return setting.count(*contraction.m), setting.count(*contraction.n), setting.count(*contraction.k)
+
+
+def _conflict(node: Node, own: Sequence[str], setting: Setting) -> bool:
+    """Whether the lines of a register block's rows would fill a set of the first cache, or nearly so."""
+    step = apart(node, (setting.moving(own) or own)[-1], setting.strides)
+    way = caches().l1d // caches().l1d_ways
+    alike = bool(step) and step * node.dtype.itemsize % way == 0
+    return alike and setting.registers.sums // 2 > caches().l1d_ways - PASSING
+
+
+def _has_long_sums(contraction: Contraction, setting: Setting) -> bool:
     """Whether there are more summed positions than results, as of a filter's gradient."""
-    m, n, k = (_count(side, extents) for side in (contraction.m, contraction.n, contraction.k))
+    m, n, k = _counts(contraction, setting)
     return k >= max(DEEPEST, m * n)
 
 
-def _is_crossed(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]) -> bool:
+def _is_crossed(kernel: Kernel, setting: Setting) -> bool:
     """Whether vectors run along the side that results do not lie along, if they would run along the taps of
     windows: these fill them to a part, and each is packed from many pieces.
     """
@@ -153,32 +177,31 @@ def _is_crossed(kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: M
     along = kernel.outputs[0].buffer.axes[-1]
     sides = list(both_sides(c))
     (node, own, others), (other, *_) = sides if along in c.m else sides[::-1]
-    here, there = _count(own, extents), _count(others, extents)
-    worth = CROSSED[not _lies_along(other, others[-1], strides)]
-    return isinstance(node, At) and there * -(-here // WIDEST) >= worth * here * -(-there // WIDEST)
+    worth = CROSSED[not _lies_along(other, others[-1], setting.strides)]
+    here, there = (
+        setting.count(*others) * setting.vectors(*own),
+        setting.count(*own) * setting.vectors(*others),
+    )
+    return isinstance(node, At) and here >= worth * there
 
 
-def _lies_along(node: Node, axis: str, strides: Mapping[str, Sequence[int]]) -> bool:
+def _lies_along(node: Node, axis: str, strides: Strides) -> bool:
     """Whether an operand that is read as it is lies along an axis."""
     if not isinstance(node, Read) or axis not in node.names:
         return False
     return strides[node.param][node.names.index(axis)] == node.dtype.itemsize
 
 
-def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
-    return math.prod(extents[base(axis)] for axis in axes)
-
-
 def _known(
     contraction: Contraction,
     overrun: Mapping[At, Overrun],
     grouped: Mapping[At, Grouped],
-    extents: Mapping[str, int],
+    setting: Setting,
 ) -> dict[str, int]:
-    few = math.prod(extents[base(axis)] for axis in contraction.k) <= FEW
+    few = setting.count(*contraction.k) <= FEW
     runs = (*(found.along for found in overrun.values()), *(found.channel for found in grouped.values()))
     axes = contraction.k if few else runs
-    return {base(a): extents[base(a)] for a in axes if few or extents[base(a)] <= WRITTEN_OUT}
+    return {base(a): setting.extent(a) for a in axes if few or setting.extent(a) <= WRITTEN_OUT}
 
 
 def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
@@ -186,7 +209,7 @@ def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
     return frozenset(d for d in pairs if strides[d] == strides[d + 1] * shape[d + 1])
 
 
-def _steps(kernel: Kernel, node: At, strides: Mapping[str, Sequence[int]], most: int) -> dict[str, int]:
+def _steps(kernel: Kernel, node: At, strides: Strides, most: int) -> dict[str, int]:
     """The elements from one position to the next along summed axes, where they are few and always as many."""
     assert kernel.contraction is not None
     if node not in (kernel.contraction.left, kernel.contraction.right):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
@@ -14,14 +15,17 @@ from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule
+from tilewright.compiler.targets.cpu.toolchain import caches
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
 UNCUT_WINDOWS = 4608  # the same of windows, which are dear to pack, and filters, if not in their own order
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
-RESIDENT = 192 << 10  # elements of the left side that are packed at a time: they stay in the second cache
-STREAMED = 32 << 10  # elements of the right side that are packed at a time beside all of the left
-AT_HAND = 128 << 10  # elements of the right side that are packed at a time for few summed positions
-ONCE = 8 << 10  # the same where all rows are worked on at a time, so that what is packed is read once
+MOST_COLUMNS = 1024  # of a chunk beside one of several chunks of rows
+RESIDENT = Fraction(3, 4)  # of the second cache: the left side that is packed at a time, and stays there
+STREAMED = Fraction(1, 8)  # of the same: the right side that is packed at a time beside all of the left
+AT_HAND = Fraction(1, 2)  # of the same: the right side that is packed at a time for few summed positions
+ONCE = Fraction(2, 3)  # of the first cache, for all rows at a time, so that what is packed is read once
+SMALLEST = 4  # bytes of an element, at least, as it is packed
 LARGEST = 1 << 14  # rows and columns of a block
 SUMMED = 1024  # the same, if its sums wait between blocks of k
 LINE = 64  # bytes: what lies in the workspace begins at a cache line
@@ -74,15 +78,19 @@ def block_sizes(
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
     passing = walk.passes(extents)
+    size = max(SMALLEST, kernel.contraction.root.dtype.itemsize)
+    first, second = caches().l1d // size, caches().l2 // size
     if walk.in_lines or walk.overrun or walk.tapped:
         chunk_m, chunk_n = block_m, block_n
     elif block_k <= FEW and not passing and len(walk.right.own) == 1:
         chunk_m = min(block_m, 2 * rows)
-        chunk_n = min(block_n, _round_up((AT_HAND if block_m > chunk_m else ONCE) // block_k, width))
+        held = AT_HAND * second if block_m > chunk_m else ONCE * first
+        chunk_n = min(block_n, _round_up(int(held) // block_k, width))
     else:
-        most = block_m if passing else max(MIDDLE, RESIDENT // block_k)
+        most = block_m if passing else max(MIDDLE, int(RESIDENT * second) // block_k)
         chunk_m = min(block_m, _round_up(most, rows))
-        chunk_n = min(block_n, 1024 if chunk_m < block_m else _round_up(max(1, STREAMED // block_k), width))
+        columns = MOST_COLUMNS if chunk_m < block_m else max(1, int(STREAMED * second) // block_k)
+        chunk_n = min(block_n, _round_up(columns, width))
     if schedule.odd and not walk.in_lines:
         while 0 < n % chunk_n <= schedule.lanes and chunk_n < block_n:  # of an odd number no vector is alone
             chunk_n += width

@@ -17,7 +17,6 @@ not lie along them, and turned.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,11 +25,12 @@ from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import lane_order
 from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import overruns
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, slid_along
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_side
 from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read
@@ -38,7 +38,7 @@ from tilewright.dsl.program import At, Node, Param, Read
 REPEATED = 2  # how often each element of an operand is packed at least, so that a copy of it pays
 DEAR = 2  # to copy an element, or to turn a result, against packing one from two pieces
 SLICED = 3  # the same against packing any, if the second cache holds what belongs to one image
-EMPTY = 4  # lanes of the last vector of filters, at most: else those take what packing does
+EMPTY = 4  # of so many lanes of the last vector of filters one, at most: else those take what packing does
 SKIPPED = 4  # the same, if taps that are outside are passed over for many images at once
 
 
@@ -101,12 +101,7 @@ class Turned:
         return Kernel(f"{of}_turned", self.buffer.axes, (), outputs, phases, inputs=(param,))
 
 
-def turned(
-    kernel: Kernel,
-    copies: Sequence[Staged],
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
-) -> Turned | None:
+def turned(kernel: Kernel, copies: Sequence[Staged], setting: Setting) -> Turned | None:
     """What a contraction writes across its vectors, which run along the filters where windows are copied, or
     along the channels of a filter's gradient.
     """
@@ -114,10 +109,10 @@ def turned(
     if contraction is None or not copies or len(kernel.outputs) != 1:
         return None
     along = copies[0].buffer.axes[-1]
-    tapped = any(_is_tapped(kernel, *side, along, strides, extents) for side in both_sides(contraction))
+    tapped = any(_is_tapped(kernel, *side, along, setting) for side in both_sides(contraction))
     sides = (contraction.left, contraction.n), (contraction.right, contraction.m)
     others = next(o for node, o in sides if isinstance(node, At) and _reads(node) == copies[0].param.name)
-    lanes = _lane_axis(others, extents) if along in contraction.k else along if tapped else None
+    lanes = _lane_axis(others, setting) if along in contraction.k else along if tapped else None
     buffer = kernel.outputs[0].buffer
     if lanes is None or lanes not in buffer.axes or buffer.axes[-1] == lanes:
         return None
@@ -129,16 +124,15 @@ def _reads(node: At) -> str | None:
     return node.arg.param if isinstance(node.arg, Read) else None
 
 
-def staged(
-    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
-) -> tuple[Staged, ...]:
+def staged(kernel: Kernel, setting: Setting) -> tuple[Staged, ...]:
     """The operands of a contraction that are worth copies: that of windows, and then that of the other side,
     which vectors run along instead, if its positions along them lie apart and are windows too. Columns over
     the ends of lines need none.
     """
     contraction = kernel.contraction
-    if contraction is None or overruns(kernel, strides, extents):
+    if contraction is None or overruns(kernel, setting):
         return ()
+    strides, extents = setting.strides, setting.extents
     sides = (contraction.left, contraction.m), (contraction.right, contraction.n)
     for (node, own), (other, others) in (sides, sides[::-1]):
         if not is_plain(kernel, node, contraction):
@@ -147,7 +141,7 @@ def staged(
         axis = _long_axis(node, contraction.k, extents)
         if axis is None or _slides_far(node, contraction.k, extents):
             continue
-        if not _pays(kernel, node, own, others, extents):
+        if not _pays(kernel, node, own, others, setting):
             continue
         found = _along(kernel, node, axis, strides)
         if found and is_plain(kernel, other, contraction):
@@ -159,8 +153,8 @@ def staged(
     for node, own in sides:
         if is_plain(kernel, node, contraction):
             assert isinstance(node, At)
-            lanes = _lanes(node, own, extents)
-            repeated = _count((*own, *contraction.k), extents) >= REPEATED * _count(node.arg.axes, extents)
+            lanes = _lanes(node, own, setting)
+            repeated = setting.count(*own, *contraction.k) >= REPEATED * setting.count(*node.arg.axes)
             apart = _lies_apart(node, contraction.k, strides)
             if lanes and repeated and apart and (found := _along(kernel, node, lanes, strides)):
                 return found
@@ -169,7 +163,7 @@ def staged(
             continue
         assert isinstance(node, At)
         channel = _long_axis(node, own, extents)
-        if channel and _is_tapped(kernel, node, own, others, channel, strides, extents):
+        if channel and _is_tapped(kernel, node, own, others, channel, setting):
             return _along(kernel, node, channel, strides)
     return ()
 
@@ -180,8 +174,7 @@ def _is_tapped(
     own: Sequence[str],
     others: Sequence[str],
     channel: str,
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
+    setting: Setting,
 ) -> bool:
     """Whether columns are read along the channels of their taps where the operand lies along those."""
     assert kernel.contraction is not None
@@ -192,21 +185,21 @@ def _is_tapped(
     lying = dict[str, int]()
     for axis in (channel, *(a for a in reversed(node.arg.names) if a != channel)):
         lying[axis] = step
-        step *= extents[base(axis)]
-    copy = {**strides, node.arg.param: [lying[axis] for axis in node.arg.names]}
+        step *= setting.extent(axis)
+    copy = {**setting.strides, node.arg.param: [lying[axis] for axis in node.arg.names]}
     last = (*(axis for axis in own if axis != channel), channel)
-    return tapped_side(node, last, others, kernel.contraction, copy, extents) is not None
+    return tapped_side(node, last, others, kernel.contraction, setting.lying(copy)) is not None
 
 
-def _lanes(node: At, own: Sequence[str], extents: Mapping[str, int]) -> str | None:
+def _lanes(node: At, own: Sequence[str], setting: Setting) -> str | None:
     """The axis that vectors would run along, if it is one that windows do not slide along, and long."""
-    last = _lane_axis(own, extents)
-    return last if _long_axis(node, (last,), extents) else None
+    last = _lane_axis(own, setting)
+    return last if _long_axis(node, (last,), setting.extents) else None
 
 
-def _lane_axis(own: Sequence[str], extents: Mapping[str, int]) -> str:
+def _lane_axis(own: Sequence[str], setting: Setting) -> str:
     """The axis of a side that vectors run along."""
-    lengths = {base(axis): length_class(extents[base(axis)]) for axis in own}
+    lengths = {base(axis): length_class(setting.extent(axis), setting.registers.lanes) for axis in own}
     return lane_order(tuple(own), Layout({}, lengths))[-1]
 
 
@@ -258,42 +251,34 @@ def _long_axis(node: At, axes: Sequence[str], extents: Mapping[str, int]) -> str
     return longest if longest and extents[base(longest)] >= LEAST[LONG] else None
 
 
-def _pays(
-    kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
-) -> bool:
+def _pays(kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], setting: Setting) -> bool:
     """Whether a copy, and results that may have to be turned, cost less than to pack windows.
 
     That costs as much as the square of the ends of lines in a vector, its pieces, each read under a mask; and
     something in any case.
     """
     assert kernel.contraction is not None
-    line = next((extents[base(axis)] for axis in reversed(own) if extents[base(axis)] > 1), 1)
-    ends = (WIDEST - 1) / line
-    packed = _count((*own, *kernel.contraction.k), extents)
-    copied = _count(node.arg.axes, extents) + _count((*own, *others), extents)
+    line, lanes = setting.count(*setting.moving(own)[-1:]), setting.registers.lanes
+    ends = (lanes - 1) / line
+    packed = setting.count(*own, *kernel.contraction.k)
+    copied = setting.count(*node.arg.axes) + setting.count(*own, *others)
     if packed * ends**2 >= DEAR * copied:
         return True
-    if -_count(others, extents) % WIDEST > EMPTY:
+    if -setting.count(*others) % lanes > lanes // EMPTY:
         return False
-    near = packed >= SLICED * copied and _is_near(kernel, node, own, others, extents)
-    return near or (packed >= SKIPPED * copied and node in rows_together(kernel.contraction, extents))
+    near = packed >= SLICED * copied and _is_near(kernel, node, own, others, setting)
+    return near or (packed >= SKIPPED * copied and node in rows_together(kernel.contraction, setting.extents))
 
 
-def _is_near(
-    kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
-) -> bool:
+def _is_near(kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], setting: Setting) -> bool:
     """Whether the second cache holds what belongs to one position of the first axis: the copy and the results
     before they are turned, which wait there (`slices`), and the other side.
     """
     assert kernel.contraction is not None
-    first = next((a for a in kernel.outputs[0].buffer.axes if extents[base(a)] > 1), None)
+    first = next((a for a in kernel.outputs[0].buffer.axes if setting.extent(a) > 1), None)
     if first not in own or first not in node.arg.axes or first in (*node.along, *slid_along(node)):
         return False
-    one = {**extents, first: 1}
-    passing = _count(node.arg.axes, one) + _count((*own, *others), one)
-    staying = _count((*others, *kernel.contraction.k), one)
+    one = replace(setting, extents={**setting.extents, first: 1})
+    passing = one.count(*node.arg.axes) + one.count(*own, *others)
+    staying = one.count(*others, *kernel.contraction.k)
     return (passing + staying) * node.dtype.itemsize <= caches().l2
-
-
-def _count(axes: Sequence[str], extents: Mapping[str, int]) -> int:
-    return math.prod(extents[base(axis)] for axis in axes)

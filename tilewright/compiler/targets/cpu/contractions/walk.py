@@ -107,6 +107,8 @@ class Walk:
             return cls(left, right, summed, True, together, True)
         step = 0 if direct else step_along(left.node, moving[-1], dtype, layout)
         few = bool(left.own) and left.own[-1] in layout.sides.slim
+        if direct and not few and layout.sides.conflict(left.own, right.own):
+            direct, together = False, 1
         even = layout.sides.even.get(left.node) if isinstance(left.node, At) and not few else None
         one = right.own[-1] in layout.sides.narrow  # its lines are as they would be packed
         brief = bool(step) and (one or even is not None)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from tilewright.compiler.nest import Contraction, Kernel, Output, indexed_reads
 from tilewright.compiler.slender import as_row
-from tilewright.compiler.targets.cpu.toolchain import WIDEST
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds
@@ -100,9 +99,10 @@ def as_window(kernel: Kernel, extents: Mapping[str, int]) -> Kernel | None:
     return kernel if _in_phases(kernel, extents) else None
 
 
-def of_small_groups(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
-    """The kernel as one of rows, if it is a contraction whose groups have few filters and channels: register
-    blocks would be filled to a part, and each column of their panels packed from many pieces.
+def of_small_groups(kernel: Kernel, extents: Mapping[str, int], lanes: int) -> Kernel:
+    """The kernel as one of rows, if it is a contraction whose groups have few filters and channels, beside
+    the lanes of a vector: register blocks would be filled to a part, and each column of their panels packed
+    from many pieces.
 
     So it is of a filter's gradient, whose sums of taps are made in one pass, and of windows that step over
     elements of a line. Others go along lines (`contractions.reordered`).
@@ -112,7 +112,7 @@ def of_small_groups(kernel: Kernel, extents: Mapping[str, int]) -> Kernel:
         return kernel
     sides = (c.left, c.m, c.n), (c.right, c.n, c.m)
     windows = [(side, own, others) for side, own, others in sides if isinstance(side, At)]
-    if _has_sums_of_taps(c, windows, extents) or any(_steps(c, *each, extents) for each in windows):
+    if _has_sums_of_taps(c, windows, extents) or any(_steps(c, *each, extents, lanes) for each in windows):
         return as_row(kernel, [a for a in (*kernel.parallel, *c.k) if extents[base(a)] > 1])
     return kernel
 
@@ -129,14 +129,19 @@ def _has_sums_of_taps(
 
 
 def _steps(
-    c: Contraction, side: At, own: Sequence[str], others: Sequence[str], extents: Mapping[str, int]
+    c: Contraction,
+    side: At,
+    own: Sequence[str],
+    others: Sequence[str],
+    extents: Mapping[str, int],
+    lanes: int,
 ) -> bool:
     """Whether few filters read windows of few taps and channels that are several elements of a line apart."""
     filters, summed = (math.prod(extents[base(axis)] for axis in axes) for axes in (others, c.k))
     line = next((axis for axis in reversed(own) if extents[base(axis)] > 1), None)
     steps = [affine(position).step(line) for position in side.positions if line in position.axes]
     apart = any(step is not None and abs(step) > 1 for step in steps)
-    return apart and 2 * filters <= WIDEST and summed <= WRITTEN_OUT
+    return apart and 2 * filters <= lanes and summed <= WRITTEN_OUT
 
 
 def _in_phases(kernel: Kernel, extents: Mapping[str, int]) -> bool:

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 FEW = 128  # summed positions: what is done for each register block, and writing the results, decides
-MOST = 28  # the most rows of a register block, if they lie evenly: four of 32 registers have no sums
 TO_HIDE = 8  # sums of a register block that hide the time of a multiply-add
 ONCE_A_STEP = 1.0  # what a step of a register block takes beside

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import Contraction
-from tilewright.compiler.targets.cpu.contractions.reading.costs import MOST
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides, ends_of
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.affine import affine
-from tilewright.dsl.axes import base
 from tilewright.dsl.program import At
 
 SHORTEST = 8  # rows of a line that lie evenly: fewer are too few sums to hide the time of a multiply-add
-MOST_VECTORS = 2  # of columns beside rows that lie evenly
+LOWER = 2  # rows by which blocks may be lower than registers allow, where these allow no more
+MOST_COLUMNS = 32  # beside rows that lie evenly
+MOST_VECTORS = 2  # of a panel of them
 ONCE_A_BLOCK = 1.5  # what a register block costs beside its rows, in rows
 
 
@@ -23,8 +23,8 @@ ONCE_A_BLOCK = 1.5  # what a register block costs beside its rows, in rows
 class Even:
     """Rows that lie evenly along lines: how many of the last axes of their side that move are a line, the
     elements from row to row, the rows of register blocks that fill a line best, whether the operand does not
-    fit into the second cache, the vectors that have room for all columns, and the rows at each end of a line
-    that may be outside of the operand. cost: multiply-adds of a vector for each row and summed position.
+    fit into the second cache, the vectors of a panel of columns, and the rows at each end of a line that may
+    be outside of the operand. cost: multiply-adds of a vector for each row and summed position.
     """
 
     axes: int
@@ -41,16 +41,15 @@ class Even:
 
 
 def even_sides(
-    contraction: Contraction,
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
-    within: Sequence[At],
+    contraction: Contraction, setting: Setting, within: Collection[At], together: Collection[At]
 ) -> dict[At, Even]:
-    """The sides of which rows lie evenly, if the other has as few positions as two vectors."""
+    """The sides of which rows lie evenly, if the other has few positions. Rows that leave their operand
+    `together` pass by one panel, or come so.
+    """
     found: dict[At, Even] = {}
     for node, own, others in both_sides(contraction):
-        if isinstance(node, At):
-            even = even_side(node, own, others, contraction.k, strides, extents, node in within)
+        if isinstance(node, At) and (node not in together or setting.vectors(*others) <= MOST_VECTORS):
+            even = even_side(node, own, others, contraction.k, setting, node in within)
             found |= {node: even} if even else {}
     return found
 
@@ -60,16 +59,18 @@ def even_side(
     own: Sequence[str],
     others: Sequence[str],
     summed: Sequence[str],
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
+    setting: Setting,
     within: bool,
 ) -> Even | None:
     """How rows of windows lie evenly, which are all `within` their operand or not."""
-    vectors = -(-math.prod(extents[base(axis)] for axis in others) // WIDEST)
-    if vectors > MOST_VECTORS:
+    if setting.count(*others) > MOST_COLUMNS:
         return None
-    blocks = range(SHORTEST, MOST // vectors + 1)
-    return even_rows(node, own, summed, vectors, strides, extents, within, blocks)
+    vectors = setting.vectors(*others)
+    panel = max(n for n in range(1, MOST_VECTORS + 1) if vectors % n == 0)
+    most = setting.registers.most // panel
+    blocks = range(min(SHORTEST, most - LOWER), most + 1)
+    found = even_rows(node, own, summed, panel, setting, within, blocks)
+    return replace(found, cost=found.cost * (vectors // panel)) if found else None
 
 
 def even_rows(
@@ -77,25 +78,24 @@ def even_rows(
     own: Sequence[str],
     summed: Sequence[str],
     vectors: int,
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
+    setting: Setting,
     within: bool,
     blocks: range,
 ) -> Even | None:
     """The same beside so many vectors, with `blocks` of so many rows."""
-    if any(apart(node, axis, strides) is None for axis in (*own, *summed)):
+    if any(apart(node, axis, setting.strides) is None for axis in (*own, *summed)):
         return None
-    lines = _lines(node, own, strides, extents, vectors, blocks)
+    lines = _lines(node, own, setting, vectors, blocks)
     lines = [line for line in lines if line.axes == 1 or within]
     if not lines:
         return None
-    return replace(min(lines, key=lambda line: line.cost), edges=_edges(node, own, extents))
+    return replace(min(lines, key=lambda line: line.cost), edges=_edges(node, own, setting))
 
 
-def _edges(node: At, own: Sequence[str], extents: Mapping[str, int]) -> int:
+def _edges(node: At, own: Sequence[str], setting: Setting) -> int:
     """The rows at each end of a line that may be outside of the operand, if that is known."""
-    line = next(axis for axis in reversed(own) if extents[base(axis)] > 1)
-    ends = ends_of(node, extents) or {}
+    line = setting.moving(own)[-1]
+    ends = ends_of(node, setting.extents) or {}
     found = [0]
     for axis, position in zip(node.along, node.positions, strict=True):
         pace = abs(affine(position).step(line) or 0)
@@ -106,20 +106,19 @@ def _edges(node: At, own: Sequence[str], extents: Mapping[str, int]) -> int:
 def _lines(
     node: At,
     own: Sequence[str],
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
+    setting: Setting,
     vectors: int,
     blocks: range,
 ) -> Iterator[Even]:
     """The lines along which rows lie evenly, of one axis and more."""
-    moving = [axis for axis in own if extents[base(axis)] > 1]
-    pace = apart(node, moving[-1], strides) if moving else None
-    far = math.prod(extents[base(axis)] for axis in node.arg.axes) * node.dtype.itemsize > caches().l2
+    moving = setting.moving(own)
+    pace = apart(node, moving[-1], setting.strides) if moving else None
+    far = setting.count(*node.arg.axes) * node.dtype.itemsize > caches().l2
     length = 1
     for count, axis in enumerate(reversed(moving), 1):
-        if not pace or apart(node, axis, strides) != pace * length:
+        if not pace or apart(node, axis, setting.strides) != pace * length:
             return
-        length *= extents[base(axis)]
+        length *= setting.extent(axis)
         if length in blocks or length >= blocks.stop:
             cost, rows = min((_cost(length, r), -r) for r in blocks if r <= length)
             yield Even(count, pace, -rows, far, vectors, cost=cost * vectors)

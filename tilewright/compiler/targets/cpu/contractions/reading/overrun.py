@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.contractions.reading.costs import ONCE_A_STEP, TO_HIDE
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting, Strides
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides, ends_of, slid_along
-from tilewright.compiler.targets.cpu.toolchain import WIDEST, caches
+from tilewright.compiler.targets.cpu.registers import Registers
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Read
 
 PASSING = 32  # rows, at most, for which columns of windows are not packed
 WASTED = 2.0  # columns with those between lines, to those without, at most
-HALF = 16  # of the registers: sums of blocks beside which columns and addresses wait
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,14 @@ class Overrun:
         return f"{self.axes}:{self.pitch}:{self.rows}x{self.vectors}:{self.along}:{self.step}{around}"
 
 
-def overruns(
-    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
-) -> dict[At, Overrun]:
+def overruns(kernel: Kernel, setting: Setting) -> dict[At, Overrun]:
     """The side of which vectors of columns run on over the ends of lines, if results lie along it."""
     found: dict[At, Overrun] = {}
     if kernel.contraction is None:
         return found
     for node, own, others in both_sides(kernel.contraction):
         if isinstance(node, At) and kernel.outputs[0].buffer.axes[-1] in own:
-            overrun = overrun_side(node, own, others, kernel.contraction.k, strides, extents)
+            overrun = overrun_side(node, own, others, kernel.contraction.k, setting)
             found |= {node: overrun} if overrun else {}
     return found
 
@@ -62,18 +61,16 @@ def overrun_side(
     own: Sequence[str],
     others: Sequence[str],
     summed: Sequence[str],
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
+    setting: Setting,
 ) -> Overrun | None:
     """How vectors of columns run on over the ends of lines, if rows are few and little is wasted."""
-    rows = math.prod(extents[base(axis)] for axis in others)
-    moving = [axis for axis in own if extents[base(axis)] > 1]
+    rows, moving, strides = setting.count(*others), setting.moving(own), setting.strides
     slides = slid_along(node)
-    ends = ends_of(node, extents)
+    ends = ends_of(node, setting.extents)
     if rows > PASSING or not slides & {*moving[-1:]} or ends is None or not isinstance(node.arg, Read):
         return None
     if any(map(any, ends.values())):
-        image = image_extents(node, ends, summed, extents)
+        image = image_extents(node, ends, summed, setting.extents)
         if slides & {*moving[:-2]} or not _is_one_image(node, image, strides):
             return None
         strides = {node.arg.param: image_strides(node, image)}
@@ -83,16 +80,16 @@ def overrun_side(
     known = {axis: step for axis, step in steps.items() if step is not None}
     if len(known) < len({*own, *summed}) or known[moving[-1]] != 1:
         return None
-    pitch = line = span = extents[base(moving[-1])]
+    pitch = line = span = setting.extent(moving[-1])
     axes = 1
     if len(moving) > 1 and line <= known[moving[-2]] <= WASTED * line:
         axes, pitch = 2, known[moving[-2]]
-        span += pitch * (extents[base(moving[-2])] - 1)
-    lines = math.prod(extents[base(axis)] for axis in moving[-axes:])
-    best = min(_blocks(rows, span, WASTED * lines), default=None)
+        span += pitch * (setting.extent(moving[-2]) - 1)
+    lines = setting.count(*moving[-axes:])
+    best = min(_blocks(rows, span, WASTED * lines, setting.registers), default=None)
     if best is None or (ends and axes < 2):
         return None
-    along = min(summed, key=lambda axis: abs(known[axis]) if extents[base(axis)] > 1 else math.inf)
+    along = min(summed, key=lambda axis: abs(known[axis]) if setting.extent(axis) > 1 else math.inf)
     return Overrun(axes, pitch, best[1], best[2], along, known[along], ends, best[0] / lines)
 
 
@@ -115,7 +112,7 @@ def image_strides(node: At, image: Mapping[str, int]) -> list[int]:
     return [steps.get(axis, 0) for axis in node.arg.names]
 
 
-def _is_one_image(node: At, image: Mapping[str, int], strides: Mapping[str, Sequence[int]]) -> bool:
+def _is_one_image(node: At, image: Mapping[str, int], strides: Strides) -> bool:
     """Whether an image lies line by line, and fits into half of the second cache."""
     assert isinstance(node.arg, Read)
     lying = dict(zip(node.arg.names, strides[node.arg.param], strict=True))
@@ -124,13 +121,13 @@ def _is_one_image(node: At, image: Mapping[str, int], strides: Mapping[str, Sequ
     return lying[last] == node.dtype.itemsize and small
 
 
-def _blocks(rows: int, span: int, most: float) -> Iterator[tuple[float, int, int]]:
+def _blocks(rows: int, span: int, most: float, registers: Registers) -> Iterator[tuple[float, int, int]]:
     """Register blocks (rows, vectors), with at most so many columns in all, and what each takes before it: an
     instruction for each sum, or else for what it reads. A vector between lines of the cache is read twice.
     """
-    for vectors in range(1, HALF + 1):
-        columns = -(-span // (vectors * WIDEST))
-        for height in range(1, min(rows, HALF // vectors) + 1):
-            if columns * vectors * WIDEST <= most:
+    for vectors in range(1, registers.sums + 1):
+        columns = -(-span // (vectors * registers.lanes))
+        for height in range(1, min(rows, registers.sums // vectors) + 1):
+            if columns * vectors * registers.lanes <= most and registers.hold(height, vectors):
                 step = max(height * vectors, height + 2 * vectors, TO_HIDE) + ONCE_A_STEP
                 yield -(-rows // height) * columns * step, height, vectors

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Kernel
-from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, MOST, ONCE_A_STEP, TO_HIDE
+from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, ONCE_A_STEP, TO_HIDE
+from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import (
     apart,
     both_sides,
     groups_among,
     slid_along,
 )
-from tilewright.compiler.targets.cpu.toolchain import WIDEST
+from tilewright.compiler.targets.cpu.registers import Registers
 from tilewright.dsl.affine import affine
-from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node
 
 LEAST_RUN = 7  # summed positions of a line of taps
 MOST_ROWS = 128  # beside taps that are not packed: of more, packing is the lesser cost
-MOST_PICKED = 24  # sums of a register block beside filters of several groups
-MOST_REGISTERS = 31  # that hold sums and columns: one is left for rows
+FOR_PICKED = 4  # registers more that have no sums, beside filters of several groups
 A_LINE = 0.4  # what a cache line that is read from the second cache takes beside, in sums
 
 
@@ -61,16 +59,14 @@ class Tapped:
         return text if self.beside is None else f"{text}:{self.beside.text}"
 
 
-def tapped_sides(
-    kernel: Kernel, strides: Mapping[str, Sequence[int]], extents: Mapping[str, int]
-) -> dict[At, Tapped]:
+def tapped_sides(kernel: Kernel, setting: Setting) -> dict[At, Tapped]:
     """The side that is read along the channels of its taps, if results lie along those."""
     found: dict[At, Tapped] = {}
     if kernel.contraction is None:
         return found
     for node, own, others in both_sides(kernel.contraction):
         if isinstance(node, At) and kernel.outputs[0].buffer.axes[-1:] == tuple(own)[-1:]:
-            tapped = tapped_side(node, own, others, kernel.contraction, strides, extents)
+            tapped = tapped_side(node, own, others, kernel.contraction, setting)
             found |= {node: tapped} if tapped else {}
     return found
 
@@ -80,17 +76,16 @@ def tapped_side(
     own: Sequence[str],
     others: Sequence[str],
     contraction: Contraction,
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
+    setting: Setting,
 ) -> Tapped | None:
     """How columns are read along channels, if those fill vectors and sums go a good way along a line."""
-    summed, channel = contraction.k, own[-1]
+    summed, channel, registers = contraction.k, own[-1], setting.registers
     slides = slid_along(node)
-    steps = {axis: apart(node, axis, strides) for axis in (*own, *summed)}
+    steps = {axis: apart(node, axis, setting.strides) for axis in (*own, *summed)}
     if node.dtype != contraction.root.dtype or None in steps.values() or steps[channel] != 1:
         return None
     along = min(
-        (axis for axis in summed if axis in slides and extents[base(axis)] >= LEAST_RUN),
+        (axis for axis in summed if axis in slides and setting.extent(axis) >= LEAST_RUN),
         key=lambda axis: abs(steps[axis] or 0),
         default=None,
     )
@@ -100,35 +95,36 @@ def tapped_side(
     pace = affine(lines[0]).step(along) or 0
     if len(lines) > 1 or pace < 1 or {*lines[0].axes} & {*summed} != {along}:
         return None
-    rows = math.prod(extents[base(axis)] for axis in others)
-    if rows > MOST_ROWS or math.prod(extents[base(axis)] for axis in summed) <= FEW:
+    rows = setting.count(*others)
+    if rows > MOST_ROWS or setting.count(*summed) <= FEW:
         return None
     grouped = groups_among(contraction)
-    lying = _together(steps, own, slides, extents)
-    if lying % WIDEST or (not grouped and extents[base(channel)] % WIDEST):
+    lying = _together(steps, own, slides, setting)
+    if lying % registers.lanes or (not grouped and setting.extent(channel) % registers.lanes):
         return None
     left = {axis for position in node.positions if position is not lines[0] for axis in position.axes}
-    vectors = _together(steps, own, left, extents) // WIDEST
+    vectors = _together(steps, own, left, setting) // registers.lanes
     if grouped:
         other = contraction.right if node == contraction.left else contraction.left
-        beside = _beside(other, own, others, along, strides, extents)
+        beside = _beside(other, own, others, along, setting)
         if beside is None or grouped != (own, beside.groups):
             return None
-        width = max(n for n in range(1, MOST_PICKED // rows + 1) if lying // WIDEST % n == 0)
+        most = max(1, (registers.most - FOR_PICKED) // rows)
+        width = max(n for n in range(1, most + 1) if lying // registers.lanes % n == 0)
         return Tapped(along, steps[along] or 0, rows, width, beside)
-    _, height, width = min(_panels(rows, vectors))
+    _, height, width = min(_panels(rows, vectors, registers))
     return Tapped(along, steps[along] or 0, height, width)
 
 
 def _together(
-    steps: Mapping[str, int | None], own: Sequence[str], but: Collection[str], extents: Mapping[str, int]
+    steps: Mapping[str, int | None], own: Sequence[str], but: Collection[str], setting: Setting
 ) -> int:
     """The positions along the last axes of a side, up to certain ones, that lie one after the other."""
     together = 1
     for axis in reversed(own):
-        if extents[base(axis)] > 1 and (axis in but or steps[axis] != together):
+        if setting.extent(axis) > 1 and (axis in but or steps[axis] != together):
             break
-        together *= extents[base(axis)]
+        together *= setting.extent(axis)
     return together
 
 
@@ -137,32 +133,31 @@ def _beside(
     own: Sequence[str],
     others: Sequence[str],
     along: str,
-    strides: Mapping[str, Sequence[int]],
-    extents: Mapping[str, int],
+    setting: Setting,
 ) -> Beside | None:
     """How the filters of several groups are read at once, if a vector has room for those of as many groups as
     have their channels in one.
     """
-    filters = [axis for axis in others if extents[base(axis)] > 1]
+    filters, lanes = setting.moving(others), setting.registers.lanes
     if len(filters) != 1 or len(own) < 2:
         return None
     groups, channel = own[-2:]
-    count, channels = extents[base(filters[0])], extents[base(channel)]
-    if not 1 < channels < WIDEST or WIDEST % channels or count > channels:
+    count, channels = setting.extent(filters[0]), setting.extent(channel)
+    if not 1 < channels < lanes or lanes % channels or count > channels:
         return None
-    steps = [apart(node, axis, strides) for axis in (*filters, groups, along)]
+    steps = [apart(node, axis, setting.strides) for axis in (*filters, groups, along)]
     if steps[:2] != [1, count] or not steps[2]:
         return None
     return Beside(groups, count, channels, steps[2])
 
 
-def _panels(rows: int, vectors: int) -> Iterator[tuple[float, int, int]]:
+def _panels(rows: int, vectors: int, registers: Registers) -> Iterator[tuple[float, int, int]]:
     """Register blocks (rows, vectors), a whole number of which is so many vectors, and before each what a
     vector takes.
     """
-    for width in range(1, MOST // 2):
-        for height in range(1, min(rows, MOST // width) + 1):
-            if vectors % width == 0 and width * height + width < MOST_REGISTERS:
-                lines = width + height / WIDEST
+    for width in range(1, registers.most // 2):
+        for height in range(1, min(rows, registers.most // width) + 1):
+            if vectors % width == 0 and width * height + width < registers.count - 1:
+                lines = width + height / registers.lanes
                 step = max(height * width, height + width, TO_HIDE) + ONCE_A_STEP + A_LINE * lines
                 yield -(-rows // height) * step / width, height, width
