@@ -27,6 +27,14 @@ class Places:
     buffer: Buffer
     positions: tuple[Node, ...]
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The axes of the value in the order in which the result has them: a block, and then its phases."""
+        forms = ((affine(position), position.axes) for position in self.positions)
+        return tuple(
+            axis for form, axes in forms for axis in sorted(axes, key=lambda a: -(form.step(a) or 0))
+        )
+
 
 @dataclass(frozen=True)
 class _Split:

@@ -54,7 +54,7 @@ from tilewright.compiler.targets.cpu.slices import (
 )
 from tilewright.compiler.targets.cpu.windows.slides import as_window, of_small_groups
 from tilewright.compiler.targets.cpu.work import streams, work_items, workers_for
-from tilewright.compiler.unmoved import unmoved
+from tilewright.compiler.unmoved import read_as_it_lies, unmoved
 from tilewright.dsl.axes import base
 from tilewright.dsl.empty import without_empty_axes
 from tilewright.dsl.extents import bind_extents
@@ -226,6 +226,7 @@ class CpuExecutable:
             kernel = in_place.get(kernel.name, kernel)
             kernel = functools.reduce(lambda k, t: t.read_by(k), waiting, kernel)
             kernel = with_plain_reads(reshaped(kernel, extents), extents)
+            kernel = self._as_it_lies(kernel, places, extents)
             kernel, order, taps = self._of_groups(kernel, places, extents)
             chunked = cut(kernel, places.strides, extents)
             if chunked is not None:
@@ -261,6 +262,17 @@ class CpuExecutable:
                 group.append(Planned(turn.kernel(kernel.name), f"{n}: turned", places))
             steps += self._group(group, extents, fresh)
         return steps
+
+    def _as_it_lies(self, kernel: Kernel, places: Places, extents: Mapping[str, int]) -> Kernel:
+        """A kernel that only copies what is between kernels, reading it as it lies where it can."""
+        found = read_as_it_lies(kernel, extents)
+        if found is None:
+            return kernel
+        changed, buffer, source = found
+        if source in {*self._names, buffer.name} or buffer.name in places.number:
+            return kernel
+        places.add_buffer(buffer, extents, source)
+        return changed
 
     def _is_grouped(self, kernel: Kernel, places: Places, extents: Mapping[str, int]) -> bool:
         return grouped(kernel, self._setting(kernel, places, extents)) is not kernel
@@ -311,7 +323,9 @@ class CpuExecutable:
         if name not in places.number:  # else an earlier kernel reads it too
             places.add_buffer(copy.buffer, extents)
             planned = [Planned(copy.kernel(kernel.name), f"{position}: {name}", places)]
-        return copy.read_by(kernel), planned, copy.turned(kernel)
+        buffer = kernel.outputs[0].buffer
+        there = placed(self.plan, extents).get(buffer.name)
+        return copy.read_by(kernel), planned, copy.turned(buffer, there.order if there else buffer.axes)
 
     def _group(
         self, group: Sequence[Planned], extents: Mapping[str, int], fresh: bool

@@ -30,6 +30,10 @@ class Registers:
         """Whether there is room for the sums of a register block, its columns, and an element of a row."""
         return rows * vectors + (vectors if rows > 1 else 0) < self.count
 
+    def rows_beside(self, vectors: int) -> int:
+        """The most rows that a register block of so many vectors of columns has room for."""
+        return (self.count - 1 - vectors) // vectors
+
     @property
     def sums(self) -> int:
         """The sums of a register block beside which columns and addresses wait."""

@@ -47,8 +47,9 @@ def sparse_side(left: Side, right: Side, summed: Sequence[str], joined: int, lay
     for on_the_left, side in ((False, right), (True, left)):
         last = [axis for axis in side.own if layout.length(axis) != ONE][-1:]
         short = (TINY, SHORT) if on_the_left else (TINY, SHORT, MEDIUM)
-        if not last or layout.length(last[0]) in short:  # a panel has many positions along all of its axes
-            continue
+        full = not on_the_left and bool({*last} & layout.sides.full)
+        if not last or (layout.length(last[0]) in short and not full):
+            continue  # a panel has many positions along all of its axes
         for node in factors(side.node):
             if isinstance(node, At):
                 often = _outside_for_runs(node, inner, layout)

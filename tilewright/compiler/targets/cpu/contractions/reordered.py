@@ -30,6 +30,7 @@ from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.reading.even import even_side
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import grouped_side
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import overrun_side
+from tilewright.compiler.targets.cpu.contractions.reading.phases import phases_of
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import (
     both_sides,
@@ -37,7 +38,7 @@ from tilewright.compiler.targets.cpu.contractions.reading.steps import (
     slid_along,
     sums_for_taps,
 )
-from tilewright.compiler.targets.cpu.contractions.staged import Turned, is_plain
+from tilewright.compiler.targets.cpu.contractions.staged import Turned, is_plain, walked
 from tilewright.compiler.targets.cpu.layout import LEAST, MEDIUM, contiguous_strides
 from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
@@ -91,10 +92,9 @@ class Reordered:
         inputs = tuple(param if p == self.param else p for p in kernel.inputs)
         return replace(with_nodes(kernel, {self.node: self.read}), inputs=inputs)
 
-    def turned(self, kernel: Kernel) -> Turned:
-        """What the contraction writes, along those axes."""
-        buffer = kernel.outputs[0].buffer
-        axes = (*(axis for axis in buffer.axes if axis not in self.results), *self.results)
+    def turned(self, buffer: Buffer, order: Sequence[str]) -> Turned:
+        """What the contraction writes, along those axes; others in the order in which the result has them."""
+        axes = (*(axis for axis in order if axis not in self.results), *self.results)
         return Turned(buffer, Buffer(f"{buffer.name} along {' '.join(self.results)}", axes, buffer.dtype))
 
 
@@ -141,7 +141,7 @@ def reordered(kernel: Kernel, setting: Setting) -> Reordered | None:
 
 def _of_groups(images: _Images) -> Reordered | None:
     """A copy along the channels of all groups, or along the lines."""
-    return _along_groups(images) or _along_lines(images)
+    return _along_groups(images) or _along_lines(images) or _along_channels(images)
 
 
 def _along_groups(images: _Images) -> Reordered | None:
@@ -205,11 +205,15 @@ def _along_channels(images: _Images) -> Reordered | None:
     overrun = overrun_side(node, own, others, k, setting)
     if overrun is None or any({*n.axes} & {*own} for n in beside):
         return None
-    found = Reordered(images.param, node, channels, tuple(others))
-    even = even_side(found.read, own, others, k, setting.lying(found.strides(setting.extents)), inside)
+    c = images.contraction
+    others = walked(others, setting)
+    phases = phases_of(c.right if node == c.left else c.left, others, setting)
+    found = Reordered(images.param, node, channels, others[-1:])
+    lying = setting.lying(found.strides(setting.extents))
+    even = even_side(found.read, own, others, phases, k, lying, inside)
     if even is None:
         return None
-    gained = setting.count(*own, *k) * (ACROSS * overrun.cost - even.cost)
+    gained = setting.count(*c.batch, *own, *k) * (ACROSS * overrun.cost - even.cost)
     return found if gained > COPIED * images.copied else None
 
 

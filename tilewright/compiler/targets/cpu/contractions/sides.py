@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from tilewright.compiler.nest import Contraction, Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
 from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even, even_sides
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped, grouped_sides
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, overruns
+from tilewright.compiler.targets.cpu.contractions.reading.phases import part_outside
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting, Strides
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped, tapped_sides
 from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
-from tilewright.dsl.positions import everywhere
 from tilewright.dsl.program import At, Node, Read
 
 SKINNY = 16  # positions of a side
@@ -26,11 +24,11 @@ SLIM = (4, 16)  # the same: half a register block's rows; those of two register 
 DEEP = 256  # summed positions: their lanes are added up once
 DEEPEST = 1024  # the same: with more, the rows of a register block do not stay in the first cache
 OFTEN = (1 / 32, 1 / 8)  # of the positions along an axis: from here on they are often outside, or very often
-COUNTED = 1 << 16  # positions of an axis, at most: where there are more, few are outside
 NEAR = 16  # elements from one summed position of a row to the next: a cache line of float32 numbers
 FARTHEST = 1024  # the same beside few vectors of columns: where rows lie evenly, they fill the lines
 CROSSED = (0.45, 1.25)  # vectors along one side for one along the other, if that is read as it lies, and else
 PASSING = 3  # lines of a set of the first cache for what passes by rows
+LONG = 15  # positions of an axis, from which on it is not short
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
@@ -51,7 +49,7 @@ class Sides:
     vectors run along the side that results do not lie along. few: the number of positions of sides, if a
     register block has all of them; where windows have long sums. together: the axes that rows of windows have
     last, as they leave their operand together so. grouped: rows of windows that are read for the filters of
-    several groups at once.
+    several groups at once. full: the short last axes of sides that are whole vectors all the same.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
@@ -70,6 +68,7 @@ class Sides:
     few: Mapping[str, int] = field(default_factory=dict)
     together: Mapping[At, tuple[str, ...]] = field(default_factory=dict)
     grouped: Mapping[At, Grouped] = field(default_factory=dict)
+    full: frozenset[str] = frozenset()
 
     def conflict(self, rows: Sequence[str], columns: Sequence[str]) -> bool:
         """Whether rows are better packed than read in place, beside more columns than a vector has."""
@@ -88,6 +87,7 @@ class Sides:
         parts += [f"odd {axis}" for axis in sorted(self.odd)]
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
         parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
+        parts += [f"full {axis}" for axis in sorted(self.full)]
         parts += [f"rows of {axis} conflict" for axis in sorted(self.conflicting)]
         parts += ["crossed"] * self.crossed
         parts += [f"{' '.join(axes)} last" for axes in self.together.values()]
@@ -136,6 +136,7 @@ def sides_of(
         {axis: count for axis, count in counts.items() if long and count <= registers.most},
         together,
         grouped,
+        frozenset(axis for side in sides for axis in setting.moving(side)[-1:] if _is_full(axis, setting)),
     )
 
 
@@ -204,6 +205,11 @@ def _known(
     return {base(a): setting.extent(a) for a in axes if few or setting.extent(a) <= WRITTEN_OUT}
 
 
+def _is_full(axis: str, setting: Setting) -> bool:
+    """Whether a short axis is whole vectors."""
+    return setting.extent(axis) < LONG and setting.extent(axis) % setting.registers.lanes == 0
+
+
 def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:
     pairs = range(len(shape) - 1)
     return frozenset(d for d in pairs if strides[d] == strides[d + 1] * shape[d + 1])
@@ -224,15 +230,6 @@ def _outside(node: At, extents: Mapping[str, int]) -> dict[str, int]:
     Those alone along which every position is another place: the taps of a stride's phases, some of which do
     not exist. Beside an image lie zeros, which take part: 0 · ∞ is NaN there.
     """
-    parts = {axis: _part_outside(node, axis, extents) for axis in node.along}
+    parts = {axis: part_outside(node, axis, extents) for axis in node.along}
     found = {axis: sum(part > least for least in OFTEN) for axis, part in parts.items()}
     return {axis: often for axis, often in found.items() if often}
-
-
-def _part_outside(node: At, axis: str, extents: Mapping[str, int]) -> float:
-    """The part of its positions along an axis that are outside; 0 where windows overlap."""
-    position = dict(zip(node.along, node.positions, strict=True))[axis]
-    places = everywhere(position, extents, COUNTED)
-    if places is None or np.unique(places).size < places.size:
-        return 0.0
-    return float(np.mean((places < 0) | (places >= extents[base(axis)])))

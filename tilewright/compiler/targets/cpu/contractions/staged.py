@@ -162,7 +162,7 @@ def staged(kernel: Kernel, setting: Setting) -> tuple[Staged, ...]:
         if not is_plain(kernel, node, contraction) or len(kernel.outputs) > 1:  # which are not turned
             continue
         assert isinstance(node, At)
-        channel = _long_axis(node, own, extents)
+        channel = _long_axis(node, own, extents, min(LEAST[LONG], setting.registers.lanes))
         if channel and _is_tapped(kernel, node, own, others, channel, setting):
             return _along(kernel, node, channel, strides)
     return ()
@@ -199,8 +199,13 @@ def _lanes(node: At, own: Sequence[str], setting: Setting) -> str | None:
 
 def _lane_axis(own: Sequence[str], setting: Setting) -> str:
     """The axis of a side that vectors run along."""
+    return walked(own, setting)[-1]
+
+
+def walked(own: Sequence[str], setting: Setting) -> tuple[str, ...]:
+    """The axes of a side that vectors run along, in the order in which they are walked."""
     lengths = {base(axis): length_class(setting.extent(axis), setting.registers.lanes) for axis in own}
-    return lane_order(tuple(own), Layout({}, lengths))[-1]
+    return lane_order(tuple(own), Layout({}, lengths))
 
 
 def _lies_apart(node: At, summed: Sequence[str], strides: Mapping[str, Sequence[int]]) -> bool:
@@ -243,12 +248,14 @@ def _slides_far(node: At, summed: Sequence[str], extents: Mapping[str, int]) -> 
     return any(extents[base(axis)] >= LEAST[LONG] for axis in summed if axis in slides)
 
 
-def _long_axis(node: At, axes: Sequence[str], extents: Mapping[str, int]) -> str | None:
+def _long_axis(
+    node: At, axes: Sequence[str], extents: Mapping[str, int], least: int = LEAST[LONG]
+) -> str | None:
     """The longest of these axes that windows do not slide along, if it is long."""
     slides = slid_along(node)
     plain = [a for a in axes if a in node.arg.axes and a not in slides and a not in node.along]
     longest = max(plain, key=lambda axis: extents[base(axis)], default=None)
-    return longest if longest and extents[base(longest)] >= LEAST[LONG] else None
+    return longest if longest and extents[base(longest)] >= least else None
 
 
 def _pays(kernel: Kernel, node: At, own: Sequence[str], others: Sequence[str], setting: Setting) -> bool:

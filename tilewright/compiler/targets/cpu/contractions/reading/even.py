@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import Contraction
+from tilewright.compiler.targets.cpu.contractions.reading.phases import Phases, phases_of
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides, ends_of
 from tilewright.compiler.targets.cpu.toolchain import caches
@@ -14,7 +15,7 @@ from tilewright.dsl.program import At
 
 SHORTEST = 8  # rows of a line that lie evenly: fewer are too few sums to hide the time of a multiply-add
 LOWER = 2  # rows by which blocks may be lower than registers allow, where these allow no more
-MOST_COLUMNS = 32  # beside rows that lie evenly
+MOST_COLUMNS = 32  # of a phase, beside rows that lie evenly
 MOST_VECTORS = 2  # of a panel of them
 ONCE_A_BLOCK = 1.5  # what a register block costs beside its rows, in rows
 
@@ -48,8 +49,12 @@ def even_sides(
     """
     found: dict[At, Even] = {}
     for node, own, others in both_sides(contraction):
-        if isinstance(node, At) and (node not in together or setting.vectors(*others) <= MOST_VECTORS):
-            even = even_side(node, own, others, contraction.k, setting, node in within)
+        other = contraction.right if others is contraction.n else contraction.left
+        phases = phases_of(other, others, setting)
+        if isinstance(node, At) and (
+            node not in together or phases.columns <= MOST_VECTORS * setting.registers.lanes
+        ):
+            even = even_side(node, own, others, phases, contraction.k, setting, node in within)
             found |= {node: even} if even else {}
     return found
 
@@ -58,19 +63,22 @@ def even_side(
     node: At,
     own: Sequence[str],
     others: Sequence[str],
+    phases: Phases,
     summed: Sequence[str],
     setting: Setting,
     within: bool,
 ) -> Even | None:
-    """How rows of windows lie evenly, which are all `within` their operand or not."""
-    if setting.count(*others) > MOST_COLUMNS:
+    """How rows of windows lie evenly, all `within` their operand or not, beside columns of phases."""
+    if phases.columns > MOST_COLUMNS:
         return None
-    vectors = setting.vectors(*others)
+    lanes = setting.registers.lanes
+    vectors = -(-phases.columns // lanes)
     panel = max(n for n in range(1, MOST_VECTORS + 1) if vectors % n == 0)
-    most = setting.registers.most // panel
+    most = setting.registers.rows_beside(panel)
     blocks = range(min(SHORTEST, most - LOWER), most + 1)
     found = even_rows(node, own, summed, panel, setting, within, blocks)
-    return replace(found, cost=found.cost * (vectors // panel)) if found else None
+    panels = setting.vectors(*others) // panel
+    return replace(found, cost=found.cost * panels * phases.inside) if found else None
 
 
 def even_rows(

@@ -157,7 +157,7 @@ def _panels(rows: int, vectors: int, registers: Registers) -> Iterator[tuple[flo
     """
     for width in range(1, registers.most // 2):
         for height in range(1, min(rows, registers.most // width) + 1):
-            if vectors % width == 0 and width * height + width < registers.count - 1:
+            if vectors % width == 0 and registers.hold(height, width):
                 lines = width + height / registers.lanes
                 step = max(height * width, height + width, TO_HIDE) + ONCE_A_STEP + A_LINE * lines
                 yield -(-rows // height) * step / width, height, width
