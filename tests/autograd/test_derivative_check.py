@@ -104,6 +104,15 @@ def test_at_a_kink_the_slopes_between_its_sides_are_right():
         assert abs(slope - value) > 2 * uncertainty + 0.1
 
 
+@pytest.mark.parametrize("seed", [132, 225, 292])
+def test_among_thousands_of_kinks_no_chance_agreement_is_believed(seed: int):
+    """Σ |x|: draws whose differences over two of the longer steps agree, on a slope that is wrong."""
+    at, step = np.random.default_rng(seed).standard_normal((2, 4000))
+    measured, error = directional(lambda x: float(np.abs(x["x"]).sum()), {"x": at}, {"x": step})
+    assert abs(measured - float((np.sign(at) * step).sum())) <= 2 * error
+    assert error < 1
+
+
 def test_derivatives_of_many_maxima_are_measured_beside_their_kinks():
     case = Case(windows_by_their_largest, extents={"n": 2, "t": 9, "c": 3})
     for seed in range(20):
