@@ -73,6 +73,10 @@ class Contraction:
     n: tuple[str, ...]
     k: tuple[str, ...]
 
+    def beside(self, side: Node) -> Node:
+        """The other side."""
+        return self.right if side == self.left else self.left
+
 
 @dataclass(frozen=True)
 class Split:

@@ -47,7 +47,7 @@ def read_as_it_lies(kernel: Kernel, extents: Mapping[str, int]) -> tuple[Kernel,
     if lying is None:
         return None
     (output,) = kernel.outputs
-    buffer = Buffer(f"{lying.source} along {' '.join(lying.axes)}", lying.axes, output.buffer.dtype)
+    buffer = Buffer(f"{lying.source} as {' '.join(lying.axes)}", lying.axes, output.buffer.dtype)
     outputs = (replace(output, node=Read(buffer.name, buffer.axes, buffer.dtype)),)
     param = Param(buffer.name, buffer.axes, buffer.dtype)
     return (

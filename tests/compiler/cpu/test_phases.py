@@ -12,6 +12,7 @@ from tests.support.checks import backward_of
 from tests.support.contractions import drawn_whole, walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import windows
+from tests.support.threads import on_threads
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.reading.phases import phases_of
@@ -68,10 +69,9 @@ def test_values(edge: int, stride: int, dtype: str, order: str):
     (wanted,) = reference(program, arrays)
     for target in {toolchain.host(), toolchain.avx2()}:
         for threads in (1, 2):
-            tw.set_num_threads(threads)
-            (found,) = CpuExecutable(lower(program), target).run(arrays)
+            with on_threads(threads):
+                (found,) = CpuExecutable(lower(program), target).run(arrays)
             np.testing.assert_array_equal(found, wanted)
-    tw.set_num_threads(None)
 
 
 @pytest.mark.parametrize("op", [along_lines, along_channels])

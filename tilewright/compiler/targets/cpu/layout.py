@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.sides import Sides, sides_of
+from tilewright.compiler.targets.cpu.lengths import ENDLESS, LEAST, LONG, ONE, WHOLE, length_class
 from tilewright.compiler.targets.cpu.registers import registers_of
 from tilewright.compiler.targets.cpu.toolchain import WIDEST, CpuTarget, caches
 from tilewright.compiler.targets.cpu.windows.slides import Windows, windows_of
@@ -22,9 +23,7 @@ from tilewright.dsl.program import At
 
 UNIT, ZERO, STRIDED, CONTINUED = "1", "0", "s", "c"
 
-ONE, TINY, SHORT, MEDIUM, LONG, WHOLE, ENDLESS = "1", "t", "s", "m", "l", "w", "e"
 NARROW, VECTOR = "n", "v"
-LEAST = {TINY: 2, SHORT: 5, MEDIUM: 8, LONG: 15}  # the fewest elements of each class of extents
 FEWEST = 16384  # positions of a scanned row from which on it is endless: walked in parts
 SHORTEST, LONGEST = 2, 12  # positions of a short row, whose length is known to its kernel
 FEWEST_SHORT = 64  # short rows side by side
@@ -244,15 +243,6 @@ def last_axes(kernel: Kernel) -> tuple[str, str] | None:
     if len(axes) < 2 or len(kernel.row) > 1 or axes[-1] in kernel.row:
         return None
     return axes[-2], axes[-1]
-
-
-def length_class(extent: int, lanes: int) -> str:
-    """That of an axis of a contraction, along which vectors may have so many lanes."""
-    if extent == 1:
-        return ONE
-    if extent % lanes == 0 and extent >= LEAST[LONG]:
-        return WHOLE
-    return next((name for name, least in reversed(LEAST.items()) if extent >= least), TINY)
 
 
 def contiguous_strides(shape: Sequence[int], dtype: DType) -> tuple[int, ...]:

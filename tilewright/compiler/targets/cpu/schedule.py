@@ -18,20 +18,15 @@ from tilewright.compiler.targets.cpu.contractions.sides import SLIM
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
-    ENDLESS,
-    LEAST,
-    LONG,
-    MEDIUM,
     NARROW,
-    ONE,
     UNIT,
     VECTOR,
-    WHOLE,
     ZERO,
     Layout,
     elements_apart,
     last_axes,
 )
+from tilewright.compiler.targets.cpu.lengths import ENDLESS, LEAST, LONG, MEDIUM, ONE, WHOLE
 from tilewright.compiler.targets.cpu.registers import Registers, lanes_of
 from tilewright.compiler.targets.cpu.rows.keep import kept_nodes
 from tilewright.compiler.targets.cpu.spelling import cost

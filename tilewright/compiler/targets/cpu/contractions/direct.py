@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group
 from tilewright.compiler.targets.cpu.contractions.panels import Range, unit_axes
-from tilewright.compiler.targets.cpu.layout import SHORT, TINY, Layout
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.lengths import SHORT, TINY
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS

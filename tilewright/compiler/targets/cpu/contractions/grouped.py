@@ -93,7 +93,7 @@ def of_taps(kernel: Kernel, setting: Setting) -> OfTaps | None:
     c, groups = found
     buffer = kernel.outputs[0].buffer
     for node, own, others in both_sides(c):
-        other = c.right if node == c.left else c.left
+        other = c.beside(node)
         if not is_plain(kernel, node, c) or not _is_plain_read(kernel, other, c):
             continue
         assert isinstance(node, At) and isinstance(other, Read)

@@ -20,7 +20,8 @@ from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.finite import Finite
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group
 from tilewright.compiler.targets.cpu.contractions.panels import Range, Side
-from tilewright.compiler.targets.cpu.layout import MEDIUM, ONE, SHORT, TINY, Layout
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.lengths import MEDIUM, ONE, SHORT, TINY
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.dsl.program import At
 

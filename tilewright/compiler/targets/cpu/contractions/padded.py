@@ -27,7 +27,7 @@ from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_s
 from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
 from tilewright.compiler.targets.cpu.contractions.walk import REUSED
-from tilewright.compiler.targets.cpu.layout import LEAST, LONG, MEDIUM
+from tilewright.compiler.targets.cpu.lengths import LEAST, LONG, MEDIUM
 from tilewright.compiler.targets.cpu.recipe import Places
 from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.affine import affine

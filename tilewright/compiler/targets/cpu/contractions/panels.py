@@ -25,7 +25,8 @@ from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.dot_products import TOGETHER, write_words
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, Run, scalar
 from tilewright.compiler.targets.cpu.coordinates import Lanes
-from tilewright.compiler.targets.cpu.layout import LONG, MEDIUM, ONE, SHORT, TINY, UNIT, WHOLE, Layout
+from tilewright.compiler.targets.cpu.layout import UNIT, Layout
+from tilewright.compiler.targets.cpu.lengths import LONG, MEDIUM, ONE, SHORT, TINY, WHOLE
 from tilewright.compiler.targets.cpu.scope import WIDEST_WALK, Scope
 from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Node, Read

@@ -39,7 +39,8 @@ from tilewright.compiler.targets.cpu.contractions.reading.steps import (
     sums_for_taps,
 )
 from tilewright.compiler.targets.cpu.contractions.staged import Turned, is_plain, walked
-from tilewright.compiler.targets.cpu.layout import LEAST, MEDIUM, contiguous_strides
+from tilewright.compiler.targets.cpu.layout import contiguous_strides
+from tilewright.compiler.targets.cpu.lengths import LEAST, MEDIUM
 from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Param, Read, Reduce, indexed
@@ -207,7 +208,7 @@ def _along_channels(images: _Images) -> Reordered | None:
         return None
     c = images.contraction
     others = walked(others, setting)
-    phases = phases_of(c.right if node == c.left else c.left, others, setting)
+    phases = phases_of(c.beside(node), others, setting)
     found = Reordered(images.param, node, channels, others[-1:])
     lying = setting.lying(found.strides(setting.extents))
     even = even_side(found.read, own, others, phases, k, lying, inside)

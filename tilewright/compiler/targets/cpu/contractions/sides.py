@@ -15,6 +15,7 @@ from tilewright.compiler.targets.cpu.contractions.reading.phases import part_out
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting, Strides
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped, tapped_sides
+from tilewright.compiler.targets.cpu.lengths import LEAST, LONG
 from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Read
@@ -28,7 +29,6 @@ NEAR = 16  # elements from one summed position of a row to the next: a cache lin
 FARTHEST = 1024  # the same beside few vectors of columns: where rows lie evenly, they fill the lines
 CROSSED = (0.45, 1.25)  # vectors along one side for one along the other, if that is read as it lies, and else
 PASSING = 3  # lines of a set of the first cache for what passes by rows
-LONG = 15  # positions of an axis, from which on it is not short
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
@@ -207,7 +207,7 @@ def _known(
 
 def _is_full(axis: str, setting: Setting) -> bool:
     """Whether a short axis is whole vectors."""
-    return setting.extent(axis) < LONG and setting.extent(axis) % setting.registers.lanes == 0
+    return setting.extent(axis) < LEAST[LONG] and setting.extent(axis) % setting.registers.lanes == 0
 
 
 def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:

@@ -28,7 +28,8 @@ from tilewright.compiler.targets.cpu.contractions.reading.overrun import overrun
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, slid_along
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_side
-from tilewright.compiler.targets.cpu.layout import LEAST, LONG, Layout, length_class
+from tilewright.compiler.targets.cpu.layout import Layout
+from tilewright.compiler.targets.cpu.lengths import LEAST, LONG, length_class
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.affine import affine

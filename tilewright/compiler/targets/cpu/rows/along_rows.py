@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from tilewright.compiler.nest import Kernel, indexed_reads, reads_of
 from tilewright.compiler.targets.cpu.contractions.staged import Staged
-from tilewright.compiler.targets.cpu.layout import LEAST, SHORT
+from tilewright.compiler.targets.cpu.lengths import LEAST, SHORT
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import Read
 

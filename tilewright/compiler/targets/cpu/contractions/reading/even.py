@@ -49,8 +49,7 @@ def even_sides(
     """
     found: dict[At, Even] = {}
     for node, own, others in both_sides(contraction):
-        other = contraction.right if others is contraction.n else contraction.left
-        phases = phases_of(other, others, setting)
+        phases = phases_of(contraction.beside(node), others, setting)
         if isinstance(node, At) and (
             node not in together or phases.columns <= MOST_VECTORS * setting.registers.lanes
         ):

@@ -105,8 +105,7 @@ def tapped_side(
     left = {axis for position in node.positions if position is not lines[0] for axis in position.axes}
     vectors = _together(steps, own, left, setting) // registers.lanes
     if grouped:
-        other = contraction.right if node == contraction.left else contraction.left
-        beside = _beside(other, own, others, along, setting)
+        beside = _beside(contraction.beside(node), own, others, along, setting)
         if beside is None or grouped != (own, beside.groups):
             return None
         most = max(1, (registers.most - FOR_PICKED) // rows)
