@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import threading
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -14,13 +16,14 @@ import tilewright as tw
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
-from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu import objects, toolchain
 from tilewright.compiler.targets.cpu.emit import emit
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
 from tilewright.errors import MemoryLimitError
 from tilewright.runtime import memory
+from tilewright.runtime.cache import BuildCache
 from tilewright.runtime.guard import guarded, run_forked
 
 
@@ -290,6 +293,27 @@ def test_a_new_extent_compiles_nothing(monkeypatch: pytest.MonkeyPatch):
     for extents in ((3, 9), (100, 41), (1, 1000), (70, 25), (1000, 300)):
         operands = draw(normalise, *extents)
         assert_right(normalise(*operands), normalise.reference(*operands))
+
+
+def test_programs_that_do_the_same_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    @tw.op
+    def mixed(p: tw.Tile["t c"], q: tw.Tile["t c"]):
+        return p * tw.sigmoid(q) + q
+
+    @tw.op
+    def other(p: tw.Tile["t c"], q: tw.Tile["t c"]):
+        return p * tw.sigmoid(q) - q
+
+    compiled = []
+    compile_object = toolchain.compile_object
+    monkeypatch.setattr(objects, "shared_cache", functools.cache(lambda: BuildCache(tmp_path / "cache")))
+    monkeypatch.setattr(toolchain, "compile_object", lambda *a: compiled.append(a) or compile_object(*a))
+    x, y = np.random.default_rng(0).standard_normal((2, 3, 5))
+    for op in (blend, mixed, other):
+        call = op.bind(op.arguments((x, y), {}))
+        (found,) = CpuExecutable(lower(call.program), toolchain.host()).run(call.arrays)
+        assert_right(found, op.reference(x, y))
+    assert len(compiled) == 2
 
 
 @pytest.mark.parametrize("function", [tw.pow, tw.atan2, tw.fmod], ids=lambda f: f.name)

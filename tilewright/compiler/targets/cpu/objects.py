@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -78,16 +79,27 @@ def compiled_slice_loop(target: toolchain.CpuTarget) -> SliceLoop:
 def _loaded(
     of: Mapping[str, str], text: Callable[[bool], str], target: toolchain.CpuTarget, plain: bool = False
 ) -> loading.Loaded:
-    """The machine code of a text, which depends on the target and whether there is an OpenMP runtime, too."""
+    """The machine code of a text, which depends on the target and whether there is an OpenMP runtime, too.
+
+    The cache knows which text follows from what, and what it was compiled to: kernels of different programs
+    that do the same are compiled once.
+    """
     openmp = loading.openmp() is not None
-    material = {**of, "target": repr(target), "openmp": str(openmp), "code": code_version()}
+    common = {"target": repr(target), "code": code_version()}
+    mlir = functools.cache(lambda: text(openmp))
 
-    def build() -> dict[str, bytes]:
-        mlir = text(openmp)
+    def compiled() -> dict[str, bytes]:
         with locks.compiler:
-            return {"object": toolchain.compile_object(mlir, target, plain)}
+            return {"object": toolchain.compile_object(mlir(), target, plain)}
 
-    return loading.load(shared_cache().get_or_build(material, build)["object"])
+    cache = shared_cache()
+    written = cache.get_or_build({**of, **common, "openmp": str(openmp)}, lambda: {"text": _digest(mlir())})
+    material = {"text": written["text"].decode(), "plain": str(plain), **common}
+    return loading.load(cache.get_or_build(material, compiled)["object"])
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
 def _entry(loaded: loading.Loaded) -> Callable[..., None]:

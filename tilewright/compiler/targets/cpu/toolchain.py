@@ -202,11 +202,15 @@ def _size(text: str) -> int:
 
 @cache
 def _mlir() -> tuple[Any, Any, Any]:
-    """Bindings, one context and one pass manager for the life of the process: making them costs 20 ms."""
+    """Bindings, one context and one pass manager for the life of the process: making them costs 20 ms.
+
+    The context has no threads of its own: a kernel is too small for them, and a fork would lose them.
+    """
     from tilewright.compiler.targets.cpu.bindings import bindings
 
     found = bindings()
     context = found.ir.Context()
+    context.enable_multithreading(False)
     with context:
         manager = found.passmanager.PassManager.parse(PIPELINE)
     return found, context, manager
