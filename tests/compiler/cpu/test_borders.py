@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import on_avx2, walk_of, with_wide_vectors
+from tests.support.contractions import drawn_whole, on_avx2, walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
 
 AROUND = {"before": 1, "behind": 1}
 WIDER = {"before": 2, "behind": 2}
@@ -85,3 +88,29 @@ def test_bits_for_every_number_of_threads():
 def test_on_vectors_of_256_bits():
     x, k = drawn((9, 7, 7, 32), (64, 3, 3, 32))
     on_avx2(channels_last, x, k, applies=lambda walk: walk.direct, **AROUND)
+
+
+def loops_of(assembly: str) -> list[list[str]]:
+    """The instructions between a label and a jump back to it, of loops with nothing inside."""
+    lines = [line.strip() for line in assembly.splitlines()]
+    labels = {line.split(":")[0]: n for n, line in enumerate(lines) if line.startswith(".LBB")}
+    found = []
+    for end, line in enumerate(lines):
+        to = labels.get(line.split()[-1]) if line.startswith("j") else None
+        if to is not None and to < end and not any(start in labels.values() for start in range(to + 1, end)):
+            found.append(lines[to:end])
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_masks_that_are_integers_are_made_outside_of_the_loop(dtype: str):
+    """AVX2: the loop over the channels of a tap only copies what is inside."""
+    operands = drawn_whole((2, 64, 56, 56), (64, 64, 3, 3), dtype=dtype)
+    call = tw.kernels.conv2d.bind(tw.kernels.conv2d.arguments(operands, {"padding": 1}))
+    executable = CpuExecutable(lower(call.program), toolchain.avx2())
+    (made,) = [c for c in executable.compiled(dict(call.arrays)) if c.kernel.contraction]
+    copying = [
+        loop for loop in loops_of(executable.source(made, "asm")) if any("vmaskmov" in i for i in loop)
+    ]
+    assert copying
+    assert not any("vpcmp" in instruction for loop in copying for instruction in loop)

@@ -60,6 +60,13 @@ class CpuTarget:
         return self.is_x86 and self.vector_bits == 512
 
     @property
+    def masks_are_integers(self) -> bool:
+        """Whether vectors of 32 and 64 bits an element are read and written under integers: AVX2 has no
+        registers for masks, and reads nothing narrower under one.
+        """
+        return self.is_x86 and self.vector_bits == 256
+
+    @property
     def has_bf16_products(self) -> bool:
         """Whether an instruction adds products of bfloat16 numbers to float32 ones."""
         return self.has_avx512 and "+avx512bf16" in self.features.split(",")

@@ -56,17 +56,24 @@ class Finite:
         self._found(found)
 
     def look_along(self, addresses: Value, count: int, span: Value) -> None:
-        """Look at so many rows, whose addresses lie side by side, each of `span` elements."""
+        """Look at so many rows, whose addresses lie side by side, each of `span` elements: several at a time,
+        some of the last ones twice.
+        """
         if not self.type.is_float:
             return
         b, lanes = self.b, self.vector.lanes
         zero = b.constant(0, self.vector)
-        with b.loop(0, count, 1, [zero], unroll=False) as rows:
-            row = b.load(b.offset(addresses, b.mul(rows.index, I64.bytes)), PTR)
+        together = -(-count // -(-count // VECTORS))
+        with b.loop(0, count, together, [zero] * together, unroll=False) as rows:
+            first = b.minimum(rows.index, count - together)
+            starts = [
+                b.load(b.offset(addresses, b.mul(b.add(first, n), I64.bytes)), PTR) for n in range(together)
+            ]
             with b.loop(0, span, lanes, rows.carried, unroll=False) as loop:
                 mask = b.first_lanes(b.sub(span, loop.index), lanes)
-                place = b.offset(row, b.mul(loop.index, self.type.bytes))
-                loop.yield_(self._seen(b.load_masked(place, mask, zero, self.vector), loop.carried[0]))
+                at = b.mul(loop.index, self.type.bytes)
+                values = [b.load_masked(b.offset(row, at), mask, zero, self.vector) for row in starts]
+                loop.yield_(*map(self._seen, values, loop.carried))
             rows.yield_(*loop.results)
         self._found(rows.results)
 

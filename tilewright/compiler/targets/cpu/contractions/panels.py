@@ -101,6 +101,9 @@ class Packing:
         turned = contiguous_along(self.summed.last, self.node, own_axis, scope.layout)
         lanes = self.square if turned else self.lanes
         scope = Scope(b, scope.loaded, scope.layout, lanes, scope.coordinates, values=dict(scope.values))
+        # Where masks are integers, they are made once, and a branch in the loop would have them made in it.
+        windows = evaluated([self.node], At)
+        scope.straight = b.target.masks_are_integers and all(w.dtype.itemsize >= 4 for w in windows)
         panel = self._transposed if turned else self._straight
         order = self._memory_order(scope)
         if order is not None:
