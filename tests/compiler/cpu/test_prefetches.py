@@ -15,7 +15,7 @@ from tilewright.compiler.targets.cpu import layout
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule, default_schedule
-from tilewright.compiler.targets.cpu.toolchain import CpuTarget, caches
+from tilewright.compiler.targets.cpu.toolchain import CpuTarget, avx2, caches
 
 
 @tw.op
@@ -46,15 +46,21 @@ def shifted(x: tw.Tile["n d"], y: tw.Tile["n d"], b: tw.Tile["d"]):
     return x * y + b
 
 
-def prefetches(op: tw.Op, *shapes: tuple[int, ...], dtype: type = np.float32) -> list[int]:
-    """How many instructions ask for a line a page ahead, in each kernel of a call: a vector is a line."""
+def prefetches(
+    op: tw.Op,
+    *shapes: tuple[int, ...],
+    dtype: type = np.float32,
+    target: CpuTarget | None = None,
+    lead: int = 4096,
+) -> list[int]:
+    """How many instructions ask for a line so far ahead, in each kernel of a call: a vector is a line."""
     arrays = tuple(np.zeros(shape, dtype) for shape in shapes)
     call = op.bind(op.arguments(arrays, {}))
-    executable = with_wide_vectors(call.program)
+    executable = CpuExecutable(lower(call.program), target) if target else with_wide_vectors(call.program)
     found = []
     for compiled in executable.compiled(call.arrays):
         lines = executable.source(compiled).splitlines()
-        pages = {line.split("=")[0].strip() for line in lines if "constant 4096 : i64" in line}
+        pages = {line.split("=")[0].strip() for line in lines if f"constant {lead} : i64" in line}
         ahead = {
             line.split("=")[0].strip()
             for line in lines
@@ -81,6 +87,15 @@ def test_each_vector_of_a_step_asks_once_for_each_streamed_operand(op, shapes, e
 
 def test_one_request_a_cache_line():
     assert prefetches(row_total, (40, 1000), dtype=np.float16) == [3]
+
+
+def test_avx2_asks_for_long_rows_half_a_kilobyte_ahead():
+    """Lines of two vectors: of four vectors a step, two ask, and that of the ragged end. Brief rows look a
+    page further, as they do everywhere.
+    """
+    assert prefetches(row_total, (40, 1000), target=avx2(), lead=512) == [3]
+    assert prefetches(row_total, (40, 1000), target=avx2()) == [0]
+    assert prefetches(row_total, (4000, 40), target=avx2())[0] > 0
 
 
 def test_rows_across_memory_and_short_rows_ask_for_nothing_along_them():

@@ -91,7 +91,7 @@ class BriefRows(RowLoops):
             self.keep.recall(inner, number)
             results = self._accumulate(inner, phase, totals, carried)
             self.keep.store(inner, number)
-            self._ask_for_page(inner, streamed, vector or 0)
+            self._ask_further_on(inner, streamed, vector or 0)
             return results
 
         return self._lane_loops(scope, self._whole_row(), totals, leaf, roots)

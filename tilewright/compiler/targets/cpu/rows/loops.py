@@ -17,14 +17,15 @@ from collections.abc import Callable, Sequence
 from tilewright.compiler.nest import Kernel, Output, Phase, evaluated, reads_of
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.coordinates import Lanes
+from tilewright.compiler.targets.cpu.layout import BRIEF
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.keep import Keep, kept_nodes
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import COMBINE_STEPS, value_type
+from tilewright.compiler.targets.cpu.toolchain import PAGE
 from tilewright.dsl.program import Node, Read, Reduce, combine_identity
 
-AHEAD = 4096  # bytes: what streams by is asked for a page before it is read; the machine looks no further
 CACHE_LINE = 64
 
 Carried = list[Value]
@@ -157,7 +158,7 @@ class RowLoops:
 
         def leaf(inner: Scope, carried: Carried, vector: int | None) -> Carried:
             self._store(inner, stores)
-            self._ask_for_page(inner, streamed, vector or 0)
+            self._ask_further_on(inner, streamed, vector or 0)
             return carried
 
         if not others:
@@ -243,7 +244,7 @@ class RowLoops:
                 self.keep.recall(inner, number)
                 results = self._accumulate(inner, phase, totals, carried)
                 self.keep.store(inner, number)
-                self._ask_for_page(inner, streamed, vector or 0)
+                self._ask_further_on(inner, streamed, vector or 0)
                 if vector is not None and self._prefetches(number, vector):
                     self._prefetch_next_row(inner)
                 return results
@@ -251,6 +252,12 @@ class RowLoops:
             results = self._lane_loops(scope, ranges, totals, leaf, roots)
             totals.finish(scope, results, across=self.lane_in_row)
         self._store(scope, phase.finals)
+
+    @property
+    def lead(self) -> int:
+        """How many bytes further on memory is asked for: of brief rows, several of them."""
+        brief = any(self.top.layout.length(axis) in BRIEF for axis in self.kernel.row)
+        return PAGE if brief else self.b.target.lead
 
     def _streamed(self, number: int) -> list[Read]:
         """What a phase is the first to read of memory: each position of it once."""
@@ -260,11 +267,11 @@ class RowLoops:
         own = (node for node in here if isinstance(node, Read) and node not in earlier)
         return [read for read in own if self.schedule.lane_axis in read.names and rows <= set(read.names)]
 
-    def _ask_for_page(self, scope: Scope, reads: Sequence[Read], vector: int) -> None:
-        """Ask for the cache lines that begin in this vector of a step, a page further on."""
+    def _ask_further_on(self, scope: Scope, reads: Sequence[Read], vector: int) -> None:
+        """Ask for the cache lines that begin in this vector of a step, further on."""
         for read in reads:
             if vector * self.schedule.lanes * read.dtype.itemsize % CACHE_LINE == 0:
-                scope.prefetch_along(read, AHEAD)
+                scope.prefetch_along(read, self.lead)
 
     def _prefetches(self, phase: int, vector: int) -> bool:
         """Whether a phase asks for a vector of the next row. Those that work in cache share them."""
