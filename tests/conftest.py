@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write golden files anew instead of comparing"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`everyday(n)`: n of a test's cases, evenly chosen, run every day, and the others are exhaustive."""
+    cases = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        if item.get_closest_marker("everyday") and not item.get_closest_marker("exhaustive"):
+            cases[item.nodeid.split("[")[0]].append(item)
+    for found in cases.values():
+        (count,) = found[0].get_closest_marker("everyday").args
+        chosen = {number * len(found) // count for number in range(count)}
+        for number, item in enumerate(found):
+            if number not in chosen:
+                item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def test_value(case: Case, dtype: str):
     ],
     ids=str,
 )
+@pytest.mark.everyday(19)
 def test_backward(case: Case):
     """Every day of half of those whose second derivatives are taken every day as well."""
     checks.check_backward(case, np.float64, "cpu")
@@ -102,6 +103,7 @@ LAID_OUT = (
         *(pytest.param(l, marks=pytest.mark.exhaustive) for l in ("reversed", "strided", "repeated")),
     ],
 )
+@pytest.mark.everyday(8)
 def test_layouts(name: str, layout: str):
     layouts.check_layout(case_of(name), layout, "cpu")
 
@@ -130,6 +132,7 @@ def test_slopes(case: Case):
     [pytest.param(c, marks=() if twice_every_day(c) else pytest.mark.exhaustive) for c in CASES],
     ids=str,
 )
+@pytest.mark.everyday(16)
 def test_second_backward(case: Case):
     checks.check_second(case, "cpu")
 

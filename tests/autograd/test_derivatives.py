@@ -86,6 +86,7 @@ def test_jvp_and_vjp_are_transposes(case: Case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.everyday(30)
 def test_second_derivative_agrees_with_finite_differences(case: Case):
     first = vjp(case.program(), case.wrt)
     arguments = widened(case.program(), case.arguments())

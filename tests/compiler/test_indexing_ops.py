@@ -46,6 +46,7 @@ def test_value(case: IndexingCase):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.everyday(15)
 def test_gradient_kernels_agree_with_the_reference_of_the_gradient(case: IndexingCase):
     arguments = case.arguments()
     result = case.op.reference(*arguments, **case.constants)
@@ -58,6 +59,7 @@ def test_gradient_kernels_agree_with_the_reference_of_the_gradient(case: Indexin
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.everyday(15)
 def test_derivatives_against_finite_differences(case: IndexingCase):
     """vjp, jvp and the vjp of the backward, in float64."""
     program, arrays = bound(case)

@@ -109,6 +109,7 @@ def check_gradients(op, shapes, dtype, target: str) -> None:
 
 
 @pytest.mark.parametrize(("op", "shapes"), CASES)
+@pytest.mark.everyday(5)
 def test_gradients_find_what_was_chosen(op, shapes):
     for dtype in (np.float16, np.float64):
         check_gradients(op, shapes, dtype, "cpu")

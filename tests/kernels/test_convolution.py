@@ -153,6 +153,7 @@ def compare(case: Against, operands: list[np.ndarray]) -> None:
 
 @MOST
 @pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.exhaustive), "float32"])
+@pytest.mark.everyday(9)
 def test_agrees_with_torch(case: Against, dtype: str):
     compare(case, case.operands(dtype))
 

@@ -158,6 +158,7 @@ SMALL = pytest.mark.parametrize(
 
 
 @EVERY
+@pytest.mark.everyday(15)
 def test_agrees_with_torch(case: Against):
     compare(case, case.operands("float64"))
 

@@ -73,6 +73,7 @@ def test_float64(case: Case):
 
 @TYPICAL
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.everyday(28)
 def test_half_precision(case: Case, dtype: str):
     for axes in (None, *case.more[:1]):
         checks.check_value(case, FLOATS[dtype], "cpu", axes)
@@ -138,6 +139,7 @@ def test_special_values(case: Case):
 
 
 @LIGHT
+@pytest.mark.everyday(8)
 def test_layouts(case: Case):
     """Two of those that long campaigns try with every op."""
     for layout in ("transposed", "repeated"):

@@ -326,6 +326,7 @@ MUON = [
 
 @pytest.mark.parametrize("options", MUON, ids=str)
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4)], ids=str)
+@pytest.mark.everyday(2)
 def test_muon(options: dict[str, Any], shape: tuple[int, int]):
     """Against singular values, and against torch up to the rounding of its iterations to bfloat16."""
     peer = Peer(kernels.muon_step, "Muon", {"lr": 0.1, **options}, ("buffer",), shape=shape)

@@ -32,6 +32,7 @@ def seen(*shape):
     ],
     ids=["mask", "key mask", "bias", "groups", "groups mask", "groups bias"],
 )
+@pytest.mark.everyday(3)
 def test_scaled_dot_product_attention(mask, options):
     heads = 2 if options.get("enable_gqa") else 4
     arrays = draw((2, 4, 4, 5)), draw((2, heads, 6, 5), seed=1), draw((2, heads, 6, 3), seed=2)

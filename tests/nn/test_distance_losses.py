@@ -51,6 +51,7 @@ def test_triplets_by_any_distance(reduction, swap):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.everyday(6)
 def test_linear_cross_entropy(reduction, smoothing, weighted):
     target, share = np.array([0, 4, -100, 2, 1, 1]), draw((5,), seed=4, low=0.5)
     options = {"reduction": reduction, "label_smoothing": smoothing}

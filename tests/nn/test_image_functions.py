@@ -197,6 +197,7 @@ def test_adaptive_pools_with_places(rank, size):
     ],
     ids=str,
 )
+@pytest.mark.everyday(2)
 def test_fractional_max_pool(rank, options):
     shape = (2, 3, 9, 8) if rank == 2 else (2, 2, 5, 4, 6)
     x, samples = draw(shape), draw((*shape[:2], rank), seed=1, low=0, high=1)

@@ -64,6 +64,7 @@ EVERY_OTHER = [
 
 
 @pytest.mark.parametrize(("name", "given", "options", "shape"), EVERY_OTHER, ids=str)
+@pytest.mark.everyday(10)
 def test_against_torch(name, given, options, shape):
     ours, theirs = getattr(nn, name)(*given, **options), getattr(torch.nn, name)(*given, **options)
     compare_module(ours, theirs, draw(shape, "float32"), relative=1e-4)

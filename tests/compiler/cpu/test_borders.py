@@ -61,6 +61,7 @@ def test_the_order_of_rows(op, shapes, constants, order):
 
 
 @pytest.mark.parametrize(("op", "shapes", "constants", "order"), CALLS)
+@pytest.mark.everyday(3)
 def test_values_and_memory(op, shapes, constants, order):
     found, wanted = (f(*drawn(*shapes), **constants) for f in (op, op.reference))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

@@ -51,6 +51,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("op", "taps", "filters", "expected"), CASES)
+@pytest.mark.everyday(2)
 def test_vectors_and_register_blocks(op, taps, filters, expected):
     n, h, w = 3, 29, 31
     image, results = (n, h, w), (n, h, w, filters) if op is channels_last else (n, filters, h, w)

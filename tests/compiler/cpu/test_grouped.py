@@ -103,6 +103,7 @@ COLUMNS = [
 
 
 @pytest.mark.parametrize(("op", "shapes", "constants"), [*ROWS, *COLUMNS])
+@pytest.mark.everyday(6)
 def test_values_and_memory(op, shapes, constants):
     operands = drawn(*shapes)
     np.testing.assert_array_equal(op(*operands, **constants), op.reference(*operands, **constants))
@@ -172,6 +173,7 @@ def test_a_gradient_that_is_not_finite_stays_in_its_group():
         (4, 16, 32, 2, 1),
     ],
 )
+@pytest.mark.everyday(4)
 def test_convolution_and_its_gradients(op, groups, channels, filters, stride, dilation):
     rng = np.random.default_rng(0)
     shapes = [(2, 17, 18, channels), (filters, 3, 3, channels // groups)]

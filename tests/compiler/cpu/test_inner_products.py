@@ -36,6 +36,7 @@ def two_axes(a: tw.Tile["m i j"], b: tw.Tile["n i j"], c: tw.Tile["n"]):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int64"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.everyday(12)
 def test_values(shape: tuple[int, int, int], dtype: str):
     m, k, n = shape
     rng = np.random.default_rng(0)

@@ -219,6 +219,7 @@ def framed(x: tw.Tile["n c h w"], k: tw.Tile["o c r s"], *, high=0, wide=0) -> t
         ((7, 48), (2, 1), {}),
     ],
 )
+@pytest.mark.everyday(5)
 def test_lines_with_nothing_between_them(dtype: str, filters: int, image, taps, zeros):
     """Taps across lines alone: behind an image there is room for whole vectors, which are nobody's."""
     on_guard_pages(framed, (3, 16, *image), (filters, 16, *taps), dtype=dtype, **zeros)

@@ -60,6 +60,7 @@ CALLS = [(28, 2, "float32"), (27, 2, "float32"), (17, 3, "float32"), (13, 3, "fl
 
 @pytest.mark.parametrize(("edge", "stride", "dtype"), CALLS)
 @pytest.mark.parametrize("order", ["lines", "channels"])
+@pytest.mark.everyday(4)
 def test_values(edge: int, stride: int, dtype: str, order: str):
     if order == "lines":
         program, arrays = of_eights(edge, stride, dtype)

@@ -101,6 +101,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("op", "shapes", "constants"), CALLS)
+@pytest.mark.everyday(5)
 def test_values_and_memory(op, shapes, constants):
     operands = drawn(*shapes)
     found, wanted = (f(*operands, **constants) for f in (op, op.reference))
@@ -165,6 +166,7 @@ def test_filters_that_fill_vectors_stay_as_they_are():
 
 @pytest.mark.parametrize(("groups", "channels", "filters"), [(5, 30, 30), (4, 16, 8), (8, 8, 32)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.everyday(3)
 def test_convolution_and_its_gradients(groups, channels, filters, stride, dilation):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 13, 14, channels)).astype("f")

@@ -99,6 +99,7 @@ def scalars_of(program: Program) -> dict[str, float]:
 
 @pytest.mark.parametrize(("op", "shapes"), CASES, ids=IDS)
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.exhaustive), 5])
+@pytest.mark.everyday(5)
 def test_values_and_gradients(op, shapes, count):
     """On one thread, on several that share out the slices, and on more than there are slices for."""
     for dtype in (np.float32, np.float64) if count == 2 else (np.float32,):

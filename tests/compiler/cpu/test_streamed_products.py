@@ -59,6 +59,7 @@ def test_blocks_whose_columns_lie_in_pieces(columns: tuple[int, int]):
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(("width", "padding"), [(64, 1), (66, 0), (64, 0)])
+@pytest.mark.everyday(3)
 def test_lines_that_vectors_run_on_over(groups: int, width: int, padding: int):
     """Columns between lines are numbered too: vectors begin anywhere."""
     on_guard_pages(kernels.conv2d, (3, 4, 66, width), (8, 4 // groups, 3, 3), groups=groups, padding=padding)

@@ -43,6 +43,7 @@ def test_backward(case: Case):
 
 
 @DIFFERENTIABLE
+@pytest.mark.everyday(20)
 def test_second_backward(case: Case):
     checks.check_second(case, "interpreter")
 
@@ -74,6 +75,7 @@ def check_by_noise(case: Case, dtype: type = np.float32, axes: object = None) ->
 
 @EVERY
 @pytest.mark.usefixtures("few_registers")
+@pytest.mark.everyday(30)
 def test_rows_walked_in_blocks(case: Case):
     check_by_noise(case)
 
