@@ -101,6 +101,15 @@ def test_others_are_not():
         assert contraction.schedule.lane_axis == "ow"
 
 
+def test_images_that_fill_one_vector_alone_are_not_innermost():
+    """AVX2, eight images of three colours: a vector of images is one column for each filter."""
+    operands = (np.zeros((8, 3, 224, 224), np.float32), np.zeros((64, 3, 7, 7), np.float32))
+    call = tw.kernels.conv2d.bind(tw.kernels.conv2d.arguments(operands, {"stride": 2, "padding": 3}))
+    compiled = CpuExecutable(lower(call.program), toolchain.avx2()).compiled(dict(call.arrays))
+    (walk,) = (walk_of(made) for made in compiled if made.kernel.contraction)
+    assert walk.tapped is None and "ow" in walk.right.own[-1:] + walk.left.own[-1:]
+
+
 def test_what_lies_along_the_channels_needs_no_copy():
     x = np.zeros((2, 7, 7, 32), "f4").transpose(0, 3, 1, 2)
     (contraction,) = kernels_for(x, np.zeros((40, 32, 3, 3), "f4"), pad=1)

@@ -26,7 +26,11 @@ from tilewright.compiler.targets.cpu.contractions.panels import lane_order
 from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import overruns
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
-from tilewright.compiler.targets.cpu.contractions.reading.steps import both_sides, slid_along
+from tilewright.compiler.targets.cpu.contractions.reading.steps import (
+    both_sides,
+    slid_along,
+    sums_for_taps,
+)
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_side
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.lengths import LEAST, LONG, length_class
@@ -163,7 +167,9 @@ def staged(kernel: Kernel, setting: Setting) -> tuple[Staged, ...]:
         if not is_plain(kernel, node, contraction) or len(kernel.outputs) > 1:  # which are not turned
             continue
         assert isinstance(node, At)
-        channel = _long_axis(node, own, extents, min(LEAST[LONG], setting.registers.lanes))
+        of_taps = sums_for_taps(node, own, contraction.k, extents)  # their channels may fill one vector
+        least = min(LEAST[LONG], setting.registers.lanes) if of_taps else LEAST[LONG]
+        channel = _long_axis(node, own, extents, least)
         if channel and _is_tapped(kernel, node, own, others, channel, setting):
             return _along(kernel, node, channel, strides)
     return ()
