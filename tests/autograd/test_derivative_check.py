@@ -113,6 +113,14 @@ def test_among_thousands_of_kinks_no_chance_agreement_is_believed(seed: int):
     assert error < 1
 
 
+def test_rounding_that_the_value_does_not_show_is_taken_for_no_kink():
+    """Σ (sin x + 10⁷) - 10⁷: the value is small, and steps of 10⁻⁹ are all that it can take."""
+    at, step = np.random.default_rng(28).standard_normal((2, 20))
+    measured, error = directional(lambda x: float((np.sin(x["x"]) + 1e7 - 1e7).sum()), {"x": at}, {"x": step})
+    assert abs(measured - float((np.cos(at) * step).sum())) <= 2 * error
+    assert error < 1e-2
+
+
 def test_derivatives_of_many_maxima_are_measured_beside_their_kinks():
     case = Case(windows_by_their_largest, extents={"n": 2, "t": 9, "c": 3})
     for seed in range(20):

@@ -205,7 +205,8 @@ def directional(
 
     The steps shrink to a millionth, so that a kink as close as that is left behind; at a kink every slope
     between those of its two sides is within the error. Of thousands of kinks differences jump from step to
-    step, and neighbours in the table may agree by chance: where the shortest steps do not, they are right.
+    step, and neighbours in the table may agree by chance: where the shortest steps do not, they are right, to
+    within what they differ by.
     """
     shrink = 3.0
     rounding = np.finfo(np.float64).eps * abs(middle := function(at))
@@ -226,9 +227,10 @@ def directional(
             if error <= best_error:
                 best, best_error = row[-1], error
         table.append(row)
-    shortest, jump = table[-1][0], abs(table[-1][0] - table[-2][0])
+    before, shorter, shortest = (row[0] for row in table[-3:])
+    jump = abs(shortest - shorter)
     if abs(best - shortest) > max(jump, best_error) + 16 * rounding / h:
-        best, best_error = shortest, jump
+        best, best_error = shortest, max(jump, abs(shorter - before))
     kink = abs(bends[-1] * shrink - bends[-2]) / (shrink - 1)  # nothing but rounding where it is smooth
     if 16 * rounding / h < kink < np.inf:
         best_error += kink / 2
