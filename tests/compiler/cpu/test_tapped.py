@@ -97,12 +97,28 @@ def test_the_panels_of_taps_that_lie_apart_are_of_one_tap():
     [
         pytest.param((2, 9, 20, 16), (2, 9, 20, 24), {}, id="channels that do not fill vectors"),
         pytest.param((8, 6, 6, 16), (8, 6, 6, 32), {}, id="brief lines"),
-        pytest.param((2, 9, 20, 129), (2, 9, 20, 32), {}, id="many rows: packing pays"),
+        pytest.param((2, 9, 20, 160), (2, 9, 20, 32), {}, id="many rows: packing pays"),
         pytest.param((1, 4, 8, 16), (1, 4, 8, 32), {}, id="few summed positions"),
     ],
 )
 def test_where_columns_are_packed(d, x, constants):
     assert made(of_a_filter, *drawn(d, x), pad=1, **constants)[0].tapped is None
+
+
+@pytest.mark.parametrize(
+    ("filters", "channels", "tapped"),
+    [(32, 64, True), (64, 64, False), (64, 8, True), (128, 16, False)],
+)
+def test_columns_are_packed_that_would_be_read_many_times(filters: int, channels: int, tapped: bool):
+    """AVX2 has register blocks of four rows: as many times are columns read. Of few channels a position reads
+    hardly more than the one before did.
+    """
+    call = of_a_filter.bind(
+        of_a_filter.arguments(drawn((2, 9, 20, filters), (2, 9, 20, channels)), {"pad": 1})
+    )
+    executable = CpuExecutable(lower(call.program), toolchain.avx2())
+    walk = walk_of(executable.compiled(dict(call.arrays))[-1])
+    assert bool(walk.tapped) is tapped
 
 
 def test_lines_that_are_read_backwards_are_packed():

@@ -19,7 +19,7 @@ from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Node
 
 LEAST_RUN = 7  # summed positions of a line of taps
-MOST_ROWS = 128  # beside taps that are not packed: of more, packing is the lesser cost
+MOST_PASSES = 12  # times that columns which are not packed are read: of more, packing is the lesser cost
 FOR_PICKED = 4  # registers more that have no sums, beside filters of several groups
 A_LINE = 0.4  # what a cache line that is read from the second cache takes beside, in sums
 
@@ -96,7 +96,7 @@ def tapped_side(
     if len(lines) > 1 or pace < 1 or {*lines[0].axes} & {*summed} != {along}:
         return None
     rows = setting.count(*others)
-    if rows > MOST_ROWS or setting.count(*summed) <= FEW:
+    if setting.count(*summed) <= FEW:
         return None
     grouped = groups_among(contraction)
     lying = _together(steps, own, slides, setting)
@@ -112,7 +112,11 @@ def tapped_side(
         width = max(n for n in range(1, most + 1) if lying // registers.lanes % n == 0)
         return Tapped(along, steps[along] or 0, rows, width, beside)
     _, height, width = min(_panels(rows, vectors, registers))
-    return Tapped(along, steps[along] or 0, height, width)
+    step = steps[along] or 0
+    fresh = min(1, abs(step) / (width * registers.lanes))  # of a panel, what the position before did not read
+    if -(-rows // height) * fresh > MOST_PASSES:
+        return None
+    return Tapped(along, step, height, width)
 
 
 def _together(
