@@ -9,8 +9,10 @@ import pytest
 import tilewright as tw
 from tests.support.guarded import on_guard_pages
 from tilewright import kernels
-from tilewright.compiler.pipeline import compile_program
-from tilewright.compiler.targets.cpu import work
+from tilewright.compiler.pipeline import lower
+from tilewright.compiler.targets.cpu import toolchain, work
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.toolchain import CpuTarget
 from tilewright.runtime.guard import run_forked
 
 
@@ -65,12 +67,21 @@ def test_lines_that_vectors_run_on_over(groups: int, width: int, padding: int):
     on_guard_pages(kernels.conv2d, (3, 4, 66, width), (8, 4 // groups, 3, 3), groups=groups, padding=padding)
 
 
-def test_whole_vectors_go_past_the_caches():
-    def code(columns: int) -> str:
-        operands = np.zeros((9_001, 5), "float32"), np.zeros((5, columns), "float32")
-        call = kernels.matmul.bind(kernels.matmul.arguments(operands, {}))
-        found = compile_program(call.program)
-        (compiled,) = found.compiled(dict(call.arrays))
-        return found.source(compiled)
+def goes_past_the_caches(rows: int, columns: int, target: CpuTarget | None = None) -> bool:
+    operands = np.zeros((rows, 5), "float32"), np.zeros((5, columns), "float32")
+    call = kernels.matmul.bind(kernels.matmul.arguments(operands, {}))
+    found = CpuExecutable(lower(call.program), target)
+    (compiled,) = found.compiled(dict(call.arrays))
+    return "nontemporal" in found.source(compiled)
 
-    assert "nontemporal" in code(48) and "nontemporal" not in code(40)
+
+def test_whole_vectors_go_past_the_caches():
+    assert goes_past_the_caches(9_001, 48) and not goes_past_the_caches(9_001, 40)
+
+
+@pytest.mark.parametrize(
+    ("columns", "past"), [(512, False), (640, True), (768, False), (1024, False), (1040, True)]
+)
+def test_half_lines_of_rows_at_few_places_of_their_pages_do_not(columns: int, past: bool):
+    """Rows that are a multiple of a kilobyte long begin at four places of a page at most."""
+    assert goes_past_the_caches(301, columns, toolchain.avx2()) is past

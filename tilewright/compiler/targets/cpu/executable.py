@@ -402,7 +402,7 @@ class CpuExecutable:
         call = joined(Call(planned.kernel, places.shapes, places.strides, extents))
         kernel, shapes, strides, extents = call.kernel, call.shapes, call.strides, call.extents
         layout = layout_of(kernel, shapes, strides, extents, self.target)
-        stream = fresh and streams(kernel, layout, shapes, slices)
+        stream = fresh and streams(kernel, layout, self.target, shapes, slices)
         compiled = self._compiled(kernel, planned.position, layout, stream)
         slots = compiled.frame
         template = array("q", bytes(8 * slots.padded_size))
