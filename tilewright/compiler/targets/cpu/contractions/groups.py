@@ -106,17 +106,18 @@ class Group:
         """Whether `lanes` positions from `first` are below `high` and on one stretch."""
         b = self.b
         below = b.cmp("le", b.add(first, lanes), high)
-        if not self._breaks(lanes):
+        if not self.breaks(lanes):
             return below
         start = b.rem(first, self.span, signed=False)
         return b.and_(below, b.cmp("le", b.add(start, lanes), self.span))
 
-    def _breaks(self, lanes: int) -> bool:
+    def breaks(self, lanes: int) -> bool:
+        """Whether a vector of positions may be on more than one stretch."""
         return bool(self.outer) and self.layout.stretches(self.joined, lanes) > 1
 
     def gathers(self, lanes: int) -> bool:
         """Whether vectors are cut into so many stretches that each lane has positions of its own."""
-        return self._breaks(lanes) and self.layout.stretches(self.joined, lanes) > MOST_STRETCHES
+        return self.breaks(lanes) and self.layout.stretches(self.joined, lanes) > MOST_STRETCHES
 
     def along(self, first: Value) -> Coordinates:
         """Lanes from `first` on one stretch."""
@@ -128,7 +129,7 @@ class Group:
     def each(self, first: Value, lanes: int, high: Value) -> list[Coordinates]:
         """The coordinates of `lanes` positions from `first` on; past the end those of the last one."""
         b = self.b
-        if self._breaks(lanes):
+        if self.breaks(lanes):
             return [self.decode(b.minimum(b.add(first, lane), b.sub(high, 1))) for lane in range(lanes)]
         here = self.decode(b.minimum(first, b.sub(high, 1)))
         start, end = scalar(here[self.last]), b.sub(self.extents[self.last], 1)
@@ -139,7 +140,7 @@ class Group:
         b = self.b
         iota = b.iota(I64.vector(lanes))
         valid = b.sub(high, first)
-        if not self._breaks(lanes):
+        if not self.breaks(lanes):
             inside = b.minimum(first, b.sub(high, 1))
             return [(self.along(inside), b.cmp("lt", iota, b.splat(valid, lanes)))]
         count = self.layout.stretches(self.joined, lanes)

@@ -34,6 +34,7 @@ from tilewright.dsl.program import At, Node, Read
 Range = tuple[Value, Value]
 Panel = Callable[[Scope, Value, Value, Range, Range], None]
 TOGETHER_BITS = TOGETHER.bit_length() - 1
+AT_A_TIME = 256  # bytes along a line of memory that are packed, into several panels if need be
 FEWEST_TURNED = 3  # summed positions that are worth a square which is not whole
 MERIT = {ONE: 0, TINY: 1, SHORT: 2, MEDIUM: 3, LONG: 4, WHOLE: 4}  # of a length as an inner loop
 
@@ -108,12 +109,41 @@ class Packing:
         order = self._memory_order(scope)
         if order is not None:
             panel = self._whole_or(panel, order)
-        with b.loop(own[0], own[1], self.width) as loop:
-            number = b.div(b.sub(loop.index, own[0]), b.constant(self.width, I64), signed=False)
-            start = b.offset(panels, b.mul(b.mul(number, depth), self.line))
-            panel(scope, start, loop.index, own, k)
+
+        def start_of(position: Value) -> Value:
+            number = b.div(b.sub(position, own[0]), b.constant(self.width, I64), signed=False)
+            return b.offset(panels, b.mul(b.mul(number, depth), self.line))
+
+        first, together = own[0], 1 if turned else self._together()
+        if together > 1:
+            step = together * self.width
+            first = b.add(
+                first, b.mul(b.div(b.sub(own[1], first), b.constant(step, I64), signed=False), step)
+            )
+            with b.loop(own[0], first, step) as loop:
+                panel_bytes = b.mul(depth, self.line)
+                starts = [b.offset(start_of(loop.index), b.mul(panel_bytes, n)) for n in range(together)]
+                self._whole(scope, starts, loop.index, own, k)
+        with b.loop(first, own[1], self.width) as loop:
+            panel(scope, start_of(loop.index), loop.index, own, k)
 
     # --- straight ---------------------------------------------------------------------------------
+
+    def _together(self) -> int:
+        """How many panels are packed at a time: those of a piece of a line of memory, which would be read
+        for each of them again.
+        """
+        plain = not self.own.breaks(self.lanes) and not any(isinstance(n, At) for n in evaluated([self.node]))
+        return max(1, AT_A_TIME // self.line) if plain and self.together == 1 else 1
+
+    def _whole(self, scope: Scope, starts: Sequence[Value], first: Value, own: Range, k: Range) -> None:
+        """Panels that begin at these places, all of whose vectors are on one stretch each."""
+        b = self.b
+        ahead = b.mul(b.sub(own[1], own[0]), self.size)
+        numbers = range(self.vectors * len(starts))
+        vectors = [[(self.own.along(b.add(first, n * self.lanes)), None)] for n in numbers]
+        places = [b.offset(at, n * self.lanes * self.size) for at in starts for n in range(self.vectors)]
+        self._copied(scope, vectors, places, k, ahead)
 
     def _straight(self, scope: Scope, start: Value, first: Value, own: Range, k: Range) -> None:
         b, high = self.b, own[1]
@@ -123,25 +153,25 @@ class Packing:
         for position in firsts[1:]:
             steady = b.and_(steady, self.own.steady(position, self.lanes, high))
         with b.if_(steady) as choice:
-            whole = [[(self.own.along(position), None)] for position in firsts]
-            self._copied(scope, whole, start, k, ahead)
+            self._whole(scope, [start], first, own, k)
             choice.otherwise()
             with b.loop(0, self.vectors) as vector:
                 position = b.add(first, b.mul(vector.index, self.lanes))
                 pieces = self.own.stretches(position, self.lanes, high)
                 at = b.offset(start, b.mul(vector.index, self.lanes * self.size))
-                self._copied(scope, [pieces], at, k, ahead)
+                self._copied(scope, [pieces], [at], k, ahead)
 
     def _copied(
         self,
         scope: Scope,
         vectors: Sequence[Sequence[tuple[Coordinates, Value | None]]],
-        start: Value,
+        starts: Sequence[Value],
         k: Range,
         ahead: Value,
     ) -> None:
-        """Vectors, each of one or several stretches, one row of the panel a summed position. The caches are
-        asked for what lies `ahead`: from one summed position to the next the machine foresees nothing.
+        """Vectors, each of one or several stretches, to these places, one row of a panel a summed position.
+        The caches are asked for what lies `ahead`: from one summed position to the next the machine foresees
+        nothing.
         """
         b = self.b
         places = [[scope.child(at, mask) for at, mask in pieces] for pieces in vectors]
@@ -151,7 +181,7 @@ class Packing:
             self._hoist([place for pieces in inner for place in pieces], frozenset({self.summed.last}))
             for steps in self._steps(run):
                 with b.loop(steps.low, steps.high, steps.by) as step:
-                    self._copied_step(inner, run, step.index, steps, start, ahead)
+                    self._copied_step(inner, run, step.index, steps, starts, ahead)
 
     def _copied_step(
         self,
@@ -159,12 +189,12 @@ class Packing:
         run: Run,
         step: Value,
         steps: Steps,
-        start: Value,
+        starts: Sequence[Value],
         ahead: Value,
     ) -> None:
         b = self.b
-        line = b.offset(start, b.mul(self._line(b.add(run.offset, step)), self.line))
-        for number, pieces in enumerate(vectors):
+        line = b.mul(self._line(b.add(run.offset, step)), self.line)
+        for pieces, start in zip(vectors, starts, strict=True):
             values = []
             for position in range(steps.by):
                 here: Coordinates = {self.summed.last: b.add(run.first, b.add(step, position))}
@@ -172,7 +202,7 @@ class Packing:
                 values.append(self._joined(found))
                 if isinstance(self.node, At):
                     found[0].ahead(self.node, ahead)
-            self._write(values, steps.odd, b.offset(line, number * self.lanes * self.size))
+            self._write(values, steps.odd, b.offset(start, line))
 
     def _line(self, position: Value) -> Value:
         return position if self.together == 1 else self.b.shr(position, TOGETHER_BITS, signed=False)

@@ -42,7 +42,8 @@ class Sides:
     tapped: windows of which vectors of columns run along the channels.
 
     The last axes of sides, narrow: of those that have no more positions than a vector; odd: of those
-    that have more, and an odd number of vectors; slim: of those that have few, and how many at most.
+    that have more, and an odd number of vectors; slim: of those that have few, and how many at most,
+    unless the lines of the other side would be in each other's way.
     skinny: whether one side has few positions, and its sums have enough. known: the extents of the summed
     axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
     conflicting: sides whose rows would have too many lines of one set of the first cache. crossed: whether
@@ -108,7 +109,11 @@ def sides_of(
     strides, extents, registers = setting.strides, setting.extents, setting.registers
     sides = [side for side in (contraction.m, contraction.n) if side]
     counts = {side[-1]: setting.count(*side) for side in sides}
-    most = {axis: next((n for n in SLIM if count <= n), 0) for axis, count in counts.items()}
+    most = {
+        others[-1]: next((n for n in SLIM if setting.count(*others) <= n), 0)
+        for node, _, others in both_sides(contraction)
+        if others and not _lines_conflict(node, contraction.k, others, setting)
+    }
     within = [node for node in reads if inside[node] == frozenset(node.along)]
     together = rows_together(contraction, extents)
     even = even_sides(contraction, setting, within, together)
@@ -157,10 +162,21 @@ def _counts(contraction: Contraction, setting: Setting) -> tuple[int, int, int]:
 
 def _conflict(node: Node, own: Sequence[str], setting: Setting) -> bool:
     """Whether the lines of a register block's rows would fill a set of the first cache, or nearly so."""
-    step = apart(node, (setting.moving(own) or own)[-1], setting.strides)
-    way = caches().l1d // caches().l1d_ways
-    alike = bool(step) and step * node.dtype.itemsize % way == 0
+    alike = _alike(node, (setting.moving(own) or own)[-1], setting)
     return alike and setting.registers.sums // 2 > caches().l1d_ways - PASSING
+
+
+def _alike(node: Node, axis: str, setting: Setting) -> bool:
+    """Whether all positions along an axis are in one set of the first cache."""
+    step = apart(node, axis, setting.strides)
+    return bool(step) and step * node.dtype.itemsize % (caches().l1d // caches().l1d_ways) == 0
+
+
+def _lines_conflict(node: Node, summed: Sequence[str], rows: Sequence[str], setting: Setting) -> bool:
+    """Whether the lines of a side are in one set of the first cache, and passed by more than once."""
+    moving = setting.moving(summed)
+    again = setting.count(*rows) > setting.registers.sums // 2
+    return again and bool(moving) and _alike(node, moving[-1], setting)
 
 
 def _has_long_sums(contraction: Contraction, setting: Setting) -> bool:

@@ -10,7 +10,7 @@ from tilewright.compiler.nest import Kernel, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
 from tilewright.compiler.targets.cpu.contractions.lines import CLOSE, SIDE_BY_SIDE
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
-from tilewright.compiler.targets.cpu.contractions.panels import square_of
+from tilewright.compiler.targets.cpu.contractions.panels import AT_A_TIME, square_of
 from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
@@ -18,6 +18,7 @@ from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.toolchain import caches
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
+SHALLOW = 512  # the same beside few rows, if the side that is packed is larger than the second cache
 UNCUT_WINDOWS = 4608  # the same of windows, which are dear to pack, and filters, if not in their own order
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
 MOST_COLUMNS = 1024  # of a chunk beside one of several chunks of rows
@@ -60,10 +61,13 @@ def block_sizes(
     k, batch = (positions(extents, axes) for axes in (walk.summed, kernel.contraction.batch))
     width, rows = schedule.lanes * schedule.block_columns, schedule.block_rows
     m, n = walk.rows(extents, rows), walk.columns(extents, width)
+    size = max(SMALLEST, kernel.contraction.root.dtype.itemsize)
+    first, second = caches().l1d // size, caches().l2 // size
     uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
     uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
     uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
-    passes = 1 if k <= uncut else -(-k // DEEPEST)
+    by = not indexed_reads(kernel) and m <= MIDDLE and k * n > second  # the right side passes, once
+    passes = -(-k // SHALLOW) if by else 1 if k <= uncut else -(-k // DEEPEST)
     passes = -(-k // max(SIDE_BY_SIDE, CLOSE // max(1, n))) if walk.in_lines else passes
     passes = -(-k // DEEPEST) if walk.tapped else passes
     passes = 1 if layout.sides.known or walk.overrun else passes
@@ -78,8 +82,6 @@ def block_sizes(
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
     passing = walk.passes(extents)
-    size = max(SMALLEST, kernel.contraction.root.dtype.itemsize)
-    first, second = caches().l1d // size, caches().l2 // size
     if walk.in_lines or walk.overrun or walk.tapped:
         chunk_m, chunk_n = block_m, block_n
     elif block_k <= FEW and not passing and len(walk.right.own) == 1:
@@ -90,6 +92,7 @@ def block_sizes(
         most = block_m if passing else max(MIDDLE, int(RESIDENT * second) // block_k)
         chunk_m = min(block_m, _round_up(most, rows))
         columns = MOST_COLUMNS if chunk_m < block_m else max(1, int(STREAMED * second) // block_k)
+        columns = max(columns, AT_A_TIME // size) if by else columns
         chunk_n = min(block_n, _round_up(columns, width))
     if schedule.odd and not walk.in_lines:
         while 0 < n % chunk_n <= schedule.lanes and chunk_n < block_n:  # of an odd number no vector is alone
