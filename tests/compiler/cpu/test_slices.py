@@ -178,6 +178,18 @@ def test_what_the_second_cache_holds_is_not_cut(monkeypatch: pytest.MonkeyPatch)
     assert not sliced_steps(program, arrays)
 
 
+@pytest.mark.parametrize(("share", "cut"), [(0.4, False), (0.6, True)])
+def test_what_waits_may_be_more_than_the_second_cache_holds(
+    share: float, cut: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Of an image's copy and its results, before they are turned, most is still there if half has room."""
+    waiting = 4 * (32 + 48) * 14 * 18
+    monkeypatch.setattr(staged, "caches", caches)
+    monkeypatch.setattr(slices, "caches", lambda: replace(caches(), l2=int(share * waiting)))
+    call = drawn(scaled, ((6, 32, 14, 18), (48, 32, 3, 3), (6, 48, 14, 18)))
+    assert bool(sliced_steps(*call)) is cut
+
+
 def test_weights_are_packed_for_all_slices():
     program, arrays = drawn(*CASES[0])
     (step,) = sliced_steps(program, arrays)

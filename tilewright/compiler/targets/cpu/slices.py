@@ -36,6 +36,7 @@ from tilewright.runtime import memory
 from tilewright.runtime.addresses import address
 
 AGAIN = 1.5  # bytes that each slice reads from afar again, for each that waits in it, at most
+WAITING = 2  # second caches, at most, of what waits in a slice: most of it is still there
 UNEVEN = 1.25  # the time of slices that are shared out among threads, to that of even shares, at most
 
 
@@ -100,7 +101,7 @@ def slicing(
         return None
     waiting, along, rest = _sizes(cut, axis)
     whole, room = extents[axis], caches().l2
-    if rest + along <= room or waiting > room * whole:
+    if rest + along <= room or waiting > WAITING * room * whole:
         return None
     lengths = [n for n in range(FEWEST if axis in together else 1, whole) if whole % n == 0]
     fitting = [n for n in lengths if rest + n * along / whole <= room]

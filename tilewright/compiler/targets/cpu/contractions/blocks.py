@@ -25,7 +25,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 
-from tilewright.compiler.nest import Kernel
+from tilewright.compiler.nest import ACCUMULATOR, Kernel, evaluated
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
 from tilewright.compiler.targets.cpu.contractions.dot_products import (
@@ -55,7 +55,7 @@ from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import value_type
 from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
-from tilewright.dsl.program import Read
+from tilewright.dsl.program import At, Read
 
 PAIR = 2  # vectors of a panel, to the last of which a third is added where their number is odd
 
@@ -148,7 +148,8 @@ class Blocks:
         if self.walk.even:
             side, even = self.walk.left, self.walk.even
             grouped = self.walk.grouped
-            self.even = EvenRows(b, self.top, side, even, runs, self.products, at, count, grouped)
+            again = self._may_store_again()
+            self.even = EvenRows(b, self.top, side, even, runs, self.products, at, count, grouped, again)
             self.m = self.even.size()
             row_bytes = b.constant(0, I64)
             at = self._after(at, b.mul(count, ADDRESS * len(runs.outer)))
@@ -190,6 +191,14 @@ class Blocks:
             at = self._after(at, b.mul(panels, self.live.line_bytes))
         self.waiting = at
         self.left_finite, self.right_finite = self._looked_at()
+
+    def _may_store_again(self) -> bool:
+        """Whether rows that are stored twice are the same both times: nothing else of theirs is read then."""
+        outputs, rows = self.kernel.outputs, set(self.walk.left.own)
+        read = [node for node in evaluated(o.node for o in outputs) if isinstance(node, At | Read)]
+        own = [node for node in read if rows & set(node.axes)]
+        sums_alone = all(isinstance(node, Read) and node.param == ACCUMULATOR for node in own)
+        return sums_alone and all(output.accumulate is None for output in outputs)
 
     def _looked_at(self) -> tuple[Finite | None, Finite | None]:
         """The sides of which it matters whether they are finite: runs are passed over on the other one."""

@@ -9,7 +9,8 @@ are few, a block has as many rows as there are registers for sums. Rows that are
 image's border) have addresses of their own, those of zeros: the first and last few, or else all.
 
 A register block never leaves its line. Lines are numbered as if they were whole blocks long; the last block
-of a line ends where the line does, and begins with rows that the one before has stored already.
+of a line ends where the line does, and begins with rows that the one before has stored already. It stores
+them again, unless what follows the sums reads anything of theirs, over which results may have been written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import functools
 import math
 from dataclasses import replace
 
-from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
 from tilewright.compiler.targets.cpu.contractions.finite import Finite
 from tilewright.compiler.targets.cpu.contractions.groups import (
@@ -59,11 +60,13 @@ class EvenRows:
         table: Value,
         runs: Value,
         grouped: Grouped | None = None,
+        again: bool = False,
     ):
         assert isinstance(side.node, At)
         self.b = b
         self.node = side.node
         self.grouped = grouped
+        self.again = again
         self.lines = Group(b, scope, side.own, scope.layout, even.axes)
         self.summed = summed
         self.products = products
@@ -100,7 +103,8 @@ class EvenRows:
         def at(number: Value | int) -> Coordinates:
             return {**outer, **self.lines.inner(b.add(first, number))}
 
-        return RowBlock(b.cmp("eq", done, 0), done, b.constant(self.rows, I64), at)
+        whole = b.constant(True, I1) if self.again else b.cmp("eq", done, 0)
+        return RowBlock(whole, done, b.constant(self.rows, I64), at)
 
     def note(self, k: Range) -> None:
         """Write down the coordinates of the runs."""
