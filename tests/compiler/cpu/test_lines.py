@@ -13,6 +13,7 @@ from tilewright.compiler.pipeline import compile_program, lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
+from tilewright.compiler.targets.cpu.toolchain import caches
 
 SHAPES = [(2, 64, 33), (3, 200, 70), (8, 65, 1030), (15, 130, 48), (16, 1, 40), (5, 300, 16), (2, 0, 20)]
 
@@ -41,6 +42,15 @@ def test_few_rows_read_columns_where_they_lie():
     assert walk_of(kernels.matmul, few.T.copy().T, columns).in_lines
     assert not walk_of(kernels.matmul, many, columns).in_lines
     assert not walk_of(kernels.matmul, few, np.zeros((80, 600), "f4")[:, ::2]).in_lines
+
+
+def test_lines_of_one_cache_set_are_read_where_they_lie_once():
+    """They would not stay in the first cache for the next register block's rows."""
+    way = caches().l1d // caches().l1d_ways // 4
+    several, one = np.zeros((16, 80), "f4"), np.zeros((4, 80), "f4")
+    assert not walk_of(kernels.matmul, several, np.zeros((80, way), "f4")).in_lines
+    assert walk_of(kernels.matmul, one, np.zeros((80, way), "f4")).in_lines
+    assert walk_of(kernels.matmul, several, np.zeros((80, way - 64), "f4")).in_lines
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,13 @@ from tests.support.guarded import on_guard_pages
 from tests.support.threads import assert_same_bits
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
+from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
+from tilewright.compiler.targets.cpu.contractions.sizes import DEEPEST, block_sizes
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.schedule import Schedule
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.reference import reference
 from tilewright.op.check import relative_error
 
@@ -119,6 +122,22 @@ def test_columns_are_packed_that_would_be_read_many_times(filters: int, channels
     executable = CpuExecutable(lower(call.program), toolchain.avx2())
     walk = walk_of(executable.compiled(dict(call.arrays))[-1])
     assert bool(walk.tapped) is tapped
+
+
+@pytest.mark.parametrize(("channels", "most"), [(32, None), (256, FEW), (8, DEEPEST)])
+def test_what_few_sums_read_stays_in_the_first_cache(channels: int, most: int | None):
+    """Or a few lines of it at least; register blocks of more sums are not delayed by the second cache."""
+    d, x = (3, 40, 20, 16), (3, 40, 20, channels)
+    call = of_a_filter.bind(of_a_filter.arguments(drawn(d, x), {"pad": 1}))
+    extents = {"n": 3, "oh": 40, "ow": 20, "o": 16, "r": 3, "s": 3, "c": channels}
+    narrow = CpuExecutable(lower(call.program), toolchain.avx2()).compiled(dict(call.arrays))[-1]
+    assert walk_of(narrow).tapped
+    found = block_sizes(narrow.kernel, narrow.schedule, narrow.layout, extents, 1).block_k
+    most = most or caches().l1d // (4 * channels)
+    assert most // 2 < found <= most
+    if channels > 8:
+        wide = with_wide_vectors(call.program).compiled(dict(call.arrays))[-1]
+        assert block_sizes(wide.kernel, wide.schedule, wide.layout, extents, 1).block_k > 600
 
 
 def test_lines_that_are_read_backwards_are_packed():

@@ -12,6 +12,7 @@ from tilewright.compiler.targets.cpu.contractions.lines import CLOSE, SIDE_BY_SI
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
 from tilewright.compiler.targets.cpu.contractions.panels import AT_A_TIME, square_of
 from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
+from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule
@@ -25,9 +26,11 @@ MOST_COLUMNS = 1024  # of a chunk beside one of several chunks of rows
 RESIDENT = Fraction(3, 4)  # of the second cache: the left side that is packed at a time, and stays there
 STREAMED = Fraction(1, 8)  # of the same: the right side that is packed at a time beside all of the left
 AT_HAND = Fraction(1, 2)  # of the same: the right side that is packed at a time for few summed positions
+WAITING = Fraction(1, 2)  # of the same: sums that wait between many blocks of summed positions
 ONCE = Fraction(2, 3)  # of the first cache, for all rows at a time, so that what is packed is read once
 SMALLEST = 4  # bytes of an element, at least, as it is packed
 LARGEST = 1 << 14  # rows and columns of a block
+HIDING = 16  # sums of a register block that hide the reading of columns from the second cache
 SUMMED = 1024  # the same, if its sums wait between blocks of k
 LINE = 64  # bytes: what lies in the workspace begins at a cache line
 ADDRESS = 8  # bytes
@@ -69,7 +72,7 @@ def block_sizes(
     by = not indexed_reads(kernel) and m <= MIDDLE and k * n > second  # the right side passes, once
     passes = -(-k // SHALLOW) if by else 1 if k <= uncut else -(-k // DEEPEST)
     passes = -(-k // max(SIDE_BY_SIDE, CLOSE // max(1, n))) if walk.in_lines else passes
-    passes = -(-k // DEEPEST) if walk.tapped else passes
+    passes = -(-k // _deepest(walk.tapped, m * n)) if walk.tapped else passes
     passes = 1 if layout.sides.known or walk.overrun else passes
     block_k = max(1, -(-k // max(1, passes)))
     block_k = _round_up(block_k, LINE) if walk.inner else block_k
@@ -124,6 +127,17 @@ def workspace_bytes(
     panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
     noted += panels * (walk.runs(extents) + MORE) * ENTRY
     return _round_up(noted + row_bytes * sizes.chunk_m + elements * item_bytes + 4096, LINE)
+
+
+def _deepest(tapped: Tapped, sums: int) -> int:
+    """The summed positions of a block for columns that are read where they lie. What register blocks of few
+    sums read of them should stay in the first cache for the next rows, and all sums in the second.
+    """
+    if tapped.rows * tapped.vectors >= HIDING:
+        return DEEPEST
+    if SMALLEST * sums > WAITING * caches().l2:
+        return SHALLOW
+    return min(DEEPEST, max(FEW, caches().l1d // (SMALLEST * max(1, abs(tapped.step)))))
 
 
 def _round_up(value: int, step: int) -> int:
