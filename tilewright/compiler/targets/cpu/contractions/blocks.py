@@ -235,11 +235,14 @@ class Blocks:
     def item(self, index: Value) -> None:
         b = self.b
         blocks_n = _blocks(b, self.n, self.block_n)
-        blocks_m = _blocks(b, self.m, self.block_m)
         n_low = b.mul(b.rem(index, blocks_n, signed=False), self.block_n)
         rest = b.div(index, blocks_n, signed=False)
-        m_low = b.mul(b.rem(rest, blocks_m, signed=False), self.block_m)
-        scope = self.top.child(self.batch.decode(b.div(rest, blocks_m, signed=False)))
+        mixed = self.top.layout.sides.mixed
+        inner = self.batch.size() if mixed else _blocks(b, self.m, self.block_m)
+        parts = b.div(rest, inner, signed=False), b.rem(rest, inner, signed=False)
+        rows, batch = parts if mixed else parts[::-1]
+        m_low = b.mul(rows, self.block_m)
+        scope = self.top.child(self.batch.decode(batch))
         n = n_low, b.minimum(b.add(n_low, self.block_n), self.n)
         m = m_low, b.minimum(b.add(m_low, self.block_m), self.m)
         moving = (*self.left.axes, *self.right.axes, *self.summed.axes)

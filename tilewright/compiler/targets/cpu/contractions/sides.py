@@ -50,7 +50,8 @@ class Sides:
     vectors run along the side that results do not lie along. few: the number of positions of sides, if a
     register block has all of them; where windows have long sums. together: the axes that rows of windows have
     last, as they leave their operand together so. grouped: rows of windows that are read for the filters of
-    several groups at once. full: the short last axes of sides that are whole vectors all the same.
+    several groups at once. full: the short last axes of sides that are whole vectors all the same. mixed:
+    whether positions of the batch share cache lines of a large operand of windows.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Sides:
     together: Mapping[At, tuple[str, ...]] = field(default_factory=dict)
     grouped: Mapping[At, Grouped] = field(default_factory=dict)
     full: frozenset[str] = frozenset()
+    mixed: bool = False
 
     def conflict(self, rows: Sequence[str], columns: Sequence[str]) -> bool:
         """Whether rows are better packed than read in place, beside more columns than a vector has."""
@@ -90,7 +92,7 @@ class Sides:
         parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
         parts += [f"full {axis}" for axis in sorted(self.full)]
         parts += [f"rows of {axis} conflict" for axis in sorted(self.conflicting)]
-        parts += ["crossed"] * self.crossed
+        parts += ["crossed"] * self.crossed + ["mixed"] * self.mixed
         parts += [f"{' '.join(axes)} last" for axes in self.together.values()]
         parts += [f"{axis} is {extent}" for axis, extent in sorted(self.known.items())]
         return " ".join([*parts, *["skinny"] * self.skinny])
@@ -142,6 +144,7 @@ def sides_of(
         together,
         grouped,
         frozenset(axis for side in sides for axis in setting.moving(side)[-1:] if _is_full(axis, setting)),
+        any(_is_mixed(node, contraction.batch, setting) for node in reads),
     )
 
 
@@ -224,6 +227,14 @@ def _known(
 def _is_full(axis: str, setting: Setting) -> bool:
     """Whether a short axis is whole vectors."""
     return setting.extent(axis) < LEAST[LONG] and setting.extent(axis) % setting.registers.lanes == 0
+
+
+def _is_mixed(node: At, batch: Sequence[str], setting: Setting) -> bool:
+    """Whether positions of a batch share cache lines of an operand which the second cache cannot hold."""
+    size = node.dtype.itemsize
+    steps = [apart(node, axis, setting.strides) or 0 for axis in setting.moving(batch)]
+    near = any(0 < abs(step) * size < caches().line for step in steps)
+    return near and setting.count(*node.arg.axes) * size > caches().l2
 
 
 def _chains(shape: Sequence[int], strides: Sequence[int]) -> frozenset[int]:

@@ -17,6 +17,7 @@ from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.toolchain import caches
+from tilewright.dsl.program import At
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
 SHALLOW = 512  # the same beside few rows, if the side that is packed is larger than the second cache
@@ -84,6 +85,8 @@ def block_sizes(
             block_m = _round_up(max(1, min(block_m, -(-m // threads))), rows)
         else:
             block_n = _round_up(max(1, min(block_n, -(-n // threads))), width)
+    if layout.sides.mixed and m > 0:
+        block_m = min(block_m, _round_up(_rows_at_hand(kernel, walk, extents, m), rows))
     passing = walk.passes(extents)
     if walk.in_lines or walk.overrun or walk.tapped:
         chunk_m, chunk_n = block_m, block_n
@@ -127,6 +130,15 @@ def workspace_bytes(
     panels = sizes.chunk_m // rows + sizes.chunk_n // width + 1 if walk.sparse else 0
     noted += panels * (walk.runs(extents) + MORE) * ENTRY
     return _round_up(noted + row_bytes * sizes.chunk_m + elements * item_bytes + 4096, LINE)
+
+
+def _rows_at_hand(kernel: Kernel, walk: Walk, extents: Mapping[str, int], m: int) -> int:
+    """So many rows that the second cache holds what all positions of a batch read and write for them."""
+    operands = [walk.left.node.arg] if isinstance(walk.left.node, At) else [walk.left.node]
+    touched = [(node.axes, node.dtype) for node in operands]
+    touched += [(output.buffer.axes, output.buffer.dtype) for output in kernel.outputs]
+    total = sum(positions(extents, axes) * dtype.itemsize for axes, dtype in touched)
+    return max(FEW, m * caches().l2 // max(1, total))
 
 
 def _deepest(tapped: Tapped, sums: int) -> int:
