@@ -113,6 +113,70 @@ def test_a_mask_hides_every_factor_that_has_its_axes(target: str):
     np.testing.assert_array_equal(y, [[1, 1], [2, 2], [3, 3]])
 
 
+def test_a_mask_that_is_told_the_other_way_round_is_one():
+    @tw.op
+    def masked(p: tw.Tile["i j"], v: tw.Tile["j e"]):
+        return tw.sum(tw.where(p <= 0, 0, p * v), "j")
+
+    assert kinds(plan_of(masked, (4, 4), (4, 5))) == ["contraction"]
+
+
+@pytest.mark.parametrize("target", targets())
+def test_a_divided_product_is_a_contraction(target: str):
+    """The divisor has the axes of both sides, of one, or of what is summed alone."""
+
+    @tw.op
+    def divided(p: tw.Tile["i j"], v: tw.Tile["j e"], a: tw.Tile["i j"], b: tw.Tile["j e"], c: tw.Tile["j"]):
+        return tw.sum(p * v / a, "j"), tw.sum(p * v / b, "j"), tw.sum((p + 1) * v / (1 + c), "j")
+
+    rng = np.random.default_rng(0)
+    operands = [rng.uniform(1, 2, shape) for shape in ((5, 7), (7, 6), (5, 7), (7, 6), (7,))]
+    call = divided.bind(divided.arguments(tuple(operands), {}))
+    assert kinds(lower(call.program)) == ["contraction"] * 3
+    expected = reference(call.program, call.arrays)
+    for found, wanted in zip(compile_program(call.program, target).run(call.arrays), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_what_every_factor_lacks_divides_the_sum_as_it_stands():
+    """A divisor that has the axes of no factor makes rows of a product."""
+
+    @tw.op
+    def divided(p: tw.Tile["i j"], v: tw.Tile["j e"], a: tw.Tile["i j e"]):
+        return tw.sum(p * v / a, "j")
+
+    assert kinds(plan_of(divided, (4, 5), (5, 6), (4, 5, 6))) == ["row"]
+
+
+FORMULAS = {
+    "relu": lambda y: tw.where(y <= 0, 0, y),
+    "maximum": lambda y: tw.maximum(y, 0),
+    "softsign": lambda y: y / (1 + tw.abs(y)),
+    "bell": lambda y: y / (1 + y * y),
+    "log of exp": lambda y: tw.log(1 + tw.exp(-y)),
+    "log of abs": lambda y: tw.log(tw.abs(y) + 1),
+    "root": lambda y: tw.sqrt(1 + y * y),
+    "clipped": lambda y: tw.minimum(tw.maximum(y, -1), 1),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_gradients_of_what_follows_a_product_are_contractions(name: str):
+    @tw.op
+    def product(x: tw.Tile["m k"], w: tw.Tile["k n"], s: tw.Tile["n"]):
+        return FORMULAS[name](tw.sum(x * w, "k")) / s
+
+    @tw.op
+    def windows(x: tw.Tile["n t c"], w: tw.Tile["o r c"], s: tw.Tile["o"]):
+        return FORMULAS[name](tw.sum(x.at(t=tw.index("t") + tw.index("r") - 1) * w, "r c")) / s
+
+    for op, shapes in ((product, ((9, 5), (5, 7), (7,))), (windows, ((2, 9, 5), (7, 3, 5), (7,)))):
+        call = op.bind(op.arguments(tuple(np.ones(shape, np.float32) for shape in shapes), {}))
+        backward = vjp(call.program, wrt=("x", "w")).backward
+        assert kinds(lower(backward)).count("contraction") == 2
+        assert "row" not in kinds(lower(backward))
+
+
 def test_three_factors_become_two_contractions_with_the_same_meaning():
     @tw.op
     def chain(a: tw.Tile["i k"], b: tw.Tile["k l"], c: tw.Tile["l j"]):

@@ -35,6 +35,7 @@ from tilewright.autograd.solving import Axes, System, plus
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.dtypes import int64
 from tilewright.dsl.expression import Expr
+from tilewright.dsl.masks import without_mask
 from tilewright.dsl.program import (
     At,
     Const,
@@ -206,8 +207,9 @@ def reads_once(node: At, axes: Axes) -> bool:
 def _without_masks(value: Node) -> tuple[Node, list[Node]]:
     """`where(c & d, v, 0)` as v and the conditions c, d."""
     conditions = []
-    while isinstance(value, Map) and value.function == "where" and _is_zero(value.operands[2]):
-        pending, value = [value.operands[0]], value.operands[1]
+    while (under := without_mask(value)) is not None:
+        mask, value = under
+        pending = [mask]
         while pending:
             condition = pending.pop()
             if isinstance(condition, Map) and condition.function == "and":
@@ -215,7 +217,3 @@ def _without_masks(value: Node) -> tuple[Node, list[Node]]:
             else:
                 conditions.append(condition)
     return value, conditions
-
-
-def _is_zero(node: Node) -> bool:
-    return isinstance(node, Const) and node.value == 0

@@ -17,7 +17,8 @@ from itertools import product
 from tilewright.compiler.nest import Contraction
 from tilewright.compiler.ranges import everything, range_for_any_extents
 from tilewright.dsl.axes import base
-from tilewright.dsl.program import Cast, Const, Map, Node, Reduce, rewrite, topological
+from tilewright.dsl.masks import without_mask
+from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, rewrite, topological
 
 MAX_FACTORS = 8
 
@@ -27,20 +28,36 @@ def factors(node: Node) -> list[Node]:
 
     A mask over a product, `where(c, a·b, 0)`, goes to the factors that have its axes: `a · where(c, b, 0)`.
     What it hides there is 0 whatever it was; an infinity or NaN of another factor is seen, as 0 · NaN.
+    A divisor of a product goes to a factor that has its axes: `a · b / c` is `a · (b / c)`.
     A product of integers that fits into its dtype and is widened then is one of widened factors.
     """
     if isinstance(node, Map) and node.function == "mul":
         return [f for operand in node.operands for f in factors(operand)]
-    if isinstance(node, Map) and _mask(node) is not None:
-        condition, value, zero = node.operands
+    under = without_mask(node)
+    if under is not None:
+        condition, value = under
         parts = factors(value)
         masked = [set(condition.axes) <= set(part.axes) for part in parts]
         if len(parts) > 1 and any(masked):
-            hidden = (Map("where", (condition, part, zero)) for part in parts)
-            return [h if m else part for part, h, m in zip(parts, hidden, masked, strict=True)]
+            return [_where(condition, part) if m else part for part, m in zip(parts, masked, strict=True)]
+    if isinstance(node, Map) and node.function == "div" and node.dtype.is_float:
+        parts = factors(node.operands[0])
+        if len(parts) > 1:
+            return _divided(parts, node.operands[1]) or [node]
     if isinstance(node, Cast) and _is_exact_product(node.arg):
         return [f for operand in node.arg.args for f in factors(Cast(operand, node.dtype))]
     return [node]
+
+
+def _divided(parts: list[Node], divisor: Node) -> list[Node] | None:
+    """The factors, one of which is divided: one that is computed rather than an operand, which may be read in
+    place. None if all lack an axis of the divisor.
+    """
+    having = [n for n, part in enumerate(parts) if set(divisor.axes) <= set(part.axes)]
+    if not having:
+        return None
+    chosen = next((n for n in having if not isinstance(parts[n], Read)), having[0])
+    return [Map("div", (part, divisor)) if n == chosen else part for n, part in enumerate(parts)]
 
 
 def _is_exact_product(node: Node) -> bool:
@@ -51,29 +68,24 @@ def _is_exact_product(node: Node) -> bool:
     return a.times(b).within(everything(node.dtype))
 
 
-def _is_zero(node: Node) -> bool:
-    return isinstance(node, Const) and node.value == 0
+def _where(condition: Node, value: Node) -> Node:
+    return Map("where", (condition, value, Const(0, value.dtype)))
 
 
 def multiply(nodes: list[Node]) -> Node:
     """The product of nodes. Those under one mask are one product under it."""
     by_mask: dict[Node | None, list[Node]] = {}
     for node in nodes:
-        by_mask.setdefault(_mask(node), []).append(node)
-    return _product([_under(mask, members) for mask, members in by_mask.items()])
+        condition, value = without_mask(node) or (None, node)
+        by_mask.setdefault(condition, []).append(value)
+    return _product([_under(mask, values) for mask, values in by_mask.items()])
 
 
-def _mask(node: Node) -> Node | None:
-    if isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2]):
-        return node.operands[0]
-    return None
-
-
-def _under(mask: Node | None, nodes: list[Node]) -> Node:
-    """The product of nodes that are all under this mask."""
-    if mask is None or len(nodes) == 1:
-        return _product(nodes)
-    return Map("where", (mask, multiply([n.args[1] for n in nodes]), nodes[0].args[2]))
+def _under(mask: Node | None, values: list[Node]) -> Node:
+    """The product of values that are all under this mask."""
+    if mask is None:
+        return _product(values)
+    return _where(mask, values[0] if len(values) == 1 else multiply(values))
 
 
 def _product(nodes: list[Node]) -> Node:

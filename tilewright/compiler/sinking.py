@@ -20,10 +20,10 @@ from tilewright.autograd.solving import Axes
 from tilewright.compiler.contraction import recognise
 from tilewright.dsl.axes import fresh, union
 from tilewright.dsl.jumps import depends_on_order, jumps
+from tilewright.dsl.masks import without_mask
 from tilewright.dsl.program import (
     At,
     Cast,
-    Const,
     Index,
     Map,
     Node,
@@ -193,9 +193,9 @@ def _merged_sums(node: Node) -> Node:
     if not isinstance(node, Reduce) or node.combine != "sum" or not node.dtype.is_float:
         return node
     inner, conditions = node.arg, []
-    while isinstance(inner, Map) and inner.function == "where" and _is_zero(inner.operands[2]):
-        conditions.append(inner.operands[0])
-        inner = inner.operands[1]
+    while (under := without_mask(inner)) is not None:
+        condition, inner = under
+        conditions.append(condition)
     if not isinstance(inner, Reduce) or inner.combine != "sum":
         return node
     taken = {*union(*(c.axes for c in conditions)), *node.arg.axes, *inner.arg.axes}
@@ -208,7 +208,3 @@ def _merged_sums(node: Node) -> Node:
     for condition in reversed(conditions):
         value = masked(condition, value)
     return Reduce("sum", (*node.over, *(names.get(a, a) for a in inner.over)), value)
-
-
-def _is_zero(node: Node) -> bool:
-    return isinstance(node, Const) and node.value == 0

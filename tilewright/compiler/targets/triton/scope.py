@@ -20,6 +20,7 @@ from tilewright.compiler.targets.triton.schedule import UNIT, ZERO, indexed_name
 from tilewright.compiler.targets.triton.writer import ATOM, LEVEL, Block, Value, axis_name
 from tilewright.dsl.affine import Affine, affine, from_affine
 from tilewright.dsl.dtypes import FLOAT8, DType
+from tilewright.dsl.masks import without_mask
 from tilewright.dsl.program import At, Cast, Const, Index, Map, Node, Read, Reduce, Scan, Size
 from tilewright.dsl.scans import name_of
 from tilewright.errors import InternalError
@@ -36,10 +37,6 @@ _WISHES = {
     "where": "chosen",
     "neg": "negated",
 }
-
-
-def _is_zero(node: Node) -> bool:
-    return isinstance(node, Const) and node.value == 0
 
 
 def conjunction(condition: Node) -> tuple[Node, ...]:
@@ -426,8 +423,9 @@ class Scope:
             fill = node.args[2]
             assert isinstance(fill, Const)
             return fill.value
-        if isinstance(node, Map) and node.function == "where" and _is_zero(node.operands[2]):
-            return 0 if self.outside(node.operands[1]) == 0 else None
+        under = without_mask(node)
+        if under is not None:
+            return 0 if self.outside(under[1]) == 0 else None
         return 0 if isinstance(node, (Read, At)) else None
 
     def read_at(self, node: At, tests: Sequence[Node], fill: str = "") -> Value:
