@@ -157,6 +157,28 @@ def test_relative_error():
     assert relative_error(np.ones(3), np.zeros(3)) == math.inf
 
 
+def test_numbers_that_a_dtype_has_nothing_between_are_right():
+    """1.5 times the smallest number of float16 is that or twice as much."""
+    smallest = 2.0**-24
+    wanted = np.full(3, 1.5 * smallest)
+    assert relative_error(np.full(3, smallest, np.float16), wanted) == 0
+    assert relative_error(np.full(3, 2 * smallest, np.float16), wanted) == 0
+    assert relative_error(np.full(3, 4 * smallest, np.float16), wanted) > 0.4
+    assert relative_error(np.full(3, smallest, np.float32), wanted) > 0.1
+
+
+@tw.op
+def softened(x: tw.Tile["m k"], w: tw.Tile["k n"]):
+    y = tw.sum(x * w, "k")
+    return y / (1 + tw.abs(y))
+
+
+def test_gradients_that_are_hardly_numbers():
+    """1 / (1 + |y|)² of a sum of a thousand products, in half precision."""
+    x, w = np.full((1, 1025), 1.2, np.float16), np.full((1025, 1), 1.1, np.float16)
+    assert softened.check(x, w).ok
+
+
 @tw.op
 def rounded_inside(x: tw.Tile["... d"]):
     return tw.cast(tw.cast(x, tw.float8_e4m3fn), tw.float32) * 2

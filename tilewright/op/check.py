@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tilewright.autograd.check import check_vjp
 from tilewright.autograd.derivative import Derivative
 from tilewright.compiler.pipeline import compile_program
 from tilewright.dsl.axes import base, is_batch_axis
-from tilewright.dsl.dtypes import DType
+from tilewright.dsl.dtypes import DType, of_array
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.jumps import jumps
 from tilewright.dsl.program import Cast, Program, Reduce
@@ -274,7 +275,10 @@ def _held(value: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """The largest |actual - expected| / (|expected| + its root mean square); inf if NaNs or infs differ."""
+    """The largest |actual - expected| / (|expected| + its root mean square); inf if NaNs or infs differ.
+
+    Differences up to the smallest number that the dtype of `actual` has are none: it has nothing in between.
+    """
     if actual.shape != expected.shape:
         return math.inf
     if not actual.size:
@@ -288,9 +292,15 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
         return 0.0
     mine, right = mine[finite], right[finite]
     scale = np.abs(right) + np.sqrt(np.mean(right * right))
-    difference = np.abs(mine - right)
+    difference = np.maximum(np.abs(mine - right) - _smallest(actual), 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.max(np.where(difference == 0, 0.0, difference / scale)))
+
+
+def _smallest(array: np.ndarray) -> float:
+    """The smallest positive number that an array of floating-point numbers can hold; 0 of another."""
+    dtype = of_array(array)
+    return float(ml_dtypes.finfo(array.dtype).smallest_subnormal) if dtype and dtype.is_float else 0.0
 
 
 def _floats(array: np.ndarray) -> np.ndarray:
