@@ -123,16 +123,17 @@ def test_a_mask_that_is_told_the_other_way_round_is_one():
 
 @pytest.mark.parametrize("target", targets())
 def test_a_divided_product_is_a_contraction(target: str):
-    """The divisor has the axes of both sides, of one, or of what is summed alone."""
+    """The divisor has the axes of one side or the other, of what is summed alone, or is a side."""
 
     @tw.op
     def divided(p: tw.Tile["i j"], v: tw.Tile["j e"], a: tw.Tile["i j"], b: tw.Tile["j e"], c: tw.Tile["j"]):
-        return tw.sum(p * v / a, "j"), tw.sum(p * v / b, "j"), tw.sum((p + 1) * v / (1 + c), "j")
+        alone = tw.sum((p + 1) * v / (1 + c), "j"), tw.sum(p / b, "j")
+        return tw.sum(p * v / a, "j"), tw.sum(p * v / b, "j"), *alone
 
     rng = np.random.default_rng(0)
     operands = [rng.uniform(1, 2, shape) for shape in ((5, 7), (7, 6), (5, 7), (7, 6), (7,))]
     call = divided.bind(divided.arguments(tuple(operands), {}))
-    assert kinds(lower(call.program)) == ["contraction"] * 3
+    assert kinds(lower(call.program)) == ["contraction"] * 4
     expected = reference(call.program, call.arrays)
     for found, wanted in zip(compile_program(call.program, target).run(call.arrays), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-12)

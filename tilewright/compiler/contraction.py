@@ -28,7 +28,7 @@ def factors(node: Node) -> list[Node]:
 
     A mask over a product, `where(c, a·b, 0)`, goes to the factors that have its axes: `a · where(c, b, 0)`.
     What it hides there is 0 whatever it was; an infinity or NaN of another factor is seen, as 0 · NaN.
-    A divisor of a product goes to a factor that has its axes: `a · b / c` is `a · (b / c)`.
+    A divisor goes to a factor that has its axes, `a · b / c` is `a · (b / c)`, or is one: `a · (1 / c)`.
     A product of integers that fits into its dtype and is widened then is one of widened factors.
     """
     if isinstance(node, Map) and node.function == "mul":
@@ -41,21 +41,19 @@ def factors(node: Node) -> list[Node]:
         if len(parts) > 1 and any(masked):
             return [_where(condition, part) if m else part for part, m in zip(parts, masked, strict=True)]
     if isinstance(node, Map) and node.function == "div" and node.dtype.is_float:
-        parts = factors(node.operands[0])
-        if len(parts) > 1:
-            return _divided(parts, node.operands[1]) or [node]
+        return _divided(factors(node.operands[0]), node.operands[1])
     if isinstance(node, Cast) and _is_exact_product(node.arg):
         return [f for operand in node.arg.args for f in factors(Cast(operand, node.dtype))]
     return [node]
 
 
-def _divided(parts: list[Node], divisor: Node) -> list[Node] | None:
-    """The factors, one of which is divided: one that is computed rather than an operand, which may be read in
-    place. None if all lack an axis of the divisor.
+def _divided(parts: list[Node], divisor: Node) -> list[Node]:
+    """The factors of a quotient. One that is computed is divided rather than an operand, which may be read in
+    place.
     """
     having = [n for n, part in enumerate(parts) if set(divisor.axes) <= set(part.axes)]
     if not having:
-        return None
+        return [*parts, Map("div", (Const(1, divisor.dtype), divisor))]
     chosen = next((n for n in having if not isinstance(parts[n], Read)), having[0])
     return [Map("div", (part, divisor)) if n == chosen else part for n, part in enumerate(parts)]
 
