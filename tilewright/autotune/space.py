@@ -7,8 +7,7 @@ is legal: it changes the speed of the kernel and never its meaning. The default 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Kernel
@@ -17,6 +16,7 @@ from tilewright.compiler.targets.cpu.registers import Registers
 from tilewright.compiler.targets.cpu.schedule import (
     Schedule,
     default_schedule,
+    fits,
     lane_axes,
     panel_widths,
 )
@@ -31,16 +31,17 @@ class Space:
 
     default: Schedule
     choices: Mapping[str, tuple]
+    fits: Callable[[Schedule], bool] = lambda schedule: True
 
     def __len__(self) -> int:
-        return math.prod(len(values) for values in self.choices.values())
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Schedule]:
         """Every schedule, the default first."""
         yield self.default
         for values in itertools.product(*self.choices.values()):
             schedule = replace(self.default, **dict(zip(self.choices, values, strict=True)))
-            if schedule != self.default:
+            if schedule != self.default and self.fits(schedule):
                 yield schedule
 
 
@@ -54,7 +55,7 @@ def cpu_space(kernel: Kernel, layout: Layout, target: CpuTarget) -> Space:
     if kernel.contraction:
         rows = (4, Registers(target.registers, default.lanes).sums // 2)
         choices = {"lane_axis": lane_axes(kernel), "block_rows": rows, "block_columns": panel_widths(kernel)}
-        return Space(default, choices)
+        return Space(default, choices, lambda schedule: fits(kernel, schedule, layout))
     tiles = (256, 1024, 4096) if not kernel.row else (default.tile,)
     axes = (default.lane_axis,) if default.fields else lane_axes(kernel)
     return Space(default, {"lane_axis": axes, "unroll": (1, 2, 4, 8), "tile": tiles})

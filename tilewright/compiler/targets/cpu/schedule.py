@@ -241,6 +241,23 @@ def _register_block(
     return sums // 2, 2
 
 
+def fits(kernel: Kernel, schedule: Schedule, layout: Layout) -> bool:
+    """Whether the register block is one for the sides that are read where they lie: no higher than lines that
+    rows lie along evenly, beside as many vectors at most, all alike; as wide as a part of the taps that lie
+    together.
+    """
+    walk = Walk.of(kernel, schedule, layout) if kernel.contraction else None
+    if walk is None:
+        return True
+    block = schedule.block_rows, schedule.block_columns
+    if walk.reads_groups and (found := walk.tapped or walk.even):
+        return block == (found.rows, found.vectors)
+    if walk.even:
+        alike = block[1] == 1 or not schedule.odd
+        return alike and block[0] <= walk.even.rows and block[1] <= walk.even.vectors
+    return walk.tapped is None or walk.tapped.vectors % block[1] == 0
+
+
 def _unroll(kernel: Kernel) -> int:
     """Vectors a step: enough to hide the latency of a sum, few enough to stay in registers."""
     work = sum(cost(node) for node in topological(kernel.roots))

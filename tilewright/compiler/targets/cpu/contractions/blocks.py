@@ -148,7 +148,7 @@ class Blocks:
         if self.walk.even:
             side, even = self.walk.left, self.walk.even
             grouped = self.walk.grouped
-            again = self._may_store_again()
+            again = self._may_store_again() and self.rows <= even.rows
             self.even = EvenRows(b, self.top, side, even, runs, self.products, at, count, grouped, again)
             self.m = self.even.size()
             row_bytes = b.constant(0, I64)
