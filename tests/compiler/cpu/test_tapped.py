@@ -110,7 +110,7 @@ def test_where_columns_are_packed(d, x, constants):
 
 @pytest.mark.parametrize(
     ("filters", "channels", "tapped"),
-    [(32, 64, True), (64, 64, False), (64, 8, True), (128, 16, False)],
+    [(32, 64, True), (64, 32, True), (64, 256, False), (128, 64, False), (64, 8, True), (128, 16, False)],
 )
 def test_columns_are_packed_that_would_be_read_many_times(filters: int, channels: int, tapped: bool):
     """AVX2 has register blocks of four rows: as many times are columns read. Of few channels a position reads

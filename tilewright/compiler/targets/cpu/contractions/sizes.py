@@ -11,7 +11,7 @@ from tilewright.compiler.targets.cpu.contractions.dot_products import DEEPEST
 from tilewright.compiler.targets.cpu.contractions.lines import CLOSE, SIDE_BY_SIDE
 from tilewright.compiler.targets.cpu.contractions.live import ENTRY, MORE
 from tilewright.compiler.targets.cpu.contractions.panels import AT_A_TIME, square_of
-from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
+from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, HIDING
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.contractions.walk import Walk, positions
 from tilewright.compiler.targets.cpu.layout import Layout
@@ -31,7 +31,6 @@ WAITING = Fraction(1, 2)  # of the same: sums that wait between many blocks of s
 ONCE = Fraction(2, 3)  # of the first cache, for all rows at a time, so that what is packed is read once
 SMALLEST = 4  # bytes of an element, at least, as it is packed
 LARGEST = 1 << 14  # rows and columns of a block
-HIDING = 16  # sums of a register block that hide the reading of columns from the second cache
 SUMMED = 1024  # the same, if its sums wait between blocks of k
 LINE = 64  # bytes: what lies in the workspace begins at a cache line
 ADDRESS = 8  # bytes

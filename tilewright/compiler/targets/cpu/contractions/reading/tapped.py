@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.nest import Contraction, Kernel
-from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, ONCE_A_STEP, TO_HIDE
+from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW, HIDING, ONCE_A_STEP, TO_HIDE
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import (
     apart,
@@ -15,11 +15,13 @@ from tilewright.compiler.targets.cpu.contractions.reading.steps import (
     slid_along,
 )
 from tilewright.compiler.targets.cpu.registers import Registers
+from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.affine import affine
 from tilewright.dsl.program import At, Node
 
 LEAST_RUN = 7  # summed positions of a line of taps
 MOST_PASSES = 12  # times that columns which are not packed are read: of more, packing is the lesser cost
+NEAR_PASSES = 16  # the same, if what a few positions read stays in the first cache
 FOR_PICKED = 4  # registers more that have no sums, beside filters of several groups
 A_LINE = 0.4  # what a cache line that is read from the second cache takes beside, in sums
 
@@ -77,8 +79,11 @@ def tapped_side(
     others: Sequence[str],
     contraction: Contraction,
     setting: Setting,
+    copied: bool = False,
 ) -> Tapped | None:
-    """How columns are read along channels, if those fill vectors and sums go a good way along a line."""
+    """How columns are read along channels, if those fill vectors and sums go a good way along a line; a copy
+    of them only if that pays, too.
+    """
     summed, channel, registers = contraction.k, own[-1], setting.registers
     slides = slid_along(node)
     steps = {axis: apart(node, axis, setting.strides) for axis in (*own, *summed)}
@@ -114,7 +119,8 @@ def tapped_side(
     _, height, width = min(_panels(rows, vectors, registers))
     step = steps[along] or 0
     fresh = min(1, abs(step) / (width * registers.lanes))  # of a panel, what the position before did not read
-    if -(-rows // height) * fresh > MOST_PASSES:
+    near = height * width < HIDING and FEW * abs(step) * node.dtype.itemsize <= caches().l1d
+    if -(-rows // height) * fresh > (NEAR_PASSES if near and not copied else MOST_PASSES):
         return None
     return Tapped(along, step, height, width)
 
