@@ -139,6 +139,44 @@ def test_a_divided_product_is_a_contraction(target: str):
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("target", targets())
+def test_a_mask_guards_against_a_division_by_zero(target: str):
+    """By something that the factor which a divisor would go to does not know."""
+
+    @tw.op
+    def guarded(x: tw.Tile["m k"], w: tw.Tile["k n"], d: tw.Tile["k"], c: tw.Tile["m k"]):
+        computed = tw.sum(tw.where(c * d > 0, x * (w + 1) / d, 0), "k")
+        alone = tw.sum(tw.where(c <= 0, 0, x / w), "k")
+        both = tw.sum(tw.where(c > 0, tw.where(d > 0, x * tw.exp(w) / d, 0), 0), "k")
+        return computed, alone, both, tw.sum(tw.where(c * d > 0, x * w * tw.rsqrt(d), 0), "k")
+
+    rng = np.random.default_rng(0)
+    x, w, d, c = (rng.uniform(1, 2, shape) for shape in ((5, 7), (7, 6), (7,), (5, 7)))
+    d[3], w[4], c[:, 4] = 0, 0, 0
+    call = guarded.bind(guarded.arguments((x, w, d, c), {}))
+    expected = reference(call.program, call.arrays)
+    assert all(np.isfinite(wanted).all() for wanted in expected)
+    for found, wanted in zip(compile_program(call.program, target).run(call.arrays), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    assert kinds(lower(call.program)) == ["contraction", "row", *["contraction"] * 2]
+
+
+def test_every_factor_under_a_mask_counts():
+    """Among them one twice, and one that the other sides' factors have the axes of."""
+
+    @tw.op
+    def squares(x: tw.Tile["m k"], w: tw.Tile["k n"], d: tw.Tile["k"], c: tw.Tile["m k"]):
+        return tw.sum(tw.where(c > 0, d * x * w * x * d, 0), "k")
+
+    rng = np.random.default_rng(0)
+    operands = tuple(rng.standard_normal(shape) for shape in ((5, 7), (7, 6), (7,), (5, 7)))
+    call = squares.bind(squares.arguments(operands, {}))
+    assert kinds(lower(call.program)) == ["contraction"]
+    (expected,) = reference(call.program, call.arrays)
+    (found,) = compile_program(call.program).run(call.arrays)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_what_every_factor_lacks_divides_the_sum_as_it_stands():
     """A divisor that has the axes of no factor makes rows of a product."""
 

@@ -23,39 +23,61 @@ from tilewright.dsl.program import Cast, Const, Map, Node, Read, Reduce, rewrite
 MAX_FACTORS = 8
 
 
-def factors(node: Node) -> list[Node]:
+def factors(node: Node, guards: frozenset[str] = frozenset()) -> list[Node]:
     """The factors of a product, left to right.
 
-    A mask over a product, `where(c, a·b, 0)`, goes to the factors that have its axes: `a · where(c, b, 0)`.
-    What it hides there is 0 whatever it was; an infinity or NaN of another factor is seen, as 0 · NaN.
+    A mask over a product, `where(c, a·b, 0)`, goes to the factors that have its axes: `a · where(c, b, 0)`,
+    with those that have no others than these factors. What it hides there is 0 whatever it was; an infinity
+    or NaN of another factor is seen, as 0 · NaN.
     A divisor goes to a factor that has its axes, `a · b / c` is `a · (b / c)`, or is one: `a · (1 / c)`.
+    Under masks that run along the axes `guards` it goes to nothing that lacks those: they may guard against
+    a division by zero.
     A product of integers that fits into its dtype and is widened then is one of widened factors.
     """
     if isinstance(node, Map) and node.function == "mul":
-        return [f for operand in node.operands for f in factors(operand)]
-    under = without_mask(node)
-    if under is not None:
-        condition, value = under
-        parts = factors(value)
-        masked = [set(condition.axes) <= set(part.axes) for part in parts]
-        if len(parts) > 1 and any(masked):
-            return [_where(condition, part) if m else part for part, m in zip(parts, masked, strict=True)]
+        return [f for operand in node.operands for f in factors(operand, guards)]
+    masked = without_mask(node)
+    if masked is not None:
+        condition, value = masked
+        axes = frozenset(condition.axes)
+        parts = factors(value, guards | axes)
+        if len(parts) > 1 and any(axes <= set(part.axes) for part in parts):
+            return _hidden(condition, parts)
     if isinstance(node, Map) and node.function == "div" and node.dtype.is_float:
-        return _divided(factors(node.operands[0]), node.operands[1])
+        dividend, divisor = node.operands
+        return _divided(factors(dividend, guards), divisor, guards) or [node]
     if isinstance(node, Cast) and _is_exact_product(node.arg):
-        return [f for operand in node.arg.args for f in factors(Cast(operand, node.dtype))]
+        return [f for operand in node.arg.args for f in factors(Cast(operand, node.dtype), guards)]
     return [node]
 
 
-def _divided(parts: list[Node], divisor: Node) -> list[Node]:
-    """The factors of a quotient. One that is computed is divided rather than an operand, which may be read in
-    place.
+def _hidden(condition: Node, parts: list[Node]) -> list[Node]:
+    """The factors of a product under a mask, in their order."""
+    masked = [set(condition.axes) <= set(part.axes) for part in parts]
+    together = [[part] for part in parts]
+    for n, part in enumerate(parts):
+        hosts = (h for h, other in enumerate(parts) if masked[h] and set(part.axes) <= set(other.axes))
+        host = None if masked[n] else next(hosts, None)
+        if host is not None:
+            together[host].append(part)
+            together[n] = []
+    found = [(_product(group), hides) for group, hides in zip(together, masked, strict=True) if group]
+    return [_where(condition, node) if hides else node for node, hides in found]
+
+
+def _divided(parts: list[Node], divisor: Node, guards: frozenset[str]) -> list[Node]:
+    """The factors of a quotient, none if they lack a guard. One that is computed is divided rather than an
+    operand, which may be read in place.
     """
-    having = [n for n, part in enumerate(parts) if set(divisor.axes) <= set(part.axes)]
-    if not having:
-        return [*parts, Map("div", (Const(1, divisor.dtype), divisor))]
-    chosen = next((n for n in having if not isinstance(parts[n], Read)), having[0])
-    return [Map("div", (part, divisor)) if n == chosen else part for n, part in enumerate(parts)]
+    axes = set(divisor.axes)
+    having = [n for n, part in enumerate(parts) if axes <= set(part.axes)]
+    guarded = [n for n in having if guards <= set(parts[n].axes)]
+    if guarded:
+        chosen = next((n for n in guarded if not isinstance(parts[n], Read)), guarded[0])
+        return [Map("div", (part, divisor)) if n == chosen else part for n, part in enumerate(parts)]
+    if having or not guards <= axes:
+        return []
+    return [*parts, Map("div", (Const(1, divisor.dtype), divisor))]
 
 
 def _is_exact_product(node: Node) -> bool:
