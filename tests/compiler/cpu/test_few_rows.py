@@ -11,7 +11,7 @@ from tests.support.threads import assert_same_bits
 from tilewright import kernels
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
-from tilewright.compiler.targets.cpu.contractions import sizes
+from tilewright.compiler.targets.cpu.contractions import panels, sizes
 from tilewright.compiler.targets.cpu.contractions.panels import AT_A_TIME
 from tilewright.compiler.targets.cpu.contractions.sizes import SHALLOW, block_sizes
 from tilewright.compiler.targets.cpu.executable import CpuExecutable
@@ -71,8 +71,33 @@ def test_values(rows: int, columns: int, dtype: str):
 
 
 @pytest.mark.parametrize("columns", [64, 77])
-def test_what_is_done_while_packing_is_done_once_an_element(columns: int):
+def test_what_is_done_to_columns_and_results(columns: int):
     on_guard_pages(gated, (30, 70), (70, columns), (70,), (columns,))
+
+
+@tw.op
+def swapped(a: tw.Tile["m i j"], b: tw.Tile["n j i"]) -> tw.Tile["m n"]:
+    """One side has the summed axes the other way round: it is turned, square by square."""
+    return tw.sum(a * b, "i j")
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "several"),
+    [(kernels.matmul, ((40, 70), (70, 96)), True), (swapped, ((40, 24, 32), (96, 32, 24)), False)],
+    ids=["straight", "turned"],
+)
+def test_several_panels_are_packed_of_sides_that_lie_along_them(
+    op: tw.Op, shapes, several: bool, monkeypatch: pytest.MonkeyPatch
+):
+    call = op.bind(op.arguments(tuple(drawn(*shape) for shape in shapes), {}))
+
+    def code() -> str:
+        executable = CpuExecutable(lower(call.program))
+        return executable.source(executable.compiled(dict(call.arrays))[-1])
+
+    found = code()
+    monkeypatch.setattr(panels, "AT_A_TIME", 1)
+    assert (code() != found) is several
 
 
 @pytest.mark.skipif(not toolchain.avx2().is_host, reason="this machine cannot run AVX2's code")

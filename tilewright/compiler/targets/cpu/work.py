@@ -21,7 +21,6 @@ from tilewright.runtime import memory, threads
 WORTH_THREADS = 1_000_000  # scalar operations: below this a parallel region costs more than it saves
 CACHE_LINE = 64
 STREAM_FROM = 0.5  # of the last cache: beyond it four ops on end are faster past it than through it
-PAGE = 4096  # bytes
 FEW_PLACES = 4  # of their pages that the rows of a product have, at most: they are in each other's way
 
 
@@ -71,7 +70,7 @@ def _rows_alike(kernel: Kernel, target: toolchain.CpuTarget, shapes: Mapping[str
         return False
     behind = output.axes[output.axes.index(moving[-1]) + 1 :]
     pitch = bytes_of([extents[axis] for axis in behind], output.dtype)
-    return PAGE // math.gcd(pitch, PAGE) <= FEW_PLACES
+    return toolchain.PAGE // math.gcd(pitch, toolchain.PAGE) <= FEW_PLACES
 
 
 def workers_for(kernel: Kernel, extents: Mapping[str, int]) -> int:

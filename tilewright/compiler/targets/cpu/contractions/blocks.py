@@ -237,7 +237,7 @@ class Blocks:
         blocks_n = _blocks(b, self.n, self.block_n)
         n_low = b.mul(b.rem(index, blocks_n, signed=False), self.block_n)
         rest = b.div(index, blocks_n, signed=False)
-        mixed = self.top.layout.sides.mixed
+        mixed = self.top.layout.sides.mixed  # all of the batch for some rows, else all rows for each
         inner = self.batch.size() if mixed else _blocks(b, self.m, self.block_m)
         parts = b.div(rest, inner, signed=False), b.rem(rest, inner, signed=False)
         rows, batch = parts if mixed else parts[::-1]

@@ -114,24 +114,23 @@ class Packing:
             number = b.div(b.sub(position, own[0]), b.constant(self.width, I64), signed=False)
             return b.offset(panels, b.mul(b.mul(number, depth), self.line))
 
-        first, together = own[0], 1 if turned else self._together()
-        if together > 1:
-            step = together * self.width
-            first = b.add(
-                first, b.mul(b.div(b.sub(own[1], first), b.constant(step, I64), signed=False), step)
-            )
-            with b.loop(own[0], first, step) as loop:
-                panel_bytes = b.mul(depth, self.line)
-                starts = [b.offset(start_of(loop.index), b.mul(panel_bytes, n)) for n in range(together)]
+        several = 1 if turned or order is not None else self._at_a_time()
+        rest = own[0]
+        if several > 1:
+            step = several * self.width
+            whole = b.div(b.sub(own[1], own[0]), b.constant(step, I64), signed=False)
+            rest = b.add(own[0], b.mul(whole, step))
+            with b.loop(own[0], rest, step) as loop:
+                starts = [start_of(b.add(loop.index, n * self.width)) for n in range(several)]
                 self._whole(scope, starts, loop.index, own, k)
-        with b.loop(first, own[1], self.width) as loop:
+        with b.loop(rest, own[1], self.width) as loop:
             panel(scope, start_of(loop.index), loop.index, own, k)
 
     # --- straight ---------------------------------------------------------------------------------
 
-    def _together(self) -> int:
-        """How many panels are packed at a time: those of a piece of a line of memory, which would be read
-        for each of them again.
+    def _at_a_time(self) -> int:
+        """How many panels are packed together: those of a piece of a line of memory, whose cache lines and
+        pages would be looked up for each of them again.
         """
         plain = not self.own.breaks(self.lanes) and not any(isinstance(n, At) for n in evaluated([self.node]))
         return max(1, AT_A_TIME // self.line) if plain and self.together == 1 else 1

@@ -20,7 +20,7 @@ from tilewright.compiler.targets.cpu.toolchain import caches
 from tilewright.dsl.program import At
 
 UNCUT = 2304  # the most summed positions that are one block: nothing is packed twice, no sums wait
-SHALLOW = 512  # the same beside few rows, if the side that is packed is larger than the second cache
+SHALLOW = 512  # the same beside few rows, or many sums: more would drive what passes by out of a cache
 UNCUT_WINDOWS = 4608  # the same of windows, which are dear to pack, and filters, if not in their own order
 MIDDLE = 256  # the fewest rows of a chunk, if there are that many
 MOST_COLUMNS = 1024  # of a chunk beside one of several chunks of rows
@@ -69,8 +69,8 @@ def block_sizes(
     uncut = UNCUT_WINDOWS if indexed_reads(kernel) else UNCUT
     uncut = uncut if schedule.dot_product is None else DEEPEST  # words may hold no larger sums
     uncut = DEEPEST if walk.inner else uncut  # the rows of a register block stay in the first cache
-    by = not indexed_reads(kernel) and m <= MIDDLE and k * n > second  # the right side passes, once
-    passes = -(-k // SHALLOW) if by else 1 if k <= uncut else -(-k // DEEPEST)
+    few_rows = not indexed_reads(kernel) and m <= MIDDLE and k * n > second
+    passes = -(-k // SHALLOW) if few_rows else 1 if k <= uncut else -(-k // DEEPEST)
     passes = -(-k // max(SIDE_BY_SIDE, CLOSE // max(1, n))) if walk.in_lines else passes
     passes = -(-k // _deepest(walk.tapped, m * n)) if walk.tapped else passes
     passes = 1 if layout.sides.known or walk.overrun else passes
@@ -97,7 +97,7 @@ def block_sizes(
         most = block_m if passing else max(MIDDLE, int(RESIDENT * second) // block_k)
         chunk_m = min(block_m, _round_up(most, rows))
         columns = MOST_COLUMNS if chunk_m < block_m else max(1, int(STREAMED * second) // block_k)
-        columns = max(columns, AT_A_TIME // size) if by else columns
+        columns = max(columns, AT_A_TIME // size) if few_rows else columns
         chunk_n = min(block_n, _round_up(columns, width))
     if schedule.odd and not walk.in_lines:
         while 0 < n % chunk_n <= schedule.lanes and chunk_n < block_n:  # of an odd number no vector is alone
@@ -133,9 +133,8 @@ def workspace_bytes(
 
 def _rows_at_hand(kernel: Kernel, walk: Walk, extents: Mapping[str, int], m: int) -> int:
     """So many rows that the second cache holds what all positions of a batch read and write for them."""
-    operands = [walk.left.node.arg] if isinstance(walk.left.node, At) else [walk.left.node]
-    touched = [(node.axes, node.dtype) for node in operands]
-    touched += [(output.buffer.axes, output.buffer.dtype) for output in kernel.outputs]
+    rows = walk.left.node.arg if isinstance(walk.left.node, At) else walk.left.node
+    touched = [(rows.axes, rows.dtype), *((o.buffer.axes, o.buffer.dtype) for o in kernel.outputs)]
     total = sum(positions(extents, axes) * dtype.itemsize for axes, dtype in touched)
     return max(FEW, m * caches().l2 // max(1, total))
 

@@ -195,7 +195,7 @@ def _is_tapped(
         step *= setting.extent(axis)
     copy = {**setting.strides, node.arg.param: [lying[axis] for axis in node.arg.names]}
     last = (*(axis for axis in own if axis != channel), channel)
-    return tapped_side(node, last, others, kernel.contraction, setting.lying(copy), True) is not None
+    return tapped_side(node, last, others, kernel.contraction, setting.lying(copy), copied=True) is not None
 
 
 def _lanes(node: At, own: Sequence[str], setting: Setting) -> str | None:
