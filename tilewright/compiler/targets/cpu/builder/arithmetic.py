@@ -17,7 +17,7 @@ class Arithmetic(Text):
         op = float_op if x.type.is_float else int_op
         if not op:
             raise InternalError(f"the operation {float_op or int_op} has no meaning for {x.type}")
-        return self._op(x.type, f"{op} {x}, {y} : {x.type}")
+        return self._pure(x.type, f"{op} {x}, {y} : {x.type}")
 
     def add(self, a: Operand, b: Operand) -> Value:
         return self._binary(a, b, "arith.addf", "arith.addi")
@@ -38,13 +38,13 @@ class Arithmetic(Text):
 
     def neg(self, x: Value) -> Value:
         if x.type.is_float:
-            return self._op(x.type, f"arith.negf {x} : {x.type}")
+            return self._pure(x.type, f"arith.negf {x} : {x.type}")
         return self.sub(0, x)
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
         """a * b + c with one rounding."""
         x, y, z = self.same(a, b, c)
-        return self._op(x.type, f"math.fma {x}, {y}, {z} : {x.type}")
+        return self._pure(x.type, f"math.fma {x}, {y}, {z} : {x.type}")
 
     def maximum(self, a: Operand, b: Operand, signed: bool = True, zeros: bool = True) -> Value:
         """The larger; NaN if either is NaN; +0 over -0 (`zeros=False`: either, cheaper on x86)."""
@@ -88,24 +88,24 @@ class Arithmetic(Text):
         x, y = self.same(a, b)
         result = x.type.of("i1")
         if x.type.kind == "ptr":
-            return self._op(result, f'llvm.icmp "{op}" {x}, {y} : {x.type}')
+            return self._pure(result, f'llvm.icmp "{op}" {x}, {y} : {x.type}')
         if x.type.is_float:
             prefix = "u" if unordered or op == "ne" else "o"
-            return self._op(result, f"arith.cmpf {prefix}{op}, {x}, {y} : {x.type}")
+            return self._pure(result, f"arith.cmpf {prefix}{op}, {x}, {y} : {x.type}")
         prefix = "" if op in ("eq", "ne") else "s" if signed else "u"
-        return self._op(result, f"arith.cmpi {prefix}{op}, {x}, {y} : {x.type}")
+        return self._pure(result, f"arith.cmpi {prefix}{op}, {x}, {y} : {x.type}")
 
     def is_nan(self, x: Value) -> Value:
-        return self._op(x.type.of("i1"), f"arith.cmpf uno, {x}, {x} : {x.type}")
+        return self._pure(x.type.of("i1"), f"arith.cmpf uno, {x}, {x} : {x.type}")
 
     def any(self, mask: Value) -> Value:
         """Whether the mask holds in any lane, as one i1."""
         if not mask.lanes:
             return mask
         word = f"i{mask.lanes}"
-        packed = self._op(Type(word), f"llvm.bitcast {mask} : {mask.type} to {word}")
-        zero = self._op(packed.type, f"llvm.mlir.constant(0 : {word}) : {word}")
-        return self._op(I1, f'llvm.icmp "ne" {packed}, {zero} : {word}')
+        packed = self._pure(Type(word), f"llvm.bitcast {mask} : {mask.type} to {word}")
+        zero = self._pure(packed.type, f"llvm.mlir.constant(0 : {word}) : {word}")
+        return self._pure(I1, f'llvm.icmp "ne" {packed}, {zero} : {word}')
 
     def all(self, mask: Value) -> Value:
         """Whether the mask holds in every lane, as one i1."""
@@ -117,7 +117,7 @@ class Arithmetic(Text):
         if condition.lanes and not x.lanes:
             x, y = self.splat(x, condition.lanes), self.splat(y, condition.lanes)
         types = f"{condition.type}, {x.type}" if condition.lanes or x.lanes else f"{x.type}"
-        return self._op(x.type, f"arith.select {condition}, {x}, {y} : {types}")
+        return self._pure(x.type, f"arith.select {condition}, {x}, {y} : {types}")
 
     def and_(self, a: Operand, b: Operand) -> Value:
         return self._binary(a, b, "", "arith.andi")
@@ -141,7 +141,7 @@ class Arithmetic(Text):
     # --- operations of one instruction ------------------------------------------------------------
 
     def _math(self, name: str, x: Value) -> Value:
-        return self._op(x.type, f"math.{name} {x} : {x.type}")
+        return self._pure(x.type, f"math.{name} {x} : {x.type}")
 
     def sqrt(self, x: Value) -> Value:
         return self._math("sqrt", x)
@@ -164,4 +164,4 @@ class Arithmetic(Text):
 
     def copysign(self, magnitude: Operand, sign: Operand) -> Value:
         x, y = self.same(magnitude, sign)
-        return self._op(x.type, f"math.copysign {x}, {y} : {x.type}")
+        return self._pure(x.type, f"math.copysign {x}, {y} : {x.type}")

@@ -149,4 +149,4 @@ class Control(Text):
 
     def address_of(self, name: str) -> Value:
         """The address of a function that this module defines (now or later)."""
-        return self._op(PTR, f"llvm.mlir.addressof @{name} : !llvm.ptr")
+        return self._pure(PTR, f"llvm.mlir.addressof @{name} : !llvm.ptr")

@@ -17,11 +17,11 @@ class Conversions(Arithmetic):
         type = x.type.of(kind)
         if type.element == x.type.element:
             return Value(x.name, type)
-        return self._op(type, f"arith.bitcast {x} : {x.type} to {type}")
+        return self._pure(type, f"arith.bitcast {x} : {x.type} to {type}")
 
     def bitcast_lanes(self, x: Value, type: Type) -> Value:
         """The same bits as a vector of other lanes."""
-        return self._op(type, f"vector.bitcast {x} : {x.type} to {type}")
+        return self._pure(type, f"vector.bitcast {x} : {x.type} to {type}")
 
     def convert(self, x: Value, kind: str, signed: bool = True) -> Value:
         """The nearest value of another kind, ties to even; floats truncate to integers.
@@ -39,21 +39,21 @@ class Conversions(Arithmetic):
         if source.is_float:
             wide = self.convert(x, "f32") if source.kind in STORAGE_FLOATS else x
             op = "arith.fptosi" if signed else "arith.fptoui"
-            return self._op(type, f"{op} {wide} : {wide.type} to {type}")
+            return self._pure(type, f"{op} {wide} : {wide.type} to {type}")
         if type.is_float:
             return self._integer_to_float(x, type, signed)
         if type.bits < source.bits:
-            return self._op(type, f"arith.trunci {x} : {source} to {type}")
+            return self._pure(type, f"arith.trunci {x} : {source} to {type}")
         op = "arith.extsi" if signed and source.kind != "i1" else "arith.extui"
-        return self._op(type, f"{op} {x} : {source} to {type}")
+        return self._pure(type, f"{op} {x} : {source} to {type}")
 
     def _integer_to_float(self, x: Value, type: Type, signed: bool) -> Value:
         op = "arith.sitofp" if signed and x.type.kind != "i1" else "arith.uitofp"
         if type.kind not in STORAGE_FLOATS:
-            return self._op(type, f"{op} {x} : {x.type} to {type}")
+            return self._pure(type, f"{op} {x} : {x.type} to {type}")
         # Through a wide float: exact up to 24 bits in f32, else f64 (i64 beyond 2^53 rounds twice).
         wide = type.of("f32" if x.type.bits <= 16 else "f64")
-        return self._convert_float(self._op(wide, f"{op} {x} : {x.type} to {wide}"), type)
+        return self._convert_float(self._pure(wide, f"{op} {x} : {x.type} to {wide}"), type)
 
     def _convert_float(self, x: Value, type: Type) -> Value:
         source, kind = x.type.kind, type.kind
@@ -61,9 +61,9 @@ class Conversions(Arithmetic):
             wide = self._widen(x)
             return wide if kind == "f32" else self._convert_float(wide, type)
         if source == "f32" and kind == "f64":
-            return self._op(type, f"arith.extf {x} : {x.type} to {type}")
+            return self._pure(type, f"arith.extf {x} : {x.type} to {type}")
         if source == "f64" and kind == "f32":
-            return self._op(type, f"arith.truncf {x} : {x.type} to {type}")
+            return self._pure(type, f"arith.truncf {x} : {x.type} to {type}")
         if source == "f64":
             return self._narrow(self._to_odd(x), type)
         return self._narrow(x, type)
@@ -73,14 +73,14 @@ class Conversions(Arithmetic):
         if x.type.kind in FLOAT8:
             return self._widen_float8(x)
         if x.type.kind == "f16":
-            return self._op(type, f"arith.extf {x} : {x.type} to {type}")
+            return self._pure(type, f"arith.extf {x} : {x.type} to {type}")
         word = self.convert(self.bitcast(x, "i16"), "i32", signed=False)
         return self.bitcast(self.shl(word, 16), "f32")
 
     def _narrow(self, x: Value, type: Type) -> Value:
         """f32 to f16 by the instruction; to bf16 by integers: the AVX-512 instruction flushes subnormals."""
         if type.kind == "f16":
-            return self._op(type, f"arith.truncf {x} : {x.type} to {type}")
+            return self._pure(type, f"arith.truncf {x} : {x.type} to {type}")
         if type.kind in FLOAT8:
             return self._narrow_float8(x, type)
         word = self.bitcast(x, "i32")

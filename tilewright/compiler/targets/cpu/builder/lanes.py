@@ -21,14 +21,14 @@ class Lanes(Conversions):
     def extract(self, x: Value, lane: int) -> Value:
         if x.type.kind == "ptr":
             at = self.constant(lane, I64)
-            return self._op(PTR, f"llvm.extractelement {x}[{at} : i64] : {x.type}")
-        return self._op(x.type.scalar, f"vector.extract {x}[{lane}] : {x.type.scalar} from {x.type}")
+            return self._pure(PTR, f"llvm.extractelement {x}[{at} : i64] : {x.type}")
+        return self._pure(x.type.scalar, f"vector.extract {x}[{lane}] : {x.type.scalar} from {x.type}")
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lane i is lane lanes[i] of a followed by b."""
         result = a.type.vector(len(lanes))
         order = ", ".join(map(str, lanes))
-        return self._op(result, f"vector.shuffle {a}, {b} [{order}] : {a.type}, {b.type}")
+        return self._pure(result, f"vector.shuffle {a}, {b} [{order}] : {a.type}, {b.type}")
 
     def slice(self, x: Value, start: int, lanes: int) -> Value:
         """`lanes` lanes from `start`; one lane gives a vector of one lane."""

@@ -20,13 +20,13 @@ class Memory(Text):
         assert isinstance(byte_offset, Value)
         index = byte_offset.type
         result = PTR.vector(max(index.lanes, pointer.lanes))
-        return self._op(
+        return self._pure(
             result, f"llvm.getelementptr {pointer}[{byte_offset}] : ({pointer.type}, {index}) -> {result}, i8"
         )
 
     def integer(self, pointer: Value) -> Value:
         """The address as an i64."""
-        return self._op(I64, f"llvm.ptrtoint {pointer} : !llvm.ptr to i64")
+        return self._pure(I64, f"llvm.ptrtoint {pointer} : !llvm.ptr to i64")
 
     def another(self, pointer: Value) -> Value:
         """The same address, which the compiler does not know: what is read at both is read twice."""

@@ -31,7 +31,17 @@ class _Function:
     head: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     constants: dict[str, Value] = field(default_factory=dict)
+    known: dict[str, Value] = field(default_factory=dict)  # what pure operations gave, in the open regions
+    regions: list[list[str]] = field(default_factory=lambda: [[]])  # the operations that each made known
     returned: bool = False
+
+    def enter(self) -> None:
+        self.regions.append([])
+
+    def leave(self) -> None:
+        """What was made known in a region is not there behind it."""
+        for text in self.regions.pop():
+            del self.known[text]
 
 
 def _literal(pattern: int, type: Type) -> str:
@@ -116,9 +126,11 @@ class Text:
 
     def _indent(self) -> None:
         self._depth += 1
+        self._function.enter()
 
     def _dedent(self, line: str) -> None:
         self._depth -= 1
+        self._function.leave()
         self._emit(line)
 
     def _fresh(self, type: Type, stem: str = "v") -> Value:
@@ -126,9 +138,22 @@ class Text:
         return Value(f"%{stem}{self._counter}", type)
 
     def _op(self, type: Type, text: str) -> Value:
+        """An operation, written wherever it is asked for: it reads memory or does something."""
         value = self._fresh(type)
         self._emit(f"{value} = {text}")
         return value
+
+    def _pure(self, type: Type, text: str) -> Value:
+        """An operation that depends on its operands alone: written once where its value is still there.
+
+        LLVM would find out as well, but only after the text has been read and lowered: addresses, which every
+        load computes anew, are two thirds of it.
+        """
+        function = self._function
+        if text not in function.known:
+            function.known[text] = self._op(type, text)
+            function.regions[-1].append(text)
+        return Value(function.known[text].name, type)  # the same text may be of another kind
 
     def _yield(self, results: Sequence[Value], values: Sequence[Operand]) -> None:
         if len(values) != len(results):
@@ -182,11 +207,11 @@ class Text:
 
     def null(self) -> Value:
         """The null pointer."""
-        return self._op(PTR, "llvm.mlir.zero : !llvm.ptr")
+        return self._pure(PTR, "llvm.mlir.zero : !llvm.ptr")
 
     def undef(self, type: Type) -> Value:
         """A value nobody may look at (to be filled by `insert`)."""
-        return self._op(type, f"llvm.mlir.undef : {type}")
+        return self._pure(type, f"llvm.mlir.undef : {type}")
 
     def splat(self, value: Value, lanes: int) -> Value:
         """The scalar in every lane; a vector that has these lanes already is left as it is."""
@@ -196,7 +221,7 @@ class Text:
             raise InternalError(f"splat of {value.type} to {lanes} lanes")
         type = value.type.vector(lanes)
         if value.type.kind != "ptr":
-            return self._op(type, f"vector.broadcast {value} : {value.type} to {type}")
+            return self._pure(type, f"vector.broadcast {value} : {value.type} to {type}")
         result = self.undef(type)
         for lane in range(lanes):
             result = self.insert(result, value, lane)
@@ -206,8 +231,8 @@ class Text:
         y = self._as(scalar, x.type.scalar)
         if x.type.kind == "ptr":
             at = self.constant(lane, I64)
-            return self._op(x.type, f"llvm.insertelement {y}, {x}[{at} : i64] : {x.type}")
-        return self._op(x.type, f"vector.insert {y}, {x}[{lane}] : {y.type} into {x.type}")
+            return self._pure(x.type, f"llvm.insertelement {y}, {x}[{at} : i64] : {x.type}")
+        return self._pure(x.type, f"vector.insert {y}, {x}[{lane}] : {y.type} into {x.type}")
 
     def _as(self, x: Operand, type: Type) -> Value:
         """`x` as a value of exactly this type: a number becomes a constant, a scalar is broadcast."""
