@@ -11,8 +11,9 @@ from tilewright.autograd.derive import vjp
 from tilewright.compiler.contraction import factorise, recognise
 from tilewright.compiler.nest import Plan
 from tilewright.compiler.pipeline import compile_program, lower
-from tilewright.dsl.program import Reduce
+from tilewright.dsl.program import Map, Reduce
 from tilewright.dsl.reference import reference
+from tilewright.dsl.scalars import DEAR
 
 
 def plan_of(op: tw.Op, *shapes: tuple[int, ...], **keywords: object) -> Plan:
@@ -214,6 +215,76 @@ def test_gradients_of_what_follows_a_product_are_contractions(name: str):
         backward = vjp(call.program, wrt=("x", "w")).backward
         assert kinds(lower(backward)).count("contraction") == 2
         assert "row" not in kinds(lower(backward))
+
+
+@tw.op
+def activated(x: tw.Tile["m k"], w: tw.Tile["k n"], v: tw.Tile["k p"], s: tw.Tile["k"]):
+    h = tw.sigmoid(x) * tw.exp(s)
+    return tw.sum(h * w, "k"), tw.sum(h * v, "k")
+
+
+@tw.op
+def crossed(x: tw.Tile["m k"], w: tw.Tile["k n"], v: tw.Tile["m p"]):
+    h = tw.tanh(x)
+    return tw.sum(h * w, "k"), tw.sum(h * v, "m")
+
+
+@tw.op
+def cheap(x: tw.Tile["m k"], w: tw.Tile["k n"], v: tw.Tile["k p"]):
+    h = tw.maximum(2 * x, 1) / 3
+    return tw.sum(h * w, "k"), tw.sum(h * v, "k")
+
+
+@tw.op
+def alone(x: tw.Tile["m k"], w: tw.Tile["k n"]):
+    return tw.sum(tw.exp(x) * tw.exp(w), "k")
+
+
+SHARING = {
+    "outermost": (activated, ((9, 20), (20, 17), (20, 3), (20,)), ["pointwise", *["contraction"] * 2]),
+    "sums of both axes": (crossed, ((9, 20), (20, 17), (9, 3)), ["pointwise", *["contraction"] * 2]),
+    "cheap": (cheap, ((9, 20), (20, 17), (20, 3)), ["contraction"] * 2),
+    "one contraction": (alone, ((9, 20), (20, 17)), ["contraction"]),
+}
+
+
+@pytest.mark.parametrize("target", targets())
+@pytest.mark.parametrize("name", SHARING)
+def test_what_several_contractions_compute_is_computed_once_if_it_is_dear(name: str, target: str):
+    op, shapes, expected = SHARING[name]
+    rng = np.random.default_rng(0)
+    call = op.bind(op.arguments(tuple(rng.standard_normal(shape) for shape in shapes), {}))
+    plan = lower(call.program)
+    assert sorted(kinds(plan), reverse=True) == expected
+    computed = {p.name for k in plan.kernels for p in k.tiles} - {p.name for p in call.program.tiles}
+    assert computed == {o.buffer.name for k in plan.kernels if k.kind == "pointwise" for o in k.outputs}
+    wanted = reference(call.program, call.arrays)
+    for found, value in zip(compile_program(call.program, target).run(call.arrays), wanted, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["linear", "masked"])
+def test_gradients_of_a_product_share_the_slope_of_what_follows(name: str):
+    """And the sum of a bias's gradient reads it, too: no kernel computes what another has."""
+
+    @tw.op
+    def linear(x: tw.Tile["m k"], w: tw.Tile["n k"], b: tw.Tile["n"]):
+        y = tw.sum(x * w, "k") + b
+        return y * tw.sigmoid(y)
+
+    @tw.op
+    def masked(x: tw.Tile["m k"], w: tw.Tile["n k"], b: tw.Tile["n"]):
+        y = tw.sum(x * w, "k") + b
+        return tw.where(tw.index("m") > tw.index("n"), tw.softplus(y), 0)
+
+    op = {"linear": linear, "masked": masked}[name]
+    call = op.bind(op.arguments(tuple(np.ones(s, np.float32) for s in ((9, 5), (7, 5), (7,))), {}))
+    plan = lower(vjp(call.program).backward)
+    assert sorted(kinds(plan)) == ["contraction", "contraction", "row"]
+    elementary = [
+        k.name for k in plan.kernels for n in k.nodes() if isinstance(n, Map) and n.function in DEAR
+    ]
+    assert set(elementary) == {k.name for k in plan.kernels if k.kind == "row"}
 
 
 def test_three_factors_become_two_contractions_with_the_same_meaning():

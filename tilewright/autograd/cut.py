@@ -42,14 +42,12 @@ from tilewright.dsl.program import (
     Scatter,
     topological,
 )
+from tilewright.dsl.scalars import DEAR
 
 EXTENT = 1024.0
 WINDOW = 4.0
 KEEPING = 4.25
 OPERATIONS_PER_BYTE = 100.0
-EXPENSIVE = frozenset(
-    {"exp", "log", "erf", "erfc", "tanh", "sigmoid", "pow", "sin", "cos", "lgamma", "digamma", "logaddexp"}
-)
 SOURCE, SINK = "source", "sink"
 
 
@@ -107,7 +105,7 @@ class Prices:
             return 0.0
         match node:
             case Map():
-                operations = 8 if node.function in EXPENSIVE else 0 if self._is_streamed(node) else 1
+                operations = 8 if node.function in DEAR else 0 if self._is_streamed(node) else 1
                 return operations * self.elements(node.axes) / OPERATIONS_PER_BYTE
             case Reduce() if is_contraction(node):
                 return self.iterations(node) / OPERATIONS_PER_BYTE + 2 * self.bytes(node)

@@ -6,8 +6,9 @@
 3. reductions across rows join the kernel that already reads those rows, as partial results
 4. one kernel a target, then merge what shares data (`grouping`): rows of one shape, pointwise work
    into rows, pointwise work into the contraction that it follows
-5. a value that two kernels would compute, each in its own order of summation, and that a function which
-   jumps looks at (`dsl.jumps`), goes through memory instead: begin again
+5. a value that two kernels would compute goes through memory instead where each would add it up in its own
+   order below a function that jumps (`dsl.jumps`), or where contractions would have to pay for it again and
+   again (`dear`): begin again
 6. write each kernel's phases (`phases`)
 """
 
@@ -27,6 +28,7 @@ from tilewright.compiler.boundaries import (
 )
 from tilewright.compiler.chunks import chunks_axis, rows_axis
 from tilewright.compiler.contraction import factorise, recognise
+from tilewright.compiler.dear import shared_dearly
 from tilewright.compiler.grouping import Group, Shape, Target, merge
 from tilewright.compiler.nest import ACCUMULATOR, Buffer, Kernel, Output, Plan, Split, needed
 from tilewright.compiler.phases import write_phases
@@ -85,10 +87,10 @@ def partition(program: Program) -> Plan:
             roots, partials = work.roots, work.partials
             continue
         groups = work.groups()
-        disputed = work.disputed(groups)
-        if not disputed:
+        shared = work.disputed(groups) | shared_dearly(groups, namesakes.form)
+        if shared <= once:
             return work.plan(groups)
-        once |= disputed
+        once |= shared
 
 
 def _over_all_axes(result: Result) -> Node:
@@ -327,7 +329,7 @@ class _Partitioner:
     # --- values on which all kernels must agree ---------------------------------------------------
 
     def _is_computed_once(self, node: Node) -> bool:
-        return bool(self.once) and depends_on_order(node) and self.namesakes.form(node) in self.once
+        return bool(self.once) and self.namesakes.form(node) in self.once
 
     def disputed(self, groups: list[Group]) -> frozenset[int]:
         """The forms of values below functions that jump, or that choose, which several kernels compute."""

@@ -394,3 +394,11 @@ normal_quantile = scalar(
 )  # fmt: skip
 
 COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or", "xor"})
+
+DEAR = frozenset({
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "digamma", "erf", "erfc",
+    "exp", "exp2", "expm1", "fmod", "lgamma", "log", "log1p", "log2", "logaddexp", "normal_quantile",
+    "polygamma", "pow", "sigmoid", "sin", "sinh", "softplus", "tan", "tanh",
+    *(word.name for word in philox_words),
+})  # fmt: skip
+"""The functions that take several times as long as it takes to read their operands."""

@@ -65,10 +65,11 @@ def _cpu(program: Program, arrays: Mapping[str, np.ndarray], language: str) -> I
     executable: Any = compile_program(program, "cpu")
     mark = COMMENT[language]
     yield _commented([program.name, *formula(program).split("\n")], mark)
-    writers = {o.buffer.name: k.name for k in executable.plan.kernels for o in k.outputs}
     for step in executable.steps(arrays):
         yield ""
-        yield _commented(kernel_lines(step.compiled.kernel, step.extents, writers, step), mark)
+        yield _commented(
+            kernel_lines(step.compiled.kernel, step.extents, executable.plan.kernels, step), mark
+        )
         yield executable.source(step.compiled, language)
 
 
@@ -83,10 +84,10 @@ def _gpu(program: Program, arrays: Mapping[str, np.ndarray], target: str) -> Ite
     yield _commented([program.name, *formula(program).split("\n")], mark)
     where = f"cuda:{architecture}" if kind == "ptx" else target if architecture else DEFAULT_ARCHITECTURE
     recipe = _launches(plan, arrays, where)
-    writers = {o.buffer.name: step.kernel.name for step in recipe.steps for o in step.kernel.outputs}
+    kernels = [step.kernel for step in recipe.steps]
     for step in recipe.steps:
         yield ""
-        yield _commented(kernel_lines(step.kernel, recipe.extents, writers), mark)
+        yield _commented(kernel_lines(step.kernel, recipe.extents, kernels), mark)
         if kind == "ptx":
             yield _compiled(step, where).texts["ptx"]
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,15 +185,14 @@ def _kernels(title: str, what: Compiled) -> Iterator[str]:
         f"{title}: {count} kernel{'s' * (count != 1)}, {costs.quantity(total.moved, 'B')} moved{share}, "
         f"{costs.quantity(total.operations, 'FLOP')}"
     )
-    writers = {o.buffer.name: k.name for k in plan.kernels for o in k.outputs}
     for kernel in plan.kernels:
         step = what.specialised.get(kernel.name)
-        lines = kernel_lines(kernel, step.extents if step else extents, writers, step)
+        lines = kernel_lines(kernel, step.extents if step else extents, plan.kernels, step)
         yield from _indented("\n".join(lines))
 
 
 def kernel_lines(
-    kernel: Kernel, extents: Mapping[str, int], writers: Mapping[str, str], step: Any = None
+    kernel: Kernel, extents: Mapping[str, int], around: Sequence[Kernel], step: Any = None
 ) -> Iterator[str]:
     """One kernel in words: loops, formulas of each phase, reasons, costs, and the CPU's step if any."""
     specialised = step and step.compiled
@@ -208,7 +207,7 @@ def kernel_lines(
     for label, lines in words.steps(kernel, kept):
         for number, line in enumerate(lines):
             yield from _wrapped(line, f"    {label if number == 0 else '':<6}", hanging=" " * 14)
-    for reason in words.reasons(kernel, extents, writers):
+    for reason in words.reasons(kernel, extents, around):
         yield from _wrapped(reason, "  why  ", hanging="       ")
     moved, work = costs.bytes_moved(kernel), costs.operations(kernel)
     yield f"  cost {moved} = {costs.quantity(moved.number(extents), 'B')}, " + (

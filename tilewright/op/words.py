@@ -10,12 +10,12 @@ row kernel softmax_0
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tilewright.compiler.chunks import is_chunk_axis
 from tilewright.compiler.nest import ACCUMULATOR, Contraction, Kernel, Phase, indexed_reads
 from tilewright.dsl.formula import formula, word
-from tilewright.dsl.program import Node, Program, Read, Result, Scatter
+from tilewright.dsl.program import Node, Program, Read, Reduce, Result, Scan, Scatter, topological
 from tilewright.op.costs import axis_label
 
 Extents = Mapping[str, int]
@@ -143,8 +143,8 @@ def _contraction_steps(kernel: Kernel, contraction: Contraction) -> Iterator[tup
 # --- why --------------------------------------------------------------------------------------------------
 
 
-def reasons(kernel: Kernel, extents: Extents, writers: Mapping[str, str]) -> Iterator[str]:
-    """Why the kernel is what it is. `writers` names the kernel that writes each buffer."""
+def reasons(kernel: Kernel, extents: Extents, around: Sequence[Kernel]) -> Iterator[str]:
+    """Why the kernel is what it is. around: all kernels of its plan."""
     if kernel.contraction:
         yield from _contraction_reasons(kernel, kernel.contraction)
     elif kernel.scatter:
@@ -163,8 +163,7 @@ def reasons(kernel: Kernel, extents: Extents, writers: Mapping[str, str]) -> Ite
     else:
         yield "no reduction: every position is computed on its own, in one pass over memory"
     yield from _indexing_reasons(kernel)
-    for name in dict.fromkeys(p.name for p in kernel.tiles if p.name in writers):
-        yield f"reads {name}, which {writers[name]} leaves in memory"
+    yield from _memory_reasons(kernel, around)
 
 
 def _contraction_reasons(kernel: Kernel, contraction: Contraction) -> Iterator[str]:
@@ -198,6 +197,19 @@ def _indexing_reasons(kernel: Kernel) -> Iterator[str]:
             found.setdefault(read.param, {}).update(dict.fromkeys(node.along))
     for name, axes in found.items():
         yield f"reads {name} at computed positions along {_names(axes)}; outside it is 0, and not touched"
+
+
+def _memory_reasons(kernel: Kernel, around: Sequence[Kernel]) -> Iterator[str]:
+    """What comes from other kernels, and what is computed for several that could compute it themselves."""
+    writers = {o.buffer.name: k.name for k in around for o in k.outputs}
+    for name in dict.fromkeys(p.name for p in kernel.tiles if p.name in writers):
+        yield f"reads {name}, which {writers[name]} leaves in memory"
+    for output in kernel.outputs:
+        name = output.buffer.name
+        readers = [k.name for k in around if k.contraction and name in {p.name for p in k.tiles}]
+        loops = any(isinstance(node, (Reduce, Scan)) for node in topological([output.node]))
+        if len(readers) > 1 and not (kernel.contraction or kernel.own or loops):
+            yield f"computes {name} for {' and '.join(readers)}, which would each compute it again"
 
 
 def _split_reasons(kernel: Kernel, extents: Extents) -> Iterator[str]:
