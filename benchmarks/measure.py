@@ -1,8 +1,10 @@
 """Measuring: contenders in turn, round after round, beside probes of the machine's limits.
 
-A B C A B C …: a shared machine slows all contenders of a round alike, so the ratio of two times in one round
-means more than either time. Every sample follows a call that is not timed: what ran before it, a probe that
-leaves nothing of any operand in the caches or another contender on the same operands, is not its own doing.
+A B C, B C A, C A B, …: a shared machine slows all contenders of a round alike, so the ratio of two times in
+one round means more than either time. Every sample follows a call that is not timed: what ran before it, a
+probe that leaves nothing of any operand in the caches or another contender on the same operands, is not its
+own doing. One call does not always bring all of an operand back into the last cache, so each contender comes
+first in its turn.
 Reported are the medians, and the quartiles of the ratios.
 """
 
@@ -123,10 +125,12 @@ def interleaved(
     peaks: list[float] = []
     copies: list[float] = []
     began = time.perf_counter()
+    order = list(contenders)
     for number in range(MOST_ROUNDS):
-        for name, run in contenders.items():
-            run()
-            samples[name].append(_sample(run, repeats[name]))
+        for name in order:
+            contenders[name]()
+            samples[name].append(_sample(contenders[name], repeats[name]))
+        order = [*order[1:], order[0]]
         found = limits.peak(threads)
         peaks += [found] if found else []
         copies.append(limits.copy(threads))

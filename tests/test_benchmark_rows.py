@@ -42,7 +42,9 @@ def test_the_chart_has_a_bar_for_every_row_that_was_timed():
     assert sum(line.get("stroke") == MARK for line in picture.findall("{*}line")) == 1
 
 
-def test_a_call_that_is_not_timed_comes_before_each_sample(monkeypatch: pytest.MonkeyPatch):
+def test_a_call_that_is_not_timed_comes_before_each_sample_and_each_is_first_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """Else whoever follows the probes, which empty the caches, would pay for it."""
     events: list[str] = []
 
@@ -58,5 +60,5 @@ def test_a_call_that_is_not_timed_comes_before_each_sample(monkeypatch: pytest.M
     contenders = {name: lambda name=name: events.append(name) for name in "ab"}
     samples, _, _ = measure.interleaved(contenders, 1, 0.0)
     assert {name: len(found) for name, found in samples.items()} == {"a": 2, "b": 2}
-    rounds = "a / sample of / a / b / sample of / b / probe"
-    assert " / ".join(events).endswith(f"{rounds} / {rounds}")
+    a, b = (f"{name} / sample of / {name}" for name in "ab")
+    assert " / ".join(events).endswith(f"{a} / {b} / probe / {b} / {a} / probe")
