@@ -251,3 +251,21 @@ def test_sums_whose_rounding_a_function_without_a_slope_hides(dtype: str):
     x, w = (rng.standard_normal(shape).astype(dtype) for shape in ((30, 400), (400, 20)))
     report = divided.check(x, w)
     assert report.ok, str(report)
+
+
+@tw.op
+def of_length_one(x: tw.Tile["n d"], w: tw.Tile["d k"]):
+    y = tw.sum(tw.where(w > 0.5, x * w, 0), "d")
+    return y / tw.sqrt(1 + tw.sum(y * y, "k"))
+
+
+def test_gradients_in_which_almost_all_cancels(monkeypatch: pytest.MonkeyPatch):
+    """1 / s - y² / s³ of y = 20 and s² = 1 + y² is 1 / s³: a 400th of what it is put together from."""
+    rng = np.random.default_rng(3)
+    x, w = (rng.uniform(0.3, 1.2, shape).astype(np.float32) for shape in ((7, 1025), (1025, 1)))
+    report = of_length_one.check(x, w)
+    assert report.ok, str(report)
+    on_cpu(monkeypatch)
+    right = checking.compile_program
+    monkeypatch.setattr(checking, "compile_program", lambda program, target: Wrong(right(program, target)))
+    assert not of_length_one.check(x, w)

@@ -15,12 +15,11 @@ from typing import Any, TypeGuard
 import ml_dtypes
 import numpy as np
 
-from tests.support.programs import COPYING
 from tilewright.dsl.dtypes import DType, as_dtype
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.program import Cast, Map, Node, Program, Reduce, Scatter
-from tilewright.dsl.reference import _Evaluator, _widen, combine_arrays, reference
-from tilewright.dsl.scalars import SCALARS
+from tilewright.dsl.reference import _Evaluator, _widen, reference
+from tilewright.dsl.scalars import COPYING, SCALARS
 
 EPSILON = {
     "float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8,
@@ -169,16 +168,10 @@ class _Disturbed(_Exact):
         random: np.random.Generator,
     ):  # fmt: skip
         super().__init__(program, arguments)
+        self.disturb = self._moved
         self.exact = exact
         self.outcome = outcome
         self.random = random
-
-    def _evaluate(self, node: Node) -> np.ndarray:
-        return self._moved(node, super()._evaluate(node))
-
-    def _combined(self, body, before, after):
-        """One step of a scan; its error goes on into all later ones."""
-        return combine_arrays(body, before, after, self._moved)
 
     def _moved(self, node: Node, value: np.ndarray) -> np.ndarray:
         if not node.dtype.is_float or not node.args:

@@ -27,7 +27,7 @@ from tilewright.dsl.axes import base, batch_axes, is_batch_axis, union
 from tilewright.dsl.dtypes import DType, bool_, float16, float32, float64, int8, int32, int64
 from tilewright.dsl.expression import Expr, cast, constant
 from tilewright.dsl.program import COMBINES, Index, Param, Program, Read, Result, Size, scattered
-from tilewright.dsl.scalars import SCALARS, ScalarFunction
+from tilewright.dsl.scalars import COPYING, SCALARS, ScalarFunction
 from tilewright.dsl.simplify import holds
 from tilewright.dsl.verify import verify
 
@@ -85,23 +85,6 @@ _UNBOUNDED |= {"atan", "tanh", "asinh", "sigmoid", "softplus", "isnan", "isinf",
 _UNBOUNDED |= {"stop_gradient", "recomputed", "kept"}
 _UNBOUNDED |= {"mantissa", "exponent"}
 
-# Functions whose results are operands (or parts of them) as they are, to the last bit.
-COPYING = {
-    "neg",
-    "abs",
-    "minimum",
-    "maximum",
-    "where",
-    "stop_gradient",
-    "recomputed",
-    "kept",
-    "sign",
-    "floor",
-    "ceil",
-    "round",
-    "trunc",
-    "mantissa",
-}
 JUMPING = {"sign", "floor", "ceil", "round", "trunc", "floordiv", "mod", "fmod", "mantissa", "exponent"}
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _NEVER = {"polygamma", "where"}

@@ -45,15 +45,21 @@ _UFUNCS = {
 }
 
 
-def reference(program: Program, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+Disturb = Callable[[Node, np.ndarray], np.ndarray]
+"""Takes each value as it is computed and gives what to go on with: what rounding does can be seen with it."""
+
+
+def reference(
+    program: Program, arguments: Mapping[str, Any], disturb: Disturb | None = None
+) -> tuple[np.ndarray, ...]:
     """The results of a Program for these operands, in float64 where they are floating-point.
 
-    Exact up to float64 rounding; half-precision narrowing is not applied. Raises `ShapeError` on extents that
-    disagree.
+    Exact up to float64 rounding; half-precision narrowing is not applied. What `disturb` changes in the steps
+    of a scan goes on into all later ones. Raises `ShapeError` on extents that disagree.
     """
     arrays = {p.name: _widen(arguments[p.name], p.dtype) for p in program.params}
     extents = bind_extents(program, {p.name: arrays[p.name].shape for p in program.tiles})
-    evaluator = _Evaluator(arrays, extents)
+    evaluator = _Evaluator(arrays, extents, disturb)
     with np.errstate(all="ignore"):
         return tuple(evaluator.result(r.node, r.axes) for r in program.results)
 
@@ -76,9 +82,12 @@ def _widen(value: Any, dtype: Any) -> np.ndarray:
 class _Evaluator:
     """Evaluates nodes to arrays whose dimensions are the node's axes, in the node's order."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], extents: Mapping[str, int]):
+    def __init__(
+        self, arrays: Mapping[str, np.ndarray], extents: Mapping[str, int], disturb: Disturb | None = None
+    ):
         self.arrays = arrays
         self.extents = extents
+        self.disturb = disturb
         self.values: dict[Node, np.ndarray] = {}
         self.scans: dict[tuple, tuple[np.ndarray, ...]] = {}
 
@@ -91,7 +100,8 @@ class _Evaluator:
     def evaluate(self, root: Node) -> np.ndarray:
         for node in topological([root]):
             if node not in self.values:
-                self.values[node] = self._evaluate(node)
+                value = self._evaluate(node)
+                self.values[node] = self.disturb(node, value) if self.disturb else value
         return self.values[root]
 
     def _extent(self, axis: str) -> int:
@@ -203,15 +213,10 @@ class _Evaluator:
         for position in range(shape[along])[:: -1 if node.reverse else 1]:
             before = state
             here = tuple(o[position] for o in operands)
-            state = self._combined(node.body, state, here) if state else here
+            state = combine_arrays(node.body, state, here, self.disturb) if state else here
             for result, value in zip(results, before if node.exclusive else state, strict=True):
                 result[position] = value
         return tuple(np.moveaxis(r, 0, along) for r in results)
-
-    def _combined(
-        self, body: Body, before: Sequence[np.ndarray], after: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, ...]:
-        return combine_arrays(body, before, after)
 
 
 def _order(value: np.ndarray, dimension: int, descending: bool) -> np.ndarray:
@@ -222,16 +227,10 @@ def _order(value: np.ndarray, dimension: int, descending: bool) -> np.ndarray:
     return np.flip(value.shape[dimension] - 1 - backwards, dimension).astype(np.int64)
 
 
-Disturb = Callable[[Node, np.ndarray], np.ndarray]
-
-
 def combine_arrays(
     body: Body, before: Sequence[np.ndarray], after: Sequence[np.ndarray], disturb: Disturb | None = None
 ) -> tuple[np.ndarray, ...]:
-    """One step of a scan on arrays, floats in float64: the meaning of its combine.
-
-    `disturb` takes each value as it is computed and gives what to go on with (to see what rounding does).
-    """
+    """One step of a scan on arrays, floats in float64: the meaning of its combine."""
     values: dict[Node, np.ndarray] = {}
     for node in topological(body):
         value = _part_of_step(node, values, before, after)

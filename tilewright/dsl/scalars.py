@@ -395,6 +395,12 @@ normal_quantile = scalar(
 
 COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or", "xor"})
 
+COPYING = frozenset({
+    "abs", "ceil", "floor", "kept", "mantissa", "maximum", "minimum", "neg", "recomputed", "round", "sign",
+    "stop_gradient", "trunc", "where",
+})  # fmt: skip
+"""The functions whose results are operands, or parts of them, to the last bit: none of them rounds."""
+
 DEAR = frozenset({
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "digamma", "erf", "erfc",
     "exp", "exp2", "expm1", "fmod", "lgamma", "log", "log1p", "log2", "logaddexp", "normal_quantile",

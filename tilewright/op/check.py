@@ -29,8 +29,9 @@ from tilewright.dsl.axes import base, is_batch_axis
 from tilewright.dsl.dtypes import DType, of_array
 from tilewright.dsl.extents import bind_extents
 from tilewright.dsl.jumps import jumps
-from tilewright.dsl.program import Cast, Program, Reduce
+from tilewright.dsl.program import Cast, Map, Node, Program, Reduce
 from tilewright.dsl.reference import reference
+from tilewright.dsl.scalars import COPYING
 from tilewright.errors import DerivativeError, TargetError, TilewrightError
 from tilewright.op import margins
 from tilewright.op.backward import random_cotangents, saved_values
@@ -44,7 +45,7 @@ Arrays = Mapping[str, np.ndarray]
 
 PER_OPERATION = 16.0  # units of rounding that a formula may lose, besides those of its longest sum
 PER_TERM = 4.0  # times the square root of the number of terms
-MOVED = 8.0  # times what a result moves by if every operand is rounded once
+MOVED = 8.0  # times what a result moves by if operands and values are rounded once
 DIFFERENCES_TOLERANCE = 1e-5
 CORNER = 24  # extent to which operands are cut for finite differences
 INTERPRETED = 40_000  # elements beyond which the interpreter, which is slow, sees a corner only
@@ -341,20 +342,35 @@ def _tolerances(trial: Trial) -> dict[str, float]:
 def _widened(
     trial: Trial, expected: Sequence[np.ndarray], tolerances: Mapping[str, float]
 ) -> dict[str, float]:
-    """The tolerances, and what results move by where operands are rounded: `tanh` of a sum of large terms has
-    the rounding errors of the terms. Where a function jumps (`dsl.jumps`) that says nothing.
+    """The tolerances, and what results move by where operands and what is computed from them are rounded:
+    `tanh` of a sum of large terms has the rounding errors of the terms, a difference those of what cancels
+    in it. Functions that jump (`dsl.jumps`) do not: a kernel that decides otherwise is wrong.
     """
     meaning = trial.meaning
-    if any(jumps(node) for node in meaning.nodes()):
-        return dict(tolerances)
     rng = np.random.default_rng(0)
+    decided: list[np.ndarray] = []
+
+    def decide(node: Node, value: np.ndarray) -> np.ndarray:
+        if jumps(node):
+            decided.append(value)
+        return value
+
+    def spread(value: np.ndarray, dtype: DType) -> np.ndarray:
+        return value * (1 + _rounding(dtype.compute) * rng.uniform(-1, 1, value.shape))
+
+    def rounded(node: Node, value: np.ndarray) -> np.ndarray:
+        if jumps(node):
+            return next(decisions)
+        rounds = isinstance(node, Map) and node.dtype.is_float and node.function not in COPYING
+        return spread(value, node.dtype) if rounds else value
+
+    reference(meaning, trial.given, decide)
+    decisions = iter(decided)  # they come in the order of the first time
     moved = trial.given
     for param in meaning.tiles:
         if param.dtype.is_float:
-            whole = _floats(moved[param.name])
-            spread = _rounding(param.dtype.compute) * rng.uniform(-1, 1, whole.shape)
-            moved[param.name] = whole * (1 + spread)
-    found = zip(meaning.results, reference(meaning, moved), expected, strict=True)
+            moved[param.name] = spread(_floats(moved[param.name]), param.dtype)
+    found = zip(meaning.results, reference(meaning, moved, rounded), expected, strict=True)
     by = {result.name: relative_error(value, right) for result, value, right in found}
     return {n: t + MOVED * by[n] if math.isfinite(by[n]) else t for n, t in tolerances.items()}
 
