@@ -115,3 +115,19 @@ def test_masks_that_are_integers_are_made_outside_of_the_loop(dtype: str):
     ]
     assert copying
     assert not any("vpcmp" in instruction for loop in copying for instruction in loop)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_windows_that_are_inside_are_packed_without_masks(dtype: str):
+    """AVX2: taps are the innermost loop, and whether they are inside is asked before it."""
+    operands = drawn_whole((1, 3, 64, 64), (64, 3, 7, 7), dtype=dtype)
+    call = tw.kernels.conv2d.bind(tw.kernels.conv2d.arguments(operands, {"padding": 3, "stride": 2}))
+    executable = CpuExecutable(lower(call.program), toolchain.avx2())
+    (made,) = [c for c in executable.compiled(dict(call.arrays)) if c.kernel.contraction]
+    packing = [
+        loop
+        for loop in loops_of(executable.source(made, "asm"))
+        if any("vperm" in i or "vshufp" in i for i in loop) and not any("vfmadd" in i for i in loop)
+    ]
+    with_masks = [any("vpcmp" in instruction for instruction in loop) for loop in packing]
+    assert set(with_masks) == {True, False}

@@ -9,7 +9,8 @@ import pytest
 
 import tilewright as tw
 from tests.support.checks import backward_of, extents_of, with_cotangents
-from tests.support.contractions import with_blocks, with_wide_vectors
+from tests.support.contractions import drawn_whole, with_blocks, with_wide_vectors
+from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import conv2d
 from tilewright import kernels
 from tilewright.compiler.pipeline import lower
@@ -59,6 +60,44 @@ def test_blocks_fit_the_registers():
     products = ((90, 70), (70, 100)), ((4, 70), (70, 100)), ((90, 70), (70, 8))
     assert [blocks_of(a, b, toolchain.avx2()) for a, b in products] == [(6, 2), (4, 3), (12, 1)]
     assert [blocks_of(a, b, None) for a, b in products] == [(8, 2), (4, 4), (16, 1)]
+
+
+@pytest.mark.skipif(not toolchain.avx2().is_host, reason="code for x86 is not linked on this machine")
+def test_few_sums_of_a_block_are_empty():
+    """16 rows are four times 4, and three times 6; 96 columns are 4 · 3 vectors of 8, and 80 are 5 · 2."""
+    products = ((16, 70), (70, 96)), ((16, 70), (70, 80)), ((18, 70), (70, 96)), ((600, 70), (70, 96))
+    assert [blocks_of(a, b, toolchain.avx2()) for a, b in products] == [(4, 3), (6, 2), (6, 2), (6, 2)]
+    assert blocks_of((16, 70), (70, 96), None) == (8, 2)
+
+
+WIDER = [  # operands of windows; lines of whole vectors; stride, zeros around
+    ((2, 3, 17, 24), (16, 3, 3, 3), {"stride": 1, "pad": 1}),
+    ((3, 5, 31, 64), (40, 5, 5, 3), {"stride": 2, "pad": 1}),
+    ((1, 16, 30, 30), (8, 16, 3, 3), {"stride": 1, "pad": 2}),
+]
+
+
+@pytest.mark.skipif(not toolchain.avx2().is_host, reason="this machine cannot run AVX2's code")
+@pytest.mark.parametrize(("image", "filters", "constants"), WIDER)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_windows_by_three_vectors(image, filters, constants, dtype: str):
+    operands = drawn_whole(image, filters, dtype=dtype)
+    call = conv2d.bind(conv2d.arguments(operands, constants))
+    executable = CpuExecutable(lower(call.program), toolchain.avx2())
+    blocks = [c.schedule for c in executable.compiled(dict(call.arrays)) if c.kernel.contraction]
+    assert [(made.block_rows, made.block_columns) for made in blocks] == [(4, 3)]
+    (found,) = executable.run(dict(call.arrays))
+    np.testing.assert_array_equal(found, conv2d.reference(*operands, **constants).astype(dtype))
+    on_guard_pages(conv2d, image, filters, **constants)
+
+
+@pytest.mark.skipif(not toolchain.avx2().is_host, reason="this machine cannot run AVX2's code")
+@pytest.mark.parametrize(("m", "k", "n"), [(16, 70, 96), (20, 1, 24), (9, 700, 1000), (33, 2400, 120)])
+def test_products_by_three_vectors(m: int, k: int, n: int):
+    operands = drawn_whole((m, k), (k, n))
+    call = kernels.matmul.bind(kernels.matmul.arguments(operands, {}))
+    (found,) = CpuExecutable(lower(call.program), toolchain.avx2()).run(dict(call.arrays))
+    np.testing.assert_array_equal(found, operands[0].astype("d") @ operands[1])
 
 
 def test_what_registers_hold():

@@ -14,7 +14,7 @@ from tilewright.compiler.targets.cpu.contractions.direct import readable, step_a
 from tilewright.compiler.targets.cpu.contractions.dot_products import dot_product
 from tilewright.compiler.targets.cpu.contractions.panels import summed_order
 from tilewright.compiler.targets.cpu.contractions.reading.steps import groups_among
-from tilewright.compiler.targets.cpu.contractions.sides import SLIM
+from tilewright.compiler.targets.cpu.contractions.sides import SLIM, USUAL, WIDER
 from tilewright.compiler.targets.cpu.contractions.walk import Walk
 from tilewright.compiler.targets.cpu.layout import (
     CONTINUED,
@@ -106,7 +106,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     across = None if outer or fields else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
-    odd = columns > 1 and axis in layout.sides.odd
+    odd = columns > 1 and axis in layout.sides.odd - layout.sides.wider
     return Schedule(
         axis,
         lanes,
@@ -222,8 +222,9 @@ def _register_block(
     kernel: Kernel, axis: str | None, walk: Walk | None, registers: Registers, layout: Layout
 ) -> tuple[int, int]:
     """(rows, vectors of columns), as many sums as registers hold beside columns: one vector if it has room
-    for all columns, as many as may be beside few rows. Sums of nothing would cost as much as others. Beside
-    rows that lie evenly, and of columns that are read where they lie, the call's extents decide.
+    for all columns, three if they suit, as many as may be beside few rows. Sums of nothing would cost as much
+    as others. Beside rows that lie evenly, and of columns that are read where they lie, the call's extents
+    decide.
     """
     sums = registers.sums
     if walk and (found := walk.overrun or walk.tapped or walk.even):
@@ -238,7 +239,9 @@ def _register_block(
         return sums, 1
     if layout.sides.slim.get(rows or "") == SLIM[0]:
         return SLIM[0], sums // SLIM[0]
-    return sums // 2, 2
+    if axis in layout.sides.wider:
+        return sums // WIDER, WIDER
+    return sums // USUAL, USUAL
 
 
 def fits(kernel: Kernel, schedule: Schedule, layout: Layout) -> bool:

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import evaluated
 from tilewright.compiler.strides import walked_by_one
-from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
+from tilewright.compiler.targets.cpu.claims import Claim, claims_of_reads, hold, where_certain
 from tilewright.compiler.targets.cpu.contractions.dot_products import TOGETHER, write_words
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group, Run, scalar
 from tilewright.compiler.targets.cpu.coordinates import Lanes
@@ -172,15 +173,60 @@ class Packing:
         The caches are asked for what lies `ahead`: from one summed position to the next the machine foresees
         nothing.
         """
-        b = self.b
         places = [[scope.child(at, mask) for at, mask in pieces] for pieces in vectors]
+        whole = all(mask is None for pieces in vectors for _, mask in pieces)
         self._hoist([place for pieces in places for place in pieces], frozenset(self.summed.axes))
         with self.summed.runs(*k) as run:
             inner = [[place.child(run.coordinates) for place in pieces] for pieces in places]
             self._hoist([place for pieces in inner for place in pieces], frozenset({self.summed.last}))
-            for steps in self._steps(run):
-                with b.loop(steps.low, steps.high, steps.by) as step:
-                    self._copied_step(inner, run, step.index, steps, starts, ahead)
+            asked = self._asked(scope.layout) if whole else ()
+            if asked:
+                self._copied_where_certain(inner, asked, run, starts, ahead)
+            else:
+                self._copied_run(inner, run, starts, ahead)
+
+    def _copied_where_certain(
+        self,
+        vectors: Sequence[Sequence[Scope]],
+        asked: Sequence[Claim],
+        run: Run,
+        starts: Sequence[Value],
+        ahead: Value,
+    ) -> None:
+        """A run of vectors of one stretch each: without masks, if none is partly outside anywhere in it."""
+        b = self.b
+        certain = b.constant(True, I1)
+        for (place,) in vectors:
+            certain = b.and_(certain, self._hold(place, asked, run))
+        with b.if_(certain) as choice:
+            sure = [[where_certain(b, place, asked)] for (place,) in vectors]
+            self._copied_run(sure, run, starts, ahead)
+            choice.otherwise()
+            self._copied_run(vectors, run, starts, ahead)
+
+    def _asked(self, layout: Layout) -> tuple[Claim, ...]:
+        """What may be outside along the vectors or a run, if masks would be made in the loop over the run."""
+        reads = (node for node in evaluated([self.node], At) if isinstance(node, At))
+        asked = claims_of_reads(reads, layout, frozenset({self.own.last, self.summed.last}))
+        return asked if any(self.summed.last in claim.value.axes for claim in asked) else ()
+
+    def _hold(self, place: Scope, asked: Sequence[Claim], run: Run) -> Value:
+        """Whether a vector is inside all along a run."""
+        b, lanes = self.b, place.coordinates[self.own.last]
+        assert isinstance(lanes, Lanes) and lanes.first is not None
+        ends = {
+            self.own.last: (lanes.first, b.add(lanes.first, self.lanes - 1)),
+            self.summed.last: (run.first, b.add(run.first, b.sub(run.count, 1))),
+        }
+        single = {n: v for n, v in place.values.items() if self.own.last not in n.axes and not v.lanes}
+        return hold(b, replace(place, values=single), asked, ends)
+
+    def _copied_run(
+        self, vectors: Sequence[Sequence[Scope]], run: Run, starts: Sequence[Value], ahead: Value
+    ) -> None:
+        for steps in self._steps(run):
+            with self.b.loop(steps.low, steps.high, steps.by) as step:
+                self._copied_step(vectors, run, step.index, steps, starts, ahead)
 
     def _copied_step(
         self,

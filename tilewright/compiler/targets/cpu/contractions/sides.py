@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tilewright.compiler.nest import Contraction, Kernel, indexed_reads
+from tilewright.compiler.nest import Contraction, Kernel, evaluated, indexed_reads
 from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
 from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even, even_sides
@@ -29,6 +29,9 @@ NEAR = 16  # elements from one summed position of a row to the next: a cache lin
 FARTHEST = 1024  # the same beside few vectors of columns: where rows lie evenly, they fill the lines
 CROSSED = (0.45, 1.25)  # vectors along one side for one along the other, if that is read as it lies, and else
 PASSING = 3  # lines of a set of the first cache for what passes by rows
+WIDER = 3  # vectors of a panel, beside fewer rows, that may leave fewer sums empty than
+USUAL = 2  # vectors
+WORTH = 0.98  # of the sums: so many fewer
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
@@ -42,8 +45,9 @@ class Sides:
     tapped: windows of which vectors of columns run along the channels.
 
     The last axes of sides, narrow: of those that have no more positions than a vector; odd: of those
-    that have more, and an odd number of vectors; slim: of those that have few, and how many at most,
-    unless the lines of the other side would be in each other's way.
+    that have more, and an odd number of vectors; wider: of those that panels of three vectors suit; slim: of
+    those that have few, and how many at most, unless the lines of the other side would be in each other's
+    way.
     skinny: whether one side has few positions, and its sums have enough. known: the extents of the summed
     axes of windows, if their positions are few, or that of the axis along which runs of an overrun go.
     conflicting: sides whose rows would have too many lines of one set of the first cache. crossed: whether
@@ -72,6 +76,7 @@ class Sides:
     grouped: Mapping[At, Grouped] = field(default_factory=dict)
     full: frozenset[str] = frozenset()
     mixed: bool = False
+    wider: frozenset[str] = frozenset()
 
     def conflict(self, rows: Sequence[str], columns: Sequence[str]) -> bool:
         """Whether rows are better packed than read in place, beside more columns than a vector has."""
@@ -91,6 +96,7 @@ class Sides:
         parts += [f"at most {count} {axis}" for axis, count in sorted(self.slim.items())]
         parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
         parts += [f"full {axis}" for axis in sorted(self.full)]
+        parts += [f"wider {axis}" for axis in sorted(self.wider)]
         parts += [f"rows of {axis} conflict" for axis in sorted(self.conflicting)]
         parts += ["crossed"] * self.crossed + ["mixed"] * self.mixed
         parts += [f"{' '.join(axes)} last" for axes in self.together.values()]
@@ -145,6 +151,11 @@ def sides_of(
         grouped,
         frozenset(axis for side in sides for axis in setting.moving(side)[-1:] if _is_full(axis, setting)),
         any(_is_mixed(node, contraction.batch, setting) for node in reads),
+        frozenset(
+            own[-1]
+            for node, own, others in both_sides(contraction)
+            if own and others and _suit_three(node, own, others, setting)
+        ),
     )
 
 
@@ -227,6 +238,28 @@ def _known(
 def _is_full(axis: str, setting: Setting) -> bool:
     """Whether a short axis is whole vectors."""
     return setting.extent(axis) < LEAST[LONG] and setting.extent(axis) % setting.registers.lanes == 0
+
+
+def _suit_three(node: Node, own: Sequence[str], others: Sequence[str], setting: Setting) -> bool:
+    """Whether register blocks of as many sums leave fewer of them empty if panels have three vectors, and not
+    two: 64 rows are 16 times 4, and 11 times 6. Vectors end with their lines, or else with the last panel.
+    """
+    registers, moving = setting.registers, setting.moving(own)
+    if registers.sums % WIDER:
+        return False
+    if any(isinstance(read, At) for read in evaluated([node])):
+        whole = len(moving) < 2 or setting.extent(moving[-1]) % registers.lanes == 0
+    else:
+        whole = setting.vectors(*own) % WIDER == 0
+    wider, usual = (
+        _up(setting.count(*others), registers.sums // vectors) * _up(setting.vectors(*own), vectors)
+        for vectors in (WIDER, USUAL)
+    )
+    return whole and wider < WORTH * usual
+
+
+def _up(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 def _is_mixed(node: At, batch: Sequence[str], setting: Setting) -> bool:

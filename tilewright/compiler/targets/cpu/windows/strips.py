@@ -26,6 +26,7 @@ from itertools import product
 
 from tilewright.compiler.nest import Kernel, Output, Phase, indexed_reads
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
+from tilewright.compiler.targets.cpu.claims import claims, hold, where_certain
 from tilewright.compiler.targets.cpu.coordinates import Coordinate, Lanes
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.rows.folds import Totals
@@ -33,7 +34,6 @@ from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_r
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.windows.absent import Absent
-from tilewright.compiler.targets.cpu.windows.claims import claims, hold, where_certain
 from tilewright.compiler.targets.cpu.windows.slides import is_window, sliding_axes, written_out
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base

@@ -18,13 +18,13 @@ from itertools import product
 
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.targets.cpu.builder import I64, Builder, Value
+from tilewright.compiler.targets.cpu.claims import claims, hold, where_certain
 from tilewright.compiler.targets.cpu.coordinates import Coordinate, Lanes
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.rows.folds import Totals
 from tilewright.compiler.targets.cpu.rows.loops import Carried, RowLoops, loop_roots, shared_out
 from tilewright.compiler.targets.cpu.schedule import Schedule
 from tilewright.compiler.targets.cpu.scope import Scope
-from tilewright.compiler.targets.cpu.windows.claims import claims, hold, where_certain
 from tilewright.compiler.targets.cpu.windows.slides import sliding_axes
 from tilewright.dsl.axes import base
 

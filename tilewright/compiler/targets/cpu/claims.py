@@ -1,4 +1,4 @@
-"""What is certain inside of a tile: claims that hold at all of its positions.
+"""What is certain in a part of a loop nest: claims that hold at all of its positions.
 
     0 ≤ position < extent      where a linear position has its least and its greatest value
     a compares to b            so does a - b to 0
@@ -8,7 +8,7 @@ Code for tiles where all claims hold has no masks for what is outside of an oper
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Kernel, indexed_reads
@@ -40,14 +40,9 @@ class Claim:
 
 def claims(kernel: Kernel, layout: Layout, moving: frozenset[str]) -> tuple[Claim, ...]:
     """What can be asked once for all positions along the `moving` axes: where values have ends is known."""
-    found: list[Claim] = []
-    positions: set[Node] = set()
-    for node in indexed_reads(kernel):
-        proven = layout.inside.get(node, frozenset())
-        for axis, position in zip(node.along, node.positions, strict=True):
-            positions.add(position)
-            if axis not in proven:
-                found.extend(_inside(position, axis, node))
+    reads = indexed_reads(kernel)
+    positions = {position for node in reads for position in node.positions}
+    found = list(_of_reads(reads, layout))
     for output in kernel.outputs:
         proven = layout.windows.within.get(output.buffer.name, frozenset())
         for axis, place in zip(output.buffer.axes, output.places, strict=False):
@@ -57,6 +52,23 @@ def claims(kernel: Kernel, layout: Layout, moving: frozenset[str]) -> tuple[Clai
         if isinstance(node, Map) and node.function in COMPARISONS and set(node.operands) & positions:
             end, comparison = COMPARISONS[node.function]
             found.append(Claim(Map("sub", node.operands), end, comparison, node))
+    return _with_ends(found, moving)
+
+
+def claims_of_reads(nodes: Iterable[At], layout: Layout, moving: frozenset[str]) -> tuple[Claim, ...]:
+    """Of them, those that these operands are read inside of."""
+    return _with_ends(list(_of_reads(nodes, layout)), moving)
+
+
+def _of_reads(nodes: Iterable[At], layout: Layout) -> Iterator[Claim]:
+    for node in nodes:
+        proven = layout.inside.get(node, frozenset())
+        for axis, position in zip(node.along, node.positions, strict=True):
+            if axis not in proven:
+                yield from _inside(position, axis, node)
+
+
+def _with_ends(found: Sequence[Claim], moving: frozenset[str]) -> tuple[Claim, ...]:
     unknown = {c.of for c in found if _steps(c.value, moving) is None}
     return tuple(c for c in found if c.of not in unknown)
 
