@@ -42,6 +42,18 @@ def with_blocks(program: Program, rows: int, columns: int) -> CpuExecutable:
     return CpuExecutable(lower(program), choose=choose)
 
 
+def loops_of(assembly: str) -> list[list[str]]:
+    """The instructions between a label and a jump back to it, of loops with nothing inside."""
+    lines = [line.strip() for line in assembly.splitlines()]
+    labels = {line.split(":")[0]: n for n, line in enumerate(lines) if line.startswith(".LBB")}
+    found = []
+    for end, line in enumerate(lines):
+        to = labels.get(line.split()[-1]) if line.startswith("j") else None
+        if to is not None and to < end and not any(start in labels.values() for start in range(to + 1, end)):
+            found.append(lines[to:end])
+    return found
+
+
 def walk_of(compiled: CompiledKernel) -> Walk:
     return Walk.of(compiled.kernel, compiled.schedule, compiled.layout)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import drawn_whole, on_avx2, walk_of, with_wide_vectors
+from tests.support.contractions import drawn_whole, loops_of, on_avx2, walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
@@ -89,18 +89,6 @@ def test_bits_for_every_number_of_threads():
 def test_on_vectors_of_256_bits():
     x, k = drawn((9, 7, 7, 32), (64, 3, 3, 32))
     on_avx2(channels_last, x, k, applies=lambda walk: walk.direct, **AROUND)
-
-
-def loops_of(assembly: str) -> list[list[str]]:
-    """The instructions between a label and a jump back to it, of loops with nothing inside."""
-    lines = [line.strip() for line in assembly.splitlines()]
-    labels = {line.split(":")[0]: n for n, line in enumerate(lines) if line.startswith(".LBB")}
-    found = []
-    for end, line in enumerate(lines):
-        to = labels.get(line.split()[-1]) if line.startswith("j") else None
-        if to is not None and to < end and not any(start in labels.values() for start in range(to + 1, end)):
-            found.append(lines[to:end])
-    return found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tests.support.contractions import with_wide_vectors
+from tests.support.checks import backward_of, extents_of, with_cotangents
+from tests.support.contractions import loops_of, walk_of, with_wide_vectors
+from tests.support.indexing_ops import channels_last
 from tilewright.compiler.nest import Kernel
 from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import layout
@@ -135,3 +137,34 @@ def test_pointwise_kernels_ask_where_their_results_pass_by_the_caches():
         executable = CpuExecutable(lower(call.program), choose=choose)
         (compiled,) = executable.compiled(call.arrays)
         assert ("llvm.intr.prefetch" in executable.source(compiled)) == expected
+
+
+def asks_for_rows(
+    op: tw.Op, *shapes: tuple[int, ...], gradient: bool = False, avx512: bool = False, **constants: int
+) -> bool:
+    """Whether the loops in which a contraction multiplies ask for what is read later."""
+    operands = tuple(np.zeros(shape, np.float32) for shape in shapes)
+    call = op.bind(op.arguments(operands, constants))
+    program, arrays = call.program, dict(call.arrays)
+    if gradient:
+        backward = backward_of(program)
+        arrays = with_cotangents(backward, arrays, extents_of(program, arrays))
+        program = replace(backward, results=backward.results[:1])
+        arrays = {p.name: arrays[p.name] for p in program.tiles}
+    executable = with_wide_vectors(program) if avx512 else CpuExecutable(lower(program), avx2())
+    (made,) = [c for c in executable.compiled(arrays) if c.kernel.contraction]
+    assert walk_of(made).direct and not walk_of(made).even
+    loops = [loop for loop in loops_of(executable.source(made, "asm")) if any("vfmadd" in i for i in loop)]
+    assert loops
+    return any("prefetch" in i for loop in loops for i in loop)
+
+
+@pytest.mark.skipif(not avx2().is_host, reason="code for x86 is not linked on this machine")
+def test_rows_of_windows_that_the_machine_foresees():
+    """Taps go upwards, and each element is in nine windows: asking for the rest costs more than it brings."""
+    image, filters = (2, 20, 20, 64), (64, 3, 3, 64)
+    assert not asks_for_rows(channels_last, image, filters, before=1, behind=1)
+    assert asks_for_rows(channels_last, image, filters, before=1, behind=1, gradient=True)
+    assert asks_for_rows(channels_last, image, filters, before=1, behind=1, stride=2)
+    assert asks_for_rows(channels_last, image, (64, 1, 1, 64))
+    assert asks_for_rows(channels_last, image, filters, before=1, behind=1, avx512=True)

@@ -127,15 +127,17 @@ def _direct(
     start: list[Value],
 ) -> list[Value]:
     """One panel of the right side, and rows that begin at the addresses of each run: those of this panel, and
-    the number of the last one.
+    the number of the last one. The caches are asked for rows that follow, unless those are foreseen.
     """
     b, (panel, last) = blocks.b, panels
+    foreseen = not blocks.top.layout.sides.foreseen.isdisjoint(blocks.walk.left.own)
     with b.loop(*runs.range, 1, start) as turns:
         number = runs.number(b, turns.index)
         line = direct.line(blocks.left_panels, panel, number, k)
         places = direct.in_line(line)
         following = direct.line(blocks.left_panels, b.minimum(b.add(panel, 1), last), number, k)
-        rows = functools.partial(_starts_in, blocks, following) if blocks.walk.step == 1 else None
+        ask = blocks.walk.step == 1 and not foreseen
+        rows = functools.partial(_starts_in, blocks, following) if ask else None
         run = blocks.runs.run(number, *k)
         if blocks.right_finite:
             run = blocks.right_finite.passed_over(run, direct.all_outside(line))

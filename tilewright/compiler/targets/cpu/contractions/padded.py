@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
 from tilewright.compiler.targets.cpu.contractions.panels import slides
+from tilewright.compiler.targets.cpu.contractions.reading.costs import REUSED
 from tilewright.compiler.targets.cpu.contractions.reading.even import MOST_COLUMNS
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import ends_of
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_sides
 from tilewright.compiler.targets.cpu.contractions.sides import FARTHEST, NEAR
 from tilewright.compiler.targets.cpu.contractions.staged import is_plain
-from tilewright.compiler.targets.cpu.contractions.walk import REUSED
 from tilewright.compiler.targets.cpu.lengths import LEAST, LONG, MEDIUM
 from tilewright.compiler.targets.cpu.recipe import Places
 from tilewright.compiler.targets.cpu.toolchain import caches

@@ -13,10 +13,12 @@ from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, overruns
 from tilewright.compiler.targets.cpu.contractions.reading.phases import part_outside
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting, Strides
-from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides
+from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, are_read_again, both_sides
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped, tapped_sides
 from tilewright.compiler.targets.cpu.lengths import LEAST, LONG
+from tilewright.compiler.targets.cpu.registers import COMMON
 from tilewright.compiler.targets.cpu.toolchain import caches
+from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.program import At, Node, Read
 
@@ -55,7 +57,8 @@ class Sides:
     register block has all of them; where windows have long sums. together: the axes that rows of windows have
     last, as they leave their operand together so. grouped: rows of windows that are read for the filters of
     several groups at once. full: the short last axes of sides that are whole vectors all the same. mixed:
-    whether positions of the batch share cache lines of a large operand of windows.
+    whether positions of the batch share cache lines of a large operand of windows. foreseen: of windows that
+    read what rows before have brought near, mostly.
     """
 
     outside: Mapping[At, Mapping[str, int]] = field(default_factory=dict)
@@ -77,6 +80,7 @@ class Sides:
     full: frozenset[str] = frozenset()
     mixed: bool = False
     wider: frozenset[str] = frozenset()
+    foreseen: frozenset[str] = frozenset()
 
     def conflict(self, rows: Sequence[str], columns: Sequence[str]) -> bool:
         """Whether rows are better packed than read in place, beside more columns than a vector has."""
@@ -97,6 +101,7 @@ class Sides:
         parts += [f"{count} {axis}" for axis, count in sorted(self.few.items())]
         parts += [f"full {axis}" for axis in sorted(self.full)]
         parts += [f"wider {axis}" for axis in sorted(self.wider)]
+        parts += [f"rows of {axis} are foreseen" for axis in sorted(self.foreseen)]
         parts += [f"rows of {axis} conflict" for axis in sorted(self.conflicting)]
         parts += ["crossed"] * self.crossed + ["mixed"] * self.mixed
         parts += [f"{' '.join(axes)} last" for axes in self.together.values()]
@@ -155,6 +160,11 @@ def sides_of(
             own[-1]
             for node, own, others in both_sides(contraction)
             if own and others and _suit_three(node, own, others, setting)
+        ),
+        frozenset(
+            own[-1]
+            for node, own, _ in both_sides(contraction)
+            if own and isinstance(node, At) and _are_foreseen(node, own, contraction.k, setting)
         ),
     )
 
@@ -256,6 +266,17 @@ def _suit_three(node: Node, own: Sequence[str], others: Sequence[str], setting: 
         for vectors in (WIDER, USUAL)
     )
     return whole and wider < WORTH * usual
+
+
+def _are_foreseen(node: At, own: Sequence[str], summed: Sequence[str], setting: Setting) -> bool:
+    """Whether rows before have brought most of what windows read, and the rest follows upwards in memory from
+    tap to tap. It does not where taps go down, as an image gradient's do. Where registers for sums are many
+    steps are longer, and what is asked for in them costs less: not measured there, so nothing is foreseen.
+    """
+    steps = (affine(position).step(axis) for position in node.positions for axis in summed)
+    upwards = all(step is not None and step >= 0 for step in steps)
+    few = setting.registers.most < COMMON
+    return few and upwards and are_read_again(node, (*own, *summed), setting.count)
 
 
 def _up(count: int, step: int) -> int:

@@ -15,7 +15,7 @@ from tilewright.compiler.targets.cpu.contractions.panels import Side, joined, la
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, image_extents
-from tilewright.compiler.targets.cpu.contractions.reading.steps import groups_among
+from tilewright.compiler.targets.cpu.contractions.reading.steps import are_read_again, groups_among
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import Tapped
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.dsl.axes import base
@@ -24,8 +24,6 @@ from tilewright.errors import InternalError
 
 if TYPE_CHECKING:
     from tilewright.compiler.targets.cpu.schedule import Schedule
-
-REUSED = 4  # products of each element in rows that are read where they lie: all pass by a panel of columns
 
 
 @dataclass(frozen=True)
@@ -209,11 +207,10 @@ class Walk:
         """Whether the left side's rows pass by each panel of the right side, all of them: they are read in
         place, and bring few elements that the rows before did not.
         """
-        if not self.direct or not isinstance(self.left.node, At):
+        node, axes = self.left.node, (*self.left.own, *self.summed)
+        if not self.direct or not isinstance(node, At):
             return False
-        own = (*self.left.own, *self.summed)
-        operand = [a for a in self.left.node.arg.axes if a in self.left.node.along or a in own]
-        return positions(extents, own) >= REUSED * positions(extents, operand)
+        return are_read_again(node, axes, lambda *some: positions(extents, some))
 
 
 def _is_one_run(side: Side, summed: tuple[str, ...], moving: Sequence[str], layout: Layout) -> bool:

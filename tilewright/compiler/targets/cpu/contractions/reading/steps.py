@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tilewright.compiler.nest import Contraction
+from tilewright.compiler.targets.cpu.contractions.reading.costs import REUSED
 from tilewright.dsl.affine import affine
 from tilewright.dsl.axes import base
 from tilewright.dsl.bounds import bounds
@@ -67,3 +68,11 @@ def ends_of(node: At, extents: Mapping[str, int]) -> dict[str, tuple[int, int]] 
             return None
         found[axis] = max(0, -within[0]), max(0, within[1] - extents[base(axis)] + 1)
     return found
+
+
+def are_read_again(node: At, axes: Sequence[str], count: Callable[..., int]) -> bool:
+    """Whether windows read each element of their operand several times, all over these axes, of which so many
+    positions are to `count`.
+    """
+    operand = [axis for axis in node.arg.axes if axis in node.along or axis in axes]
+    return count(*axes) >= REUSED * count(*operand)
