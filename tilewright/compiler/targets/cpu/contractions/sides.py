@@ -31,9 +31,9 @@ NEAR = 16  # elements from one summed position of a row to the next: a cache lin
 FARTHEST = 1024  # the same beside few vectors of columns: where rows lie evenly, they fill the lines
 CROSSED = (0.45, 1.25)  # vectors along one side for one along the other, if that is read as it lies, and else
 PASSING = 3  # lines of a set of the first cache for what passes by rows
-WIDER = 3  # vectors of a panel, beside fewer rows, that may leave fewer sums empty than
-USUAL = 2  # vectors
-WORTH = 0.98  # of the sums: so many fewer
+USUAL = 2  # vectors of a panel of columns
+WIDER = 3  # the same, if fewer sums are empty so
+WORTH = 0.98  # of the sums, at most, that is worth it
 WRITTEN_OUT = 16  # summed positions of a run, at most, that are known to the code
 
 
