@@ -13,8 +13,11 @@ from tests.support.contractions import on_avx2, walk_of, with_wide_vectors
 from tests.support.guarded import on_guard_pages
 from tests.support.indexing_ops import channels_last
 from tests.support.threads import assert_same_bits
+from tilewright.compiler.pipeline import lower
 from tilewright.compiler.targets.cpu import toolchain
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even
+from tilewright.compiler.targets.cpu.contractions.walk import Walk
+from tilewright.compiler.targets.cpu.executable import CpuExecutable
 from tilewright.compiler.targets.cpu.recipe import CompiledKernel
 
 PADDED = {"before": 1, "behind": 1}
@@ -223,3 +226,23 @@ def test_vectors_of_256_bits(dtype: str):
     """Register blocks are of fewer rows, and of two vectors."""
     operands = (array.astype(dtype) for array in drawn((1, 4, 33, 18), (16, 2, 5, 18)))
     on_avx2(channels_last, *operands, applies=lambda walk: walk.even, **PADDED)
+
+
+@pytest.mark.parametrize(("width", "rows", "filters"), [(56, 4, 24), (11, 3, 17)])
+def test_three_vectors_of_columns(width: int, rows: int, filters: int):
+    """Of 256 bits: three panels of one would have every row read three times."""
+    x, k = drawn((1, 4, width, 18), (filters, 2, 5, 18))
+
+    def applies(walk: Walk) -> bool:
+        return walk.even is not None and (walk.even.rows, walk.even.vectors) == (rows, 3)
+
+    call = channels_last.bind(channels_last.arguments((x, k), PADDED))
+    (made,) = CpuExecutable(lower(call.program), toolchain.avx2()).compiled(dict(call.arrays))
+    assert applies(walk_of(made))
+    on_avx2(channels_last, x, k, applies=lambda walk: walk.even, **PADDED)
+
+
+def test_three_vectors_of_phases():
+    """The gradient of an image: columns are windows themselves, and the last vector of them is not full."""
+    x, k = drawn((1, 5, 131, 2), (19, 3, 4, 2))
+    on_avx2(channels_last, x, k, applies=bool, stride=3, before=2, behind=4)

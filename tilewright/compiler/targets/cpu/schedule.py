@@ -106,7 +106,7 @@ def default_schedule(kernel: Kernel, layout: Layout, target: CpuTarget, stream: 
     across = None if outer or fields else _across(kernel, layout, axis)
     long = bool(kernel.scans) and axis in kernel.row and layout.length(kernel.row[0]) == ENDLESS
     segment = SEGMENT * lanes if long else 0
-    odd = columns > 1 and axis in layout.sides.odd - layout.sides.wider
+    odd = columns == USUAL and axis in layout.sides.odd - layout.sides.wider
     return Schedule(
         axis,
         lanes,

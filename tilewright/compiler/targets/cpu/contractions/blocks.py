@@ -210,7 +210,7 @@ class Blocks:
         if self.tapped and self.tapped.left and not self.beside:
             left = self.tapped.others = Finite(self.b, self.packed, self.lanes)
         packed = not (self.inner or self.overrun or self.tapped or self.walk.in_lines)
-        addresses = self.even.addresses if self.even else self.direct
+        addresses = self.even.addresses if self.even and not self.even.filled else self.direct
         if packed and addresses and not addresses.is_inside and not self.products.written_out:
             right = right or Finite(self.b, self.packed, self.lanes)
         if self.even:

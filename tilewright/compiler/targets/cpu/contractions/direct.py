@@ -20,25 +20,31 @@ from collections.abc import Sequence
 from tilewright.compiler.targets.cpu.builder import I64, PTR, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.groups import Coordinates, Group
 from tilewright.compiler.targets.cpu.contractions.panels import Range, unit_axes
+from tilewright.compiler.targets.cpu.contractions.reading.even import Even
 from tilewright.compiler.targets.cpu.layout import Layout
 from tilewright.compiler.targets.cpu.lengths import SHORT, TINY
 from tilewright.compiler.targets.cpu.scope import Scope
 from tilewright.compiler.targets.cpu.spelling import memory_kind, value_type
 from tilewright.compiler.targets.cpu.toolchain import FREE_MASKS
+from tilewright.dsl.axes import base
 from tilewright.dsl.dtypes import DType, bfloat16
 from tilewright.dsl.program import At, Cast, Node, Read
 
 
-def readable(node: Node, summed: Sequence[str], dtype: DType, layout: Layout) -> bool:
+def readable(
+    node: Node, summed: Sequence[str], dtype: DType, layout: Layout, even: Even | None = None
+) -> bool:
     """Whether a side can be read where it lies: an operand of the sum's own type, contiguous along the
-    innermost summed axes that are one run, and never left in the middle of it.
+    innermost summed axes that are one run, and never left in the middle of it, unless rows that lie evenly
+    are filled. A run of one short axis is as good as packed if it is written out, as those rows have it.
     """
     if not is_operand(node, dtype, layout):
         return False
-    brief = len(summed) == 1 and layout.length(summed[0]) in (TINY, SHORT)
+    written_out = even is not None and base(summed[0]) in layout.sides.known
+    brief = len(summed) == 1 and layout.length(summed[0]) in (TINY, SHORT) and not written_out
     if summed[-1] not in unit_axes(node, layout)[0] or brief:
         return False
-    if not isinstance(node, At):
+    if not isinstance(node, At) or (even is not None and even.filled):
         return True
     proven = layout.inside.get(node, frozenset())
     return all(

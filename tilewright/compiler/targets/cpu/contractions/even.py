@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from tilewright.compiler.targets.cpu.builder import I1, I64, Builder, Value
 from tilewright.compiler.targets.cpu.contractions.direct import Addresses
+from tilewright.compiler.targets.cpu.contractions.filled import Filled
 from tilewright.compiler.targets.cpu.contractions.finite import Finite
 from tilewright.compiler.targets.cpu.contractions.groups import (
     Coordinates,
@@ -83,6 +84,11 @@ class EvenRows:
         self.line = b.alloca(ADDRESS * rows)
         proven = scope.layout.inside.get(side.node, frozenset())
         self.unproven = tuple(axis for axis in side.node.along if axis not in proven)
+        self.filled: Filled | None = None
+        if even.filled:
+            assert products.span is not None
+            elements = (rows - 1) * even.apart + products.span
+            self.filled = Filled(b, side.node, elements, products.packed.vector(products.lanes))
         self.others: Finite | None = None
         blocks = b.div(b.add(self.lines.span, rows - 1), b.constant(rows, I64), signed=False)
         self.room = b.mul(blocks, rows)  # rows of a line, as they are numbered
@@ -130,7 +136,9 @@ class EvenRows:
             return scope.child({**block.at(number), **here})
 
         first = at(0)
-        places = self._evenly(first)
+        if self.filled:
+            return products.run(right, run, self._evenly(self.filled.start(first)), start)
+        places = self._evenly(first.start_of(self.node)[0])
         if not self.unproven:
             return products.run(right, run, places, start, self._following(first))
         edges = min(self.even.edges, MOST_EDGES, self.rows // 2)
@@ -182,13 +190,12 @@ class EvenRows:
     def _is_inside(self, row: Scope) -> Value:
         return row.inside(self.node, self.unproven)
 
-    def _evenly(self, first: Scope) -> list[Value]:
-        """Where rows begin that are all inside.
+    def _evenly(self, place: Value) -> list[Value]:
+        """Where rows begin that are all inside, the first of them at a place.
 
         What several rows read (neighbours read the same taps) is read for each of them: a compiler that knows
         of it keeps it in registers, of which there are no more. So it sees several addresses.
         """
-        place, _ = first.start_of(self.node)
         count, together = self._shared()
         places = [place, *(self.b.another(place) for _ in range(count - 1))]
         rows = [places[number // together % count] for number in range(self.rows)]

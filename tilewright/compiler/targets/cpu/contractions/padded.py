@@ -19,9 +19,13 @@ from dataclasses import dataclass, replace
 
 from tilewright.compiler.nest import Buffer, Contraction, Kernel, Output
 from tilewright.compiler.phases import with_nodes, write_phases
-from tilewright.compiler.targets.cpu.contractions.panels import slides
 from tilewright.compiler.targets.cpu.contractions.reading.costs import REUSED
 from tilewright.compiler.targets.cpu.contractions.reading.even import MOST_COLUMNS
+from tilewright.compiler.targets.cpu.contractions.reading.filled import (
+    filled_side,
+    is_of_whole_lines,
+    taps_go_on,
+)
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import ends_of
 from tilewright.compiler.targets.cpu.contractions.reading.tapped import tapped_sides
@@ -113,13 +117,13 @@ def padded(kernel: Kernel, setting: Setting) -> Padded | None:
         read = node.arg
         param = next(p for p in kernel.tiles if p.name == read.param)
         steps = setting.strides[param.name]
-        if read.names != param.axes or not _lies_in_lines(node, steps, extents):
+        if read.names != param.axes or not is_of_whole_lines(node, steps, extents):
             continue
         even = _passes_few(node, own, others, contraction, setting)
-        few = extents[base(read.names[-1])] <= NEAR
+        few = 1 < extents[base(read.names[-1])] <= NEAR
         along_lines = _steps_along_lines(node, contraction, extents, even)
-        is_run = few and not set(last) & set(own) and _is_run(node, contraction, extents)
-        if not along_lines and not is_run:
+        is_run = few and not set(last) & set(own) and taps_go_on(node, contraction.k, extents)
+        if not along_lines and (not is_run or filled_side(node, own, others, contraction, setting)):
             continue
         ends = ends_of(node, extents)
         if ends is None or not any(map(any, ends.values())):
@@ -131,18 +135,6 @@ def padded(kernel: Kernel, setting: Setting) -> Padded | None:
     return None
 
 
-def _lies_in_lines(node: At, steps: Sequence[int], extents: Mapping[str, int]) -> bool:
-    """Whether the operand lies contiguous along its last axis, and line by line: windows slide along the axis
-    before.
-    """
-    assert isinstance(node.arg, Read)
-    names, size = node.arg.names, node.dtype.itemsize
-    if len(names) < 2 or names[-1] in node.along or names[-2] not in node.along:
-        return False
-    channels = extents[base(names[-1])]
-    return steps[-1] == size and steps[-2] == size * channels and channels > 1
-
-
 def _passes_few(
     node: At, own: Sequence[str], others: Sequence[str], contraction: Contraction, setting: Setting
 ) -> bool:
@@ -152,14 +144,6 @@ def _passes_few(
     products, elements = setting.count(*own, *contraction.k), setting.count(*node.arg.axes)
     near = elements * node.dtype.itemsize <= caches().l2
     return setting.count(*others) <= MOST_COLUMNS and products >= REUSED * elements and near
-
-
-def _is_run(node: At, contraction: Contraction, extents: Mapping[str, int]) -> bool:
-    """Whether channels are summed, and taps go on where those of the one before end."""
-    assert isinstance(node.arg, Read)
-    line, channel = node.arg.names[-2:]
-    few = channel in contraction.k and extents[base(channel)] < LEAST[MEDIUM]
-    return few and any(slides(node, tap) == line for tap in contraction.k)
 
 
 def _steps_along_lines(node: At, contraction: Contraction, extents: Mapping[str, int], even: bool) -> bool:

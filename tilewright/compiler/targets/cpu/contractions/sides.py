@@ -9,6 +9,7 @@ from tilewright.compiler.nest import Contraction, Kernel, evaluated, indexed_rea
 from tilewright.compiler.targets.cpu.contractions.reading.borders import rows_together
 from tilewright.compiler.targets.cpu.contractions.reading.costs import FEW
 from tilewright.compiler.targets.cpu.contractions.reading.even import Even, even_sides
+from tilewright.compiler.targets.cpu.contractions.reading.filled import filled_sides
 from tilewright.compiler.targets.cpu.contractions.reading.grouped import Grouped, grouped_sides
 from tilewright.compiler.targets.cpu.contractions.reading.overrun import Overrun, overruns
 from tilewright.compiler.targets.cpu.contractions.reading.phases import part_outside
@@ -129,7 +130,7 @@ def sides_of(
     }
     within = [node for node in reads if inside[node] == frozenset(node.along)]
     together = rows_together(contraction, extents)
-    even = even_sides(contraction, setting, within, together)
+    even = even_sides(contraction, setting, within, together) | filled_sides(contraction, setting)
     overrun = overruns(kernel, setting)
     grouped = grouped_sides(contraction, setting, within)
     long = bool(reads) and _has_long_sums(contraction, setting)

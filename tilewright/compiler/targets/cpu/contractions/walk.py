@@ -97,24 +97,25 @@ class Walk:
         if dot_product:
             return cls._of_words(left, right, summed, moving, layout)
         dtype = contraction.root.dtype
+        few = bool(left.own) and left.own[-1] in layout.sides.slim
+        even = layout.sides.even.get(left.node) if isinstance(left.node, At) and not few else None
         runs = range(joined(left.node, summed, layout), 0, -1)
-        together = next((n for n in runs if readable(left.node, moving[-n:], dtype, layout)), 0)
+        together = next((n for n in runs if readable(left.node, moving[-n:], dtype, layout, even)), 0)
         direct, together = together > 0, max(together, 1)
         whole = direct and together == len(moving) and readable(right.node, moving[-1:], dtype, layout)
         if layout.sides.skinny and whole and _is_one_run(right, summed, moving, layout):
             return cls(left, right, summed, True, together, True)
         step = 0 if direct else step_along(left.node, moving[-1], dtype, layout)
-        few = bool(left.own) and left.own[-1] in layout.sides.slim
         if direct and not few and layout.sides.conflict(left.own, right.own):
             direct, together = False, 1
-        even = layout.sides.even.get(left.node) if isinstance(left.node, At) and not few else None
         one = right.own[-1] in layout.sides.narrow  # its lines are as they would be packed
         brief = bool(step) and (one or even is not None)
         in_lines = (few or brief) and lies_in_lines(right, summed, dtype, layout)
         if step:
             return cls(left, right, summed, True, 1, step=step, in_lines=in_lines, even=even)
         by_runs = Side(left.node, lane_order(left.own, layout))
-        sparse = sparse_side(by_runs, right, summed, together, layout)
+        filled = even is not None and even.filled
+        sparse = None if filled else sparse_side(by_runs, right, summed, together, layout)
         if sparse and sparse.on_the_left:
             left, even = by_runs, None
         in_lines, even = in_lines and not sparse, even if direct else None

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.compiler.nest import Contraction
+from tilewright.compiler.targets.cpu.contractions.reading.costs import TO_HIDE
 from tilewright.compiler.targets.cpu.contractions.reading.phases import Phases, phases_of
 from tilewright.compiler.targets.cpu.contractions.reading.setting import Setting
 from tilewright.compiler.targets.cpu.contractions.reading.steps import apart, both_sides, ends_of
@@ -16,7 +17,8 @@ from tilewright.dsl.program import At
 SHORTEST = 8  # rows of a line that lie evenly: fewer are too few sums to hide the time of a multiply-add
 LOWER = 2  # rows by which blocks may be lower than registers allow, where these allow no more
 MOST_COLUMNS = 32  # of a phase, beside rows that lie evenly
-MOST_VECTORS = 2  # of a panel of them
+MOST_VECTORS = 3  # of a panel of them
+FEW_VECTORS = 2  # of all columns beside rows that leave their operand together
 ONCE_A_BLOCK = 1.5  # what a register block costs beside its rows, in rows
 
 
@@ -25,7 +27,8 @@ class Even:
     """Rows that lie evenly along lines: how many of the last axes of their side that move are a line, the
     elements from row to row, the rows of register blocks that fill a line best, whether the operand does not
     fit into the second cache, the vectors of a panel of columns, and the rows at each end of a line that may
-    be outside of the operand. cost: multiply-adds of a vector for each row and summed position.
+    be outside of the operand. filled: whether rows are outside in the middle of runs (`filled`). cost:
+    multiply-adds of a vector for each row and summed position.
     """
 
     axes: int
@@ -34,11 +37,13 @@ class Even:
     far: bool
     vectors: int = 1
     edges: int = 0
+    filled: bool = False
     cost: float = field(default=0.0, compare=False)
 
     @property
     def text(self) -> str:
-        return f"{self.axes}:{self.apart}:{self.rows}x{self.vectors}:{self.edges}" + self.far * ":far"
+        block = f"{self.axes}:{self.apart}:{self.rows}x{self.vectors}:{self.edges}"
+        return block + self.filled * ":filled" + self.far * ":far"
 
 
 def even_sides(
@@ -51,7 +56,7 @@ def even_sides(
     for node, own, others in both_sides(contraction):
         phases = phases_of(contraction.beside(node), others, setting)
         if isinstance(node, At) and (
-            node not in together or phases.columns <= MOST_VECTORS * setting.registers.lanes
+            node not in together or phases.columns <= FEW_VECTORS * setting.registers.lanes
         ):
             even = even_side(node, own, others, phases, contraction.k, setting, node in within)
             found |= {node: even} if even else {}
@@ -74,7 +79,8 @@ def even_side(
     vectors = -(-phases.columns // lanes)
     panel = max(n for n in range(1, MOST_VECTORS + 1) if vectors % n == 0)
     most = setting.registers.rows_beside(panel)
-    blocks = range(min(SHORTEST, most - LOWER), most + 1)
+    least = max(most - LOWER, -(-TO_HIDE // panel))
+    blocks = range(min(SHORTEST, least), most + 1)
     found = even_rows(node, own, summed, panel, setting, within, blocks)
     panels = setting.vectors(*others) // panel
     return replace(found, cost=found.cost * panels * phases.inside) if found else None
